@@ -1,0 +1,301 @@
+//! A call of a task: which one, with which arguments, under which conditions.
+
+use std::fmt;
+use std::ops::BitOr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::codec::Arguments;
+use crate::context::TaskContext;
+use crate::state::States;
+use crate::task::{RunContext, RunError, TaskEntry};
+
+/// A call of a task that has not been made yet: what a function with `#[task]` returns.
+///
+/// The arguments are already encoded, so the call owns all it needs, and cloning it is cheap. Hand it to a
+/// pool, or run it in this process with [`run_here`](Self::run_here).
+///
+/// ```
+/// use pool_core::{RetryOn, task};
+/// use std::time::Duration;
+///
+/// #[task]
+/// fn resize(image: &[u8], width: u32) -> Vec<u8> {
+///     image[..width as usize].to_vec()
+/// }
+///
+/// let call = resize(b"pixels", 3)
+///     .timeout(Duration::from_secs(10))
+///     .retries(2)
+///     .retry_on(RetryOn::TIMEOUT | RetryOn::PANIC)
+///     .name("thumbnail of the logo");
+/// assert!(call.task_name().ends_with("::resize"));
+/// assert_eq!(call.run_here().unwrap(), b"pix");
+/// ```
+#[must_use = "a call does nothing until it is given to a pool or run with `run_here`"]
+pub struct Call<R> {
+    parts: CallParts<R>,
+}
+
+/// What a [`Call`] consists of.
+#[doc(hidden)]
+pub struct CallParts<R> {
+    /// The task.
+    pub entry: &'static TaskEntry,
+    /// The encoded arguments, or why one of them could not be encoded.
+    pub args: Result<Arc<Vec<u8>>, String>,
+    /// How to run it.
+    pub options: CallOptions,
+    /// Decodes the result; the error says what is wrong with the bytes.
+    pub decode: fn(&[u8]) -> Result<R, String>,
+}
+
+/// How to run a call.
+#[doc(hidden)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CallOptions {
+    /// How long one attempt may run.
+    pub timeout: Option<Duration>,
+    /// How many times it may run again.
+    pub retries: u32,
+    /// After which failures.
+    pub retry_on: RetryOn,
+    /// What it is called in errors and statistics instead of its task's name.
+    pub name: Option<Box<str>>,
+}
+
+impl<R> Call<R> {
+    /// Limits the time that one attempt may run, from its start in the worker; by default the limit of the
+    /// pool.
+    ///
+    /// A task that exceeds it is stopped by killing its worker.
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.parts.options.timeout = Some(limit);
+        self
+    }
+
+    /// Lets the task run again up to `n` times when its worker dies, 0 by default; see also
+    /// [`retry_on`](Self::retry_on).
+    ///
+    /// The task may then run more than once, each time up to any point: it should be idempotent.
+    pub fn retries(mut self, n: u32) -> Self {
+        self.parts.options.retries = n;
+        self
+    }
+
+    /// Chooses the failures that [`retries`](Self::retries) applies to; the death of the worker always is
+    /// one of them.
+    pub fn retry_on(mut self, failures: RetryOn) -> Self {
+        self.parts.options.retry_on = failures;
+        self
+    }
+
+    /// Names this call in errors and statistics, instead of the task's name.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.parts.options.name = Some(name.into().into_boxed_str());
+        self
+    }
+
+    /// The name under which workers find the task.
+    pub fn task_name(&self) -> &'static str {
+        self.parts.entry.name
+    }
+
+    /// Runs the task in this process and thread: for unit tests and debugging.
+    ///
+    /// Arguments and result are encoded and decoded as on their way to a worker and back. A `#[context]`
+    /// parameter gets [`TaskContext::local`], a `#[state]` parameter a fresh state. Time-out and retries do
+    /// not apply.
+    ///
+    /// # Errors [`RunHereError`] if an argument or the result cannot be encoded or decoded, or the state
+    /// cannot be built.
+    ///
+    /// # Panics
+    /// If the task panics: the panic unwinds to the caller.
+    pub fn run_here(self) -> Result<R, RunHereError> {
+        let CallParts { entry, args, decode, .. } = self.parts;
+        let args = args.map_err(RunHereError::Encode)?;
+        let (context, mut states) = (TaskContext::local(), States::new());
+        let mut run = RunContext { context: &context, states: &mut states };
+        let mut output = Vec::new();
+        (entry.run)(&mut run, &args, &mut output)?;
+        decode(&output).map_err(RunHereError::Decode)
+    }
+
+    #[doc(hidden)]
+    pub fn into_parts(self) -> CallParts<R> {
+        self.parts
+    }
+}
+
+/// Makes the call of a task; what `#[task]` expands to.
+#[doc(hidden)]
+pub fn call<R>(
+    entry: &'static TaskEntry,
+    arguments: Arguments,
+    decode: fn(&[u8]) -> Result<R, String>,
+) -> Call<R> {
+    let args = arguments.finish().map(Arc::new);
+    Call { parts: CallParts { entry, args, options: CallOptions::default(), decode } }
+}
+
+impl<R> Clone for Call<R> {
+    fn clone(&self) -> Self {
+        Self { parts: self.parts.clone() }
+    }
+}
+
+impl<R> Clone for CallParts<R> {
+    fn clone(&self) -> Self {
+        Self {
+            entry: self.entry,
+            args: self.args.clone(),
+            options: self.options.clone(),
+            decode: self.decode,
+        }
+    }
+}
+
+impl<R> fmt::Debug for Call<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.parts.describe(f, "Call")
+    }
+}
+
+impl<R> fmt::Debug for CallParts<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.describe(f, "CallParts")
+    }
+}
+
+impl<R> CallParts<R> {
+    /// Everything but the bytes of the arguments, which may be many and secret.
+    fn describe(&self, f: &mut fmt::Formatter<'_>, name: &str) -> fmt::Result {
+        f.debug_struct(name)
+            .field("task", &self.entry.name)
+            .field("args_len", &self.args.as_ref().map(|args| args.len()))
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The failures after which a call with [`retries`](Call::retries) runs again; `|` joins them.
+///
+/// The death of the worker is always among them.
+///
+/// ```
+/// use pool_core::RetryOn;
+///
+/// let failures = RetryOn::TIMEOUT | RetryOn::PANIC;
+/// assert!(failures.contains(RetryOn::PANIC) && failures.contains(RetryOn::DEATH));
+/// assert!(!RetryOn::default().contains(RetryOn::TIMEOUT));
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RetryOn(u8);
+
+impl RetryOn {
+    /// The worker died: a crash, an exit, out of memory.
+    pub const DEATH: Self = Self(0b001);
+    /// The task ran longer than its time-out, or its worker died.
+    pub const TIMEOUT: Self = Self(0b010 | Self::DEATH.0);
+    /// The task panicked, or its worker died.
+    pub const PANIC: Self = Self(0b100 | Self::DEATH.0);
+
+    /// Whether all of `failures` are in `self`.
+    pub const fn contains(self, failures: Self) -> bool {
+        self.0 & failures.0 == failures.0
+    }
+}
+
+impl Default for RetryOn {
+    fn default() -> Self {
+        Self::DEATH
+    }
+}
+
+impl BitOr for RetryOn {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl fmt::Debug for RetryOn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DEATH")?;
+        for (failure, name) in [(Self::TIMEOUT, " | TIMEOUT"), (Self::PANIC, " | PANIC")] {
+            if self.contains(failure) {
+                f.write_str(name)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a pool can run: a [`Call`], as made by a function with `#[task]`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a call of a task",
+    label = "expected a `Call`, which a function with `#[task]` returns",
+    note = "put `#[task]` on the function; then `pool.apply(f(x))`, `pool.map(f, items)` or \
+            `pool.map(|x| f(x, 1), items)`"
+)]
+pub trait IntoCall {
+    /// The result of the task.
+    type Output;
+
+    /// The call.
+    fn into_call(self) -> Call<Self::Output>;
+}
+
+impl<R> IntoCall for Call<R> {
+    type Output = R;
+
+    fn into_call(self) -> Self {
+        self
+    }
+}
+
+/// Why [`Call::run_here`] has no result.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum RunHereError {
+    /// An argument or the result could not be encoded.
+    #[error("{0}")]
+    Encode(String),
+    /// An argument or the result could not be decoded from its encoding.
+    #[error("{0}")]
+    Decode(String),
+    /// A state could not be built.
+    #[error("{0}")]
+    State(String),
+}
+
+impl From<RunError> for RunHereError {
+    fn from(error: RunError) -> Self {
+        match error {
+            RunError::Encode(message) => Self::Encode(message),
+            RunError::Decode(message) => Self::Decode(message),
+            RunError::State(message) => Self::State(message),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_choice_of_failures_includes_death() {
+        for failures in
+            [RetryOn::default(), RetryOn::TIMEOUT, RetryOn::PANIC, RetryOn::TIMEOUT | RetryOn::PANIC]
+        {
+            assert!(failures.contains(RetryOn::DEATH), "{failures:?}");
+            assert!(failures.contains(failures));
+        }
+        assert!(!RetryOn::TIMEOUT.contains(RetryOn::PANIC));
+        assert_eq!(format!("{:?}", RetryOn::TIMEOUT | RetryOn::PANIC), "DEATH | TIMEOUT | PANIC");
+    }
+}

@@ -1,0 +1,59 @@
+//! The thread that runs `on_complete` callbacks.
+//!
+//! Callbacks are foreign code: they may block, panic, submit tasks or drop the pool. They run on a thread of their own,
+//! which is started with the first callback, one after another, in the order of completion.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crossbeam_channel::Sender;
+
+use crate::outcome::{Callback, Outcome};
+
+type Job = (Callback, Arc<Outcome>);
+
+/// The way to the callback thread. The thread ends when this is dropped and what was queued has run.
+#[derive(Debug, Default)]
+pub(crate) struct Callbacks {
+    sender: Mutex<Option<Sender<Job>>>,
+}
+
+impl Callbacks {
+    /// Queues callbacks; there are never more of them than tasks that were submitted.
+    pub(crate) fn run(&self, pool: &str, jobs: Vec<Job>) {
+        if jobs.is_empty() {
+            return;
+        }
+        let mut sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner);
+        if sender.is_none() {
+            let (jobs, queue) = crossbeam_channel::unbounded::<Job>();
+            let spawned = std::thread::Builder::new().name(format!("{pool}-callbacks")).spawn(move || {
+                for job in queue {
+                    run(job);
+                }
+            });
+            if let Err(error) = &spawned {
+                tracing::error!(pool, %error, "no thread for callbacks: they run on the pool's own thread");
+            } else {
+                *sender = Some(jobs);
+            }
+        }
+        for job in jobs {
+            match &*sender {
+                Some(sender) => {
+                    if let Err(unsent) = sender.send(job) {
+                        run(unsent.into_inner());
+                    }
+                }
+                None => run(job),
+            }
+        }
+    }
+}
+
+fn run((callback, outcome): Job) {
+    if catch_unwind(AssertUnwindSafe(|| callback(&outcome))).is_err() {
+        // The panic hook has shown it; nobody else is harmed.
+        tracing::error!("an on_complete callback panicked");
+    }
+}

@@ -1,0 +1,180 @@
+//! The handle of one task.
+
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use crate::error::TaskError;
+use crate::ids::TaskId;
+use crate::outcome::{Cell, Outcome};
+use crate::supervisor::event::{Event, TaskKey};
+use crate::supervisor::shared::Shared;
+
+/// Turns what a worker sent into a value.
+pub(crate) type Decode<R> = fn(&[u8]) -> Result<R, String>;
+
+/// A task that has been submitted.
+///
+/// The task goes on when its handle is dropped; it is [`cancel`](Self::cancel) that stops it.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use pool_core::{Pool, TaskError, task};
+///
+/// #[task]
+/// fn slow(n: u64) -> u64 {
+///     n + 1
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// pool_core::init();
+/// let pool = Pool::builder().build()?;
+/// let handle = pool.apply_async(slow(1));
+/// if !handle.wait_timeout(Duration::from_secs(5)) {
+///     handle.cancel();
+/// }
+/// match handle.get() {
+///     Ok(n) => println!("{n}"),
+///     Err(TaskError::Cancelled) => println!("took too long"),
+///     Err(other) => return Err(other.into()),
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// A handle can be awaited in any async runtime: `handle.await` gives what [`get`](Self::get) would return.
+pub struct TaskHandle<R> {
+    cell: Arc<Cell>,
+    /// `None` when the task was refused, so there is nothing to cancel.
+    task: Option<TaskKey>,
+    shared: Arc<Shared>,
+    name: &'static str,
+    decode: Decode<R>,
+}
+
+impl<R> TaskHandle<R> {
+    pub(crate) fn new(
+        cell: Arc<Cell>,
+        task: Option<TaskKey>,
+        shared: Arc<Shared>,
+        name: &'static str,
+        decode: Decode<R>,
+    ) -> Self {
+        Self { cell, task, shared, name, decode }
+    }
+
+    /// Waits until the task has ended, and returns its result.
+    ///
+    /// # Errors
+    /// Why there is no result; see [`TaskError`]. [`TaskError::Forked`] in a forked child of the process that submitted the task.
+    pub fn get(self) -> Result<R, TaskError> {
+        if self.shared.origin.is_elsewhere() {
+            return Err(TaskError::Forked);
+        }
+        match self.cell.wait(None) {
+            Some(outcome) => decode(self.name, self.decode, &outcome),
+            None => Err(TaskError::PoolClosed),
+        }
+    }
+
+    /// Waits until the task has ended, for at most this long; tells whether it has.
+    ///
+    /// A task that has not ended goes on. In a forked child it returns true at once, and [`get`](Self::get) tells why.
+    pub fn wait_timeout(&self, timeout: Duration) -> bool {
+        if self.shared.origin.is_elsewhere() {
+            return true;
+        }
+        // A timeout too long to be represented is no timeout.
+        self.cell.wait(Instant::now().checked_add(timeout)).is_some()
+    }
+
+    /// Whether the task has ended, so that [`get`](Self::get) would return at once.
+    pub fn is_finished(&self) -> bool {
+        self.shared.origin.is_elsewhere() || self.cell.is_settled()
+    }
+
+    /// Cancels the task, unless it has ended.
+    ///
+    /// The handle gets [`TaskError::Cancelled`] at once. A task that waits is dropped. A task that runs is told through
+    /// [`TaskContext::is_cancelled`](crate::TaskContext::is_cancelled); if it has not returned after the pool's
+    /// [`cancel_grace`](crate::Builder::cancel_grace), its worker is killed and replaced. Other tasks are not affected.
+    pub fn cancel(&self) {
+        if let (Some(task), false) = (self.task, self.shared.origin.is_elsewhere()) {
+            self.shared.with(|engine, now| engine.machine.on(now, Event::Cancel(task)));
+        }
+    }
+
+    /// The number of the task, unique in its pool; 0 for a task that the pool refused.
+    pub fn id(&self) -> TaskId {
+        self.task.map_or(TaskId::new(0), |task| task.id)
+    }
+
+    /// The name of the task, as in messages.
+    pub fn task_name(&self) -> &'static str {
+        self.name
+    }
+}
+
+impl<R: 'static> TaskHandle<R> {
+    /// Has a function called with the result, on a thread of the pool's own, once the task has ended.
+    ///
+    /// Callbacks run one after another. One that blocks delays the later ones, one that panics harms nobody, and all may use
+    /// the pool. They still run when the pool has been dropped: with [`TaskError::PoolClosed`] for tasks that had not ended.
+    pub fn on_complete(&self, function: impl FnOnce(Result<R, TaskError>) + Send + 'static) {
+        if self.shared.origin.is_elsewhere() {
+            return;
+        }
+        let (name, convert) = (self.name, self.decode);
+        let callback = Box::new(move |outcome: &Outcome| function(decode(name, convert, outcome)));
+        if let Some(job) = self.cell.call_back(callback) {
+            self.shared.call_back(vec![job]);
+        }
+    }
+}
+
+/// Turns an outcome into a result.
+pub(crate) fn decode<R>(task: &'static str, convert: Decode<R>, outcome: &Outcome) -> Result<R, TaskError> {
+    match outcome {
+        Ok(bytes) => {
+            convert(bytes).map_err(|message| TaskError::Decode { task: task.to_owned(), message: format!("result: {message}") })
+        }
+        Err(error) => Err(error.clone()),
+    }
+}
+
+impl<R> fmt::Debug for TaskHandle<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskHandle").field("id", &self.id()).field("task", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// The future of a task's result; made by `handle.await`. Dropping it cancels nothing.
+#[derive(Debug)]
+#[must_use = "a future does nothing unless it is awaited"]
+pub struct TaskFuture<R> {
+    handle: TaskHandle<R>,
+}
+
+impl<R> Future for TaskFuture<R> {
+    type Output = Result<R, TaskError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let handle = &self.handle;
+        if handle.shared.origin.is_elsewhere() {
+            return Poll::Ready(Err(TaskError::Forked));
+        }
+        handle.cell.poll(cx.waker()).map(|outcome| decode(handle.name, handle.decode, &outcome))
+    }
+}
+
+impl<R> IntoFuture for TaskHandle<R> {
+    type Output = Result<R, TaskError>;
+    type IntoFuture = TaskFuture<R>;
+
+    fn into_future(self) -> TaskFuture<R> {
+        TaskFuture { handle: self }
+    }
+}

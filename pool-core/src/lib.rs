@@ -1,0 +1,73 @@
+//! A process pool that loses no work when its workers die.
+//!
+//! Put [`#[task]`](macro@task) on a function, call [`init()`](fn@init) first in `main`, and run the function in worker
+//! processes: one call at a time with [`Pool::apply`] and [`Pool::apply_async`], or over many items with [`Pool::map`] and
+//! [`Pool::map_settled`]. Workers may segfault, abort, exit, hang or be killed; every task ends exactly once, with its result
+//! or with a [`TaskError`] that says what happened.
+//!
+//! ```no_run
+//! use std::path::PathBuf;
+//! use pool_core::{Pool, task};
+//!
+//! #[task]
+//! fn word_count(path: PathBuf) -> Result<usize, String> {
+//!     let text = std::fs::read_to_string(path).map_err(|e| e.to_string())?;
+//!     Ok(text.split_whitespace().count())
+//! }
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     pool_core::init();
+//!     let pool = Pool::builder().workers(4).build()?;
+//!     let one = pool.apply_async(word_count("a.txt".into()));
+//!     let all = pool.map(word_count, ["b.txt", "c.txt"].map(PathBuf::from))?;
+//!     println!("{:?} {:?}", one.get()?, all);
+//!     Ok(())
+//! }
+//! ```
+
+#[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
+compile_error!("pool-core runs on Linux, on x86-64 and AArch64: it stands on pidfds, memfds and epoll");
+
+mod batch;
+mod builder;
+mod call;
+mod callbacks;
+mod codec;
+mod context;
+mod error;
+mod executable;
+mod fork;
+mod handle;
+mod ids;
+mod memory;
+mod outcome;
+mod output;
+mod policy;
+mod pool;
+#[doc(hidden)]
+#[path = "private.rs"]
+pub mod __private;
+mod state;
+mod stats;
+mod supervisor;
+mod sys;
+mod task;
+mod worker;
+
+pub use builder::{Builder, MAX_DEPTH};
+pub use call::{Call, IntoCall, RetryOn, RunHereError};
+pub use context::TaskContext;
+pub use error::{BrokenReason, BuildError, Death, DeathCause, MapError, TaskError};
+pub use executable::WorkerExe;
+pub use handle::{TaskFuture, TaskHandle};
+#[doc(hidden)]
+pub use ids::Generation;
+pub use ids::{TaskId, WorkerId};
+pub use output::{Output, OutputLine, OutputStream};
+pub use policy::RestartPolicy;
+pub use pool::Pool;
+pub use state::{StateContext, WorkerState};
+pub use stats::{DeathCounts, Stats, WorkerInfo, WorkerStatus};
+#[doc(inline)]
+pub use task::task;
+pub use worker::init::init;

@@ -1,0 +1,43 @@
+//! How often and how fast dead workers are replaced.
+
+use std::time::Duration;
+
+/// When the pool gives up on replacing workers that die without running a task, and how it paces itself before.
+///
+/// A worker that dies *in a task* is replaced at once, and counts for nothing here: that death has its explanation, and
+/// the task has its error. What counts is a worker that dies while it starts, or idle. The first replacement comes at once,
+/// the next after [`first_delay`](Self::first_delay), then twice as long each time, ± 20 %, up to
+/// [`max_delay`](Self::max_delay). When one worker dies more than [`max_restarts`](Self::max_restarts) times within
+/// [`window`](Self::window), and no task of the pool has ended in between, the pool is broken: every pending handle gets
+/// [`TaskError::PoolBroken`](crate::TaskError::PoolBroken) with these deaths. A pool in which idle workers die breaks only while
+/// somebody waits for a task.
+///
+/// ```
+/// use std::time::Duration;
+/// use pool_core::RestartPolicy;
+///
+/// let policy = RestartPolicy { max_restarts: 3, ..RestartPolicy::default() };
+/// assert_eq!(policy.window, Duration::from_secs(60));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RestartPolicy {
+    /// Deaths of one worker that are forgiven within the window. Default: 5.
+    pub max_restarts: u32,
+    /// The sliding window. Default: 60 s.
+    pub window: Duration,
+    /// Delay before the second replacement. Default: 100 ms.
+    pub first_delay: Duration,
+    /// Longest delay. Default: 30 s.
+    pub max_delay: Duration,
+}
+
+impl Default for RestartPolicy {
+    fn default() -> Self {
+        Self {
+            max_restarts: 5,
+            window: Duration::from_secs(60),
+            first_delay: Duration::from_millis(100),
+            max_delay: Duration::from_secs(30),
+        }
+    }
+}

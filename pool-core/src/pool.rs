@@ -1,0 +1,376 @@
+//! The pool as its users hold it.
+
+use std::fmt;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{JoinHandle, ThreadId};
+use std::time::{Duration, Instant};
+
+use crate::batch;
+use crate::builder::Builder;
+use crate::call::{CallOptions, IntoCall};
+use crate::error::{MapError, TaskError};
+use crate::handle::TaskHandle;
+use crate::outcome::Cell;
+use crate::stats::{Stats, WorkerInfo, WorkerStatus};
+use crate::supervisor::engine::{Job, Sink};
+use crate::supervisor::event::{Event, TaskSpec};
+use crate::supervisor::shared::Shared;
+use crate::supervisor::slot::Phase;
+
+/// How long a dropped or terminated pool waits for its killed workers to be gone. SIGKILL is prompt; only a process that
+/// is stuck inside the kernel takes longer.
+const REAP_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the last output of workers is waited for while this program's own output is blocked.
+const OUTPUT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// A pool of worker processes.
+///
+/// Cheap to clone; all clones are the same pool. When the last one is dropped the pool is terminated: its workers are
+/// killed, and handles that are still open get [`TaskError::PoolClosed`].
+///
+/// ```no_run
+/// use pool_core::{Pool, task};
+///
+/// #[task]
+/// fn square(n: u64) -> u64 {
+///     n * n
+/// }
+///
+/// fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     pool_core::init(); // a launched worker never returns from here
+///     let pool = Pool::builder().workers(2).build()?;
+///     let one = pool.apply_async(square(7));
+///     let all = pool.map(square, 0..1000)?;
+///     assert_eq!(one.get()?, 49);
+///     assert_eq!(all[999], 998_001);
+///     Ok(())
+/// }
+/// ```
+///
+/// # After a fork
+/// A pool belongs to the process that built it. In a forked child every task ends with [`TaskError::Forked`], the counters are
+/// zero, and dropping the pool does nothing.
+#[derive(Clone)]
+pub struct Pool {
+    inner: Arc<Inner>,
+}
+
+/// What the clones of a pool share.
+pub(crate) struct Inner {
+    pub(crate) shared: Arc<Shared>,
+    reactor: Mutex<Option<JoinHandle<()>>>,
+    reactor_id: ThreadId,
+    workers: usize,
+    prefetch: usize,
+    pub(crate) task_timeout: Option<Duration>,
+}
+
+/// What the state machine needs to know of a call.
+pub(crate) fn spec_of(options: &CallOptions, size: usize, default_limit: Option<Duration>) -> TaskSpec {
+    TaskSpec {
+        limit: options.timeout.or(default_limit),
+        retries: options.retries,
+        retry_on: options.retry_on,
+        group: None,
+        abort: false,
+        size,
+    }
+}
+
+impl Pool {
+    /// A builder with the default settings.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    pub(crate) fn assemble(
+        shared: Arc<Shared>,
+        reactor: JoinHandle<()>,
+        workers: usize,
+        prefetch: usize,
+        task_timeout: Option<Duration>,
+    ) -> Self {
+        let reactor_id = reactor.thread().id();
+        let reactor = Mutex::new(Some(reactor));
+        Self { inner: Arc::new(Inner { shared, reactor, reactor_id, workers, prefetch, task_timeout }) }
+    }
+
+    /// The name of the pool.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.inner.shared.name
+    }
+
+    /// Runs one task, and waits for its result.
+    ///
+    /// # Errors
+    /// Why there is no result; see [`TaskError`]. Other tasks are not affected by its failure.
+    pub fn apply<C: IntoCall>(&self, call: C) -> Result<C::Output, TaskError> {
+        self.apply_async(call).get()
+    }
+
+    /// Submits one task, and returns its handle at once.
+    ///
+    /// The failure of a task is its own: whatever it does to its worker, other tasks get their results. A task that the
+    /// pool refuses (closed, broken, arguments that cannot be encoded) has its error in the handle.
+    pub fn apply_async<C: IntoCall>(&self, call: C) -> TaskHandle<C::Output> {
+        let parts = call.into_call().into_parts();
+        let shared = &self.inner.shared;
+        let task = parts.entry.name;
+        let refused = |error: TaskError| {
+            let cell = Arc::new(Cell::settled(Err(error)));
+            TaskHandle::new(cell, None, Arc::clone(shared), task, parts.decode)
+        };
+        if shared.origin.is_elsewhere() {
+            return refused(TaskError::Forked);
+        }
+        let args = match parts.args {
+            Ok(args) => args,
+            Err(message) => return refused(TaskError::Encode { task: task.to_owned(), message }),
+        };
+        let spec = spec_of(&parts.options, args.len(), self.inner.task_timeout);
+        let cell = Arc::new(Cell::new());
+        let job = Job { entry: parts.entry, name: parts.options.name, args, sink: Sink::Handle(Arc::clone(&cell)) };
+        let submitted = shared.with(|engine, now| {
+            let submitted = engine.submit(spec, job);
+            engine.machine.on(now, Event::Pump);
+            submitted
+        });
+        match submitted {
+            Ok(key) => TaskHandle::new(cell, Some(key), Arc::clone(shared), task, parts.decode),
+            Err((error, _)) => refused(error),
+        }
+    }
+
+    /// Runs a task for every item, and returns all results in the order of the items; the first failure aborts.
+    ///
+    /// `f` runs here and makes the calls: the task function itself, or a closure such as `|p| resize(p, 640, 480)`. Items
+    /// are pulled as workers become free, so the input may be longer than memory. An `Err` that the task function
+    /// returns is a value, not a failure.
+    ///
+    /// # Errors
+    /// [`MapError`] with the first failure, at once: queued items are dropped, running ones cancelled as by
+    /// [`TaskHandle::cancel`]. Other tasks of the pool are not affected.
+    ///
+    /// # Panics
+    /// Only when `f` or the input iterator panics; the items in flight are cancelled, and the pool is not affected.
+    pub fn map<F, I, C>(&self, f: F, items: I) -> Result<Vec<C::Output>, MapError>
+    where
+        I: IntoIterator,
+        F: FnMut(I::Item) -> C,
+        C: IntoCall,
+    {
+        let items = items.into_iter();
+        let mut results: Vec<Option<C::Output>> = Vec::with_capacity(items.size_hint().0.min(1 << 20));
+        let (mut completed, mut failure) = (0, None);
+        batch::run(&self.inner, true, f, items, |index, result| match result {
+            Ok(value) => {
+                if results.len() <= index {
+                    results.resize_with(index + 1, || None);
+                }
+                results[index] = Some(value);
+                completed += 1;
+                ControlFlow::Continue(())
+            }
+            Err(error) => {
+                failure = Some((index, error));
+                ControlFlow::Break(())
+            }
+        });
+        match failure {
+            Some((index, error)) => Err(MapError { index, error, completed }),
+            None => Ok(results.into_iter().flatten().collect()),
+        }
+    }
+
+    /// Runs a task for every item, and returns every item's own outcome, in the order of the items.
+    ///
+    /// A failure concerns its item only. As with [`map`](Self::map), `f` makes the calls and items are pulled as workers
+    /// become free.
+    ///
+    /// # Panics
+    /// Only when `f` or the input iterator panics; the items in flight are cancelled, and the pool is not affected.
+    pub fn map_settled<F, I, C>(&self, f: F, items: I) -> Vec<Result<C::Output, TaskError>>
+    where
+        I: IntoIterator,
+        F: FnMut(I::Item) -> C,
+        C: IntoCall,
+    {
+        let items = items.into_iter();
+        let mut results: Vec<Option<Result<C::Output, TaskError>>> =
+            Vec::with_capacity(items.size_hint().0.min(1 << 20));
+        batch::run(&self.inner, false, f, items, |index, result| {
+            if results.len() <= index {
+                results.resize_with(index + 1, || None);
+            }
+            results[index] = Some(result);
+            ControlFlow::Continue(())
+        });
+        results.into_iter().flatten().collect()
+    }
+
+    /// The pool's counters.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let shared = &self.inner.shared;
+        if shared.origin.is_elsewhere() {
+            return Stats::default();
+        }
+        shared.look(|engine| {
+            let counters = engine.machine.counters();
+            let ready = |slot: &&crate::supervisor::slot::Slot| matches!(slot.phase, Phase::Ready(_));
+            Stats {
+                submitted: counters.submitted,
+                succeeded: counters.succeeded,
+                failed: counters.failed,
+                cancelled: counters.cancelled,
+                timed_out: counters.timed_out,
+                retried: counters.retried,
+                requeued: counters.requeued,
+                taken_back: counters.taken_back,
+                pending: engine.machine.pending(),
+                workers_ready: engine.machine.slots().iter().filter(ready).count(),
+                spawned: counters.spawned,
+                deaths: engine.deaths,
+            }
+        })
+    }
+
+    /// A snapshot of every worker.
+    #[must_use]
+    pub fn workers(&self) -> Vec<WorkerInfo> {
+        let shared = &self.inner.shared;
+        if shared.origin.is_elsewhere() {
+            return Vec::new();
+        }
+        let mut workers = shared.look(|engine| {
+            let describe = |(index, slot): (usize, &crate::supervisor::slot::Slot)| {
+                let (pid, finished, task) = match engine.look(index) {
+                    Some((pid, finished, task)) => (Some(pid), finished, task),
+                    None => (None, 0, None),
+                };
+                let status = match &slot.phase {
+                    Phase::Waiting { .. } => WorkerStatus::BackingOff,
+                    Phase::Starting { .. } => WorkerStatus::Starting,
+                    Phase::Ready(ready) if ready.held.is_empty() => WorkerStatus::Idle,
+                    Phase::Ready(_) => WorkerStatus::Busy,
+                    Phase::Dying { .. } => WorkerStatus::Dying,
+                    Phase::Retiring { .. } => WorkerStatus::Retiring,
+                    Phase::Stopped => WorkerStatus::Stopped,
+                };
+                WorkerInfo {
+                    worker: slot.worker,
+                    status,
+                    pid,
+                    task: task.map(|(key, name)| (key.id, name)),
+                    held: engine.machine.load(index),
+                    finished,
+                    rss: None,
+                }
+            };
+            engine.machine.slots().iter().enumerate().map(describe).collect::<Vec<_>>()
+        });
+        for worker in &mut workers {
+            worker.rss = worker.pid.and_then(crate::memory::resident).map(|(rss, _)| rss);
+        }
+        workers
+    }
+
+    /// Takes no more tasks. What was submitted runs to its end; then the workers exit.
+    pub fn close(&self) {
+        self.tell(Event::Close);
+    }
+
+    /// Closes the pool, and waits until every task has ended and every worker is gone.
+    ///
+    /// It waits for as long as the tasks take; [`shutdown`](Self::shutdown) has a limit. Not to be called from a task's waker.
+    pub fn join(&self) {
+        if self.inner.shared.origin.is_elsewhere() {
+            return;
+        }
+        self.close();
+        self.inner.shared.wait_gone(None);
+        self.inner.flush();
+    }
+
+    /// Closes the pool, waits for its tasks, for at most `grace`, and terminates what is left. Tells whether every task
+    /// had ended in time.
+    pub fn shutdown(&self, grace: Duration) -> bool {
+        if self.inner.shared.origin.is_elsewhere() {
+            return false;
+        }
+        self.close();
+        let in_time = self.inner.shared.wait_gone(Instant::now().checked_add(grace));
+        if in_time {
+            self.inner.flush();
+        } else {
+            self.terminate();
+        }
+        in_time
+    }
+
+    /// Kills all workers now. Every task that has not ended gets [`TaskError::PoolClosed`].
+    ///
+    /// Returns when the workers are gone.
+    pub fn terminate(&self) {
+        if !self.inner.shared.origin.is_elsewhere() {
+            self.inner.terminate();
+        }
+    }
+
+    fn tell(&self, event: Event<Vec<u8>>) {
+        let shared = &self.inner.shared;
+        if !shared.origin.is_elsewhere() {
+            shared.with(|engine, now| engine.machine.on(now, event));
+        }
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("name", &self.name()).field("workers", &self.inner.workers).finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    /// How many items of a batch may be in flight.
+    pub(crate) fn window(&self) -> usize {
+        (4 * self.workers * self.prefetch).max(1024)
+    }
+
+    fn terminate(&self) {
+        self.shared.with(|engine, now| engine.machine.on(now, Event::Terminate));
+        if std::thread::current().id() == self.reactor_id {
+            // Called from a waker, on the very thread that would have to do what is waited for.
+            return;
+        }
+        if !self.shared.wait_gone(Some(Instant::now() + REAP_PATIENCE)) {
+            tracing::error!(pool = self.shared.name, "killed workers are still not gone: are they stuck in the kernel?");
+            return;
+        }
+        self.flush();
+        let reactor = self.reactor.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(reactor) = reactor {
+            // It catches its own panics.
+            let _ = reactor.join();
+        }
+    }
+
+    fn flush(&self) {
+        let mut forwarder = self.shared.with(|engine, _| engine.take_forwarder());
+        forwarder.finish(OUTPUT_PATIENCE);
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if self.shared.origin.is_elsewhere() {
+            // Everything behind it belongs to the parent process, locks that may be held for ever included.
+            std::mem::forget(Arc::clone(&self.shared));
+            return;
+        }
+        self.terminate();
+    }
+}

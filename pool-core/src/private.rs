@@ -1,0 +1,12 @@
+//! What the code written by `#[task]` refers to, and the parts of the task layer that are public for it
+//! alone; no part of the public API.
+
+pub use linkme;
+
+pub use crate::call::{CallOptions, CallParts, call};
+pub use crate::codec::{
+    Arguments, CodecError, Held, Lend, Serde, Wire, argument, decode_result, encode_result, finish,
+};
+pub use crate::context::CancelProbe;
+pub use crate::state::States;
+pub use crate::task::{RunContext, RunError, RunFn, TASKS, TaskEntry};

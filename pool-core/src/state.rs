@@ -1,0 +1,219 @@
+//! What a worker keeps from task to task.
+
+use std::any::{Any, TypeId, type_name};
+use std::error::Error;
+use std::fmt;
+
+use crate::context::TaskContext;
+use crate::ids::WorkerId;
+use crate::task::RunError;
+
+/// A value that each worker builds once and lends to the tasks with a parameter `#[state] s: &mut S`: a
+/// loaded model, an open connection, an initialised C library.
+///
+/// It is built just before the worker's first task that needs it. A panic of a task drops it, since it may
+/// have been left half changed, and the next task builds it anew; so does the replacement of a worker that
+/// died.
+///
+/// ```
+/// use pool_core::{StateContext, WorkerState, task};
+/// use std::collections::HashMap;
+/// use std::error::Error;
+///
+/// struct Dictionary(HashMap<String, usize>);
+///
+/// impl WorkerState for Dictionary {
+///     fn init(_: &StateContext) -> Result<Self, Box<dyn Error + Send + Sync>> {
+///         Ok(Dictionary(HashMap::from([("one".to_owned(), 1)])))
+///     }
+/// }
+///
+/// #[task]
+/// fn look_up(word: &str, #[state] dictionary: &mut Dictionary) -> Option<usize> {
+///     dictionary.0.get(word).copied()
+/// }
+///
+/// assert_eq!(look_up("one").run_here().unwrap(), Some(1));
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the state of a worker",
+    label = "does not implement `WorkerState`",
+    note = "implement `WorkerState` for it, with `fn init(cx: &StateContext)` to build it"
+)]
+pub trait WorkerState: Sized + 'static {
+    /// Builds the value in the worker.
+    ///
+    /// # Errors Whatever prevents it; the task that needed the state fails with this error, and the next
+    /// one tries again.
+    fn init(cx: &StateContext) -> Result<Self, Box<dyn Error + Send + Sync>>;
+}
+
+/// What a [`WorkerState`] can learn about the worker that builds it.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct StateContext {
+    worker: WorkerId,
+}
+
+impl StateContext {
+    /// The place of this worker in its pool, from 0: to choose a GPU, a port, a file name.
+    pub fn worker_index(&self) -> usize {
+        self.worker.get() as usize
+    }
+}
+
+/// The states of one worker, at most one of each type.
+#[doc(hidden)]
+#[derive(Default)]
+pub struct States {
+    // a worker has few: a scan is faster than a hash, and the order of building is kept
+    values: Vec<(TypeId, Box<dyn Any>)>,
+}
+
+impl States {
+    /// No states yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The state of type `S`, built now if there is none.
+    ///
+    /// # Errors
+    /// [`RunError::State`] if [`WorkerState::init`] failed.
+    pub fn get_or_init<S: WorkerState>(&mut self, cx: &TaskContext) -> Result<&mut S, RunError> {
+        let id = TypeId::of::<S>();
+        let index = match self.values.iter().position(|(of, _)| *of == id) {
+            Some(index) => index,
+            None => {
+                let worker = cx.worker_id();
+                let value = S::init(&StateContext { worker }).map_err(|error| {
+                    let name = type_name::<S>();
+                    RunError::State(format!(
+                        "state `{name}` could not be built on worker {worker}: {}",
+                        chain(&*error)
+                    ))
+                })?;
+                self.values.push((id, Box::new(value)));
+                self.values.len() - 1
+            }
+        };
+        Ok(self.values[index].1.downcast_mut().expect("each value is stored under the id of its own type"))
+    }
+
+    /// Drops all states, the youngest first. If one of them panics while it is dropped, it is gone, and
+    /// calling this again drops the rest.
+    pub fn clear(&mut self) {
+        while let Some((_, value)) = self.values.pop() {
+            drop(value);
+        }
+    }
+}
+
+impl Drop for States {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+impl fmt::Debug for States {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("States").field("len", &self.values.len()).finish()
+    }
+}
+
+/// An error and its sources in one line.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    thread_local! {
+        static LOG: RefCell<Vec<&'static str>> = const { RefCell::new(Vec::new()) };
+    }
+
+    fn log() -> Vec<&'static str> {
+        LOG.with_borrow_mut(std::mem::take)
+    }
+
+    struct Counter(u32);
+    impl WorkerState for Counter {
+        fn init(_: &StateContext) -> Result<Self, Box<dyn Error + Send + Sync>> {
+            LOG.with_borrow_mut(|log| log.push("+counter"));
+            Ok(Counter(0))
+        }
+    }
+    impl Drop for Counter {
+        fn drop(&mut self) {
+            LOG.with_borrow_mut(|log| log.push("-counter"));
+        }
+    }
+
+    #[derive(Debug)]
+    struct Fragile;
+    impl WorkerState for Fragile {
+        fn init(_: &StateContext) -> Result<Self, Box<dyn Error + Send + Sync>> {
+            Ok(Fragile)
+        }
+    }
+    impl Drop for Fragile {
+        fn drop(&mut self) {
+            panic!("fragile");
+        }
+    }
+
+    #[derive(Debug)]
+    struct Missing;
+    impl WorkerState for Missing {
+        fn init(cx: &StateContext) -> Result<Self, Box<dyn Error + Send + Sync>> {
+            Err(format!("no model {}", cx.worker_index()).into())
+        }
+    }
+
+    #[test]
+    fn a_state_is_built_once_and_keeps_its_value() {
+        let (mut states, cx) = (States::new(), TaskContext::local());
+        for expected in 1..=3 {
+            let counter = states.get_or_init::<Counter>(&cx).unwrap();
+            counter.0 += 1;
+            assert_eq!(counter.0, expected);
+        }
+        assert_eq!(log(), ["+counter"]);
+        drop(states);
+        assert_eq!(log(), ["-counter"]);
+    }
+
+    #[test]
+    fn clear_goes_on_after_a_drop_that_panicked() {
+        let (mut states, cx) = (States::new(), TaskContext::local());
+        states.get_or_init::<Counter>(&cx).unwrap();
+        states.get_or_init::<Fragile>(&cx).unwrap();
+        assert!(catch_unwind(AssertUnwindSafe(|| states.clear())).is_err());
+        assert_eq!(log(), ["+counter"], "the youngest state is dropped first");
+        states.clear();
+        assert_eq!(log(), ["-counter"]);
+        assert_eq!(states.get_or_init::<Counter>(&cx).unwrap().0, 0);
+    }
+
+    #[test]
+    fn a_failed_init_names_the_state_the_worker_and_the_cause() {
+        let error = States::new().get_or_init::<Missing>(&TaskContext::local()).unwrap_err();
+        let RunError::State(message) = error else { panic!("{error:?}") };
+        assert!(
+            message.starts_with("state `")
+                && message.ends_with("::Missing` could not be built on worker 0: no model 0"),
+            "{message}"
+        );
+    }
+}

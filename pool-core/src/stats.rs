@@ -1,0 +1,151 @@
+//! Counters and snapshots of a pool.
+
+use crate::error::DeathCause;
+use crate::ids::{TaskId, WorkerId};
+
+/// Counters of a pool since it was built, and how many tasks and workers it has now.
+///
+/// ```no_run
+/// # fn show(pool: &pool_core::Pool) {
+/// let stats = pool.stats();
+/// println!("{} of {} tasks done, {} deaths", stats.succeeded, stats.submitted, stats.deaths.total());
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Tasks taken in.
+    pub submitted: u64,
+    /// Tasks that ended with a result.
+    pub succeeded: u64,
+    /// Tasks that ended with an error other than the next two.
+    pub failed: u64,
+    /// Tasks that ended because they were cancelled, or their batch was aborted.
+    pub cancelled: u64,
+    /// Tasks that ended because they exceeded their time limit.
+    pub timed_out: u64,
+    /// Attempts made because of `.retries(n)`.
+    pub retried: u64,
+    /// Tasks that went back to the queue because their worker died before it had started them.
+    pub requeued: u64,
+    /// Tasks that were taken back from a busy worker to be given to an idle one.
+    pub taken_back: u64,
+    /// Tasks that have not ended.
+    pub pending: usize,
+    /// Workers that are ready or busy.
+    pub workers_ready: usize,
+    /// Worker processes started.
+    pub spawned: u64,
+    /// Deaths of workers by cause. Workers that exit because they were asked to are not counted.
+    pub deaths: DeathCounts,
+}
+
+/// Deaths of workers by cause.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DeathCounts {
+    /// Exited by themselves.
+    pub exited: u64,
+    /// Ended by a signal that the pool did not send.
+    pub signalled: u64,
+    /// Ended by the kernel's OOM killer.
+    pub out_of_memory: u64,
+    /// Killed by the pool because they used too much memory.
+    pub memory_limit: u64,
+    /// Killed by the pool because their task timed out.
+    pub task_timeout: u64,
+    /// Killed by the pool because their task was cancelled.
+    pub cancelled: u64,
+    /// Killed by the pool because they broke the protocol.
+    pub protocol_violation: u64,
+    /// Killed by the pool because they did not take up their next task.
+    pub unresponsive: u64,
+    /// Never became ready.
+    pub start_failed: u64,
+    /// Killed because the pool was terminated or dropped, or because they did not exit in time.
+    pub terminated: u64,
+    /// The exit status was lost.
+    pub status_lost: u64,
+}
+
+impl DeathCounts {
+    pub(crate) fn count(&mut self, cause: &DeathCause) {
+        *match cause {
+            DeathCause::Exited(_) => &mut self.exited,
+            DeathCause::Signalled { .. } => &mut self.signalled,
+            DeathCause::OutOfMemory { .. } => &mut self.out_of_memory,
+            DeathCause::MemoryLimit { .. } => &mut self.memory_limit,
+            DeathCause::TaskTimeout => &mut self.task_timeout,
+            DeathCause::Cancelled => &mut self.cancelled,
+            DeathCause::ProtocolViolation { .. } => &mut self.protocol_violation,
+            DeathCause::Unresponsive { .. } => &mut self.unresponsive,
+            DeathCause::StartFailed { .. } => &mut self.start_failed,
+            DeathCause::Terminated => &mut self.terminated,
+            DeathCause::StatusLost => &mut self.status_lost,
+        } += 1;
+    }
+
+    /// Cause and count of every kind of death, in a fixed order.
+    #[must_use]
+    pub fn by_cause(&self) -> [(&'static str, u64); 11] {
+        [
+            ("exited", self.exited),
+            ("signalled", self.signalled),
+            ("out of memory", self.out_of_memory),
+            ("memory limit", self.memory_limit),
+            ("task timeout", self.task_timeout),
+            ("cancelled", self.cancelled),
+            ("protocol violation", self.protocol_violation),
+            ("unresponsive", self.unresponsive),
+            ("start failed", self.start_failed),
+            ("terminated", self.terminated),
+            ("status lost", self.status_lost),
+        ]
+    }
+
+    /// All deaths together.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.by_cause().iter().map(|(_, count)| count).sum()
+    }
+}
+
+/// What a worker is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WorkerStatus {
+    /// Its process has been started and has not reported yet.
+    Starting,
+    /// It has nothing to do.
+    Idle,
+    /// It holds tasks.
+    Busy,
+    /// It has been killed, and its death is awaited.
+    Dying,
+    /// It died, and its replacement waits for the back-off.
+    BackingOff,
+    /// It has been asked to exit.
+    Retiring,
+    /// It is gone, and will not be replaced.
+    Stopped,
+}
+
+/// A snapshot of one worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WorkerInfo {
+    /// Its place in the pool; kept by its replacements.
+    pub worker: WorkerId,
+    /// What it is doing.
+    pub status: WorkerStatus,
+    /// Its process id, when there is a process.
+    pub pid: Option<u32>,
+    /// The task that it runs: number and name.
+    pub task: Option<(TaskId, String)>,
+    /// Tasks given to it and not finished, the running one included.
+    pub held: usize,
+    /// Tasks that this process has finished.
+    pub finished: u64,
+    /// Its resident memory in bytes.
+    pub rss: Option<u64>,
+}

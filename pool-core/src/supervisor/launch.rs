@@ -1,0 +1,109 @@
+//! Starting a worker process.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use pool_ipc::boot::socket_pair;
+use pool_ipc::{BOOT_ENV, Board, Boot, pipe_pair, set_nonblocking};
+
+use crate::executable::OpenExe;
+use crate::supervisor::event::Incarnation;
+use crate::sys::process;
+
+/// How deeply this process is nested: a worker of a pool of the main program is 1.
+pub(crate) const DEPTH_ENV: &str = "POOL_WORKER_DEPTH";
+
+/// All that is needed to start workers of a pool.
+#[derive(Debug)]
+pub(crate) struct Launcher {
+    pub(crate) exe: OpenExe,
+    pub(crate) pool: String,
+    pub(crate) env: Vec<(OsString, Option<OsString>)>,
+    pub(crate) current_dir: Option<PathBuf>,
+    pub(crate) depth: u32,
+    pub(crate) frame_limit: u32,
+    pub(crate) core_dumps: bool,
+}
+
+/// A worker that has been started.
+#[derive(Debug)]
+pub(crate) struct Launched {
+    pub(crate) pid: u32,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) board: Board,
+    /// Write end of the task pipe, non-blocking.
+    pub(crate) tasks: OwnedFd,
+    /// Read end of the result pipe, non-blocking.
+    pub(crate) results: OwnedFd,
+    pub(crate) stdout: OwnedFd,
+    pub(crate) stderr: OwnedFd,
+}
+
+impl Launcher {
+    /// Spawns a worker on the posix_spawn(3) path of the standard library: no code of ours runs between fork and exec.
+    ///
+    /// All descriptors are close-on-exec. What the worker needs travels through a socket that is its standard input,
+    /// where it is waiting before the worker exists.
+    pub(crate) fn launch(&self, who: Incarnation) -> io::Result<Launched> {
+        let (board, board_fd) = Board::create()?;
+        let (task_reader, tasks) = pipe_pair()?;
+        let (results, result_writer) = pipe_pair()?;
+        let (stdout, stdout_writer) = pipe_pair()?;
+        let (stderr, stderr_writer) = pipe_pair()?;
+        let (ours, theirs) = socket_pair()?;
+        for fd in [&tasks, &results, &stdout, &stderr] {
+            set_nonblocking(fd.as_fd())?;
+        }
+        let boot = Boot {
+            pool: self.pool.clone(),
+            worker: who.worker.get(),
+            generation: who.generation.get(),
+            depth: self.depth + 1,
+            frame_limit: self.frame_limit,
+            supervisor_pid: std::process::id(),
+            core_dumps: self.core_dumps,
+            oom_score_adj: 500,
+        };
+        pool_ipc::boot::send(ours.as_fd(), &boot, [task_reader.as_fd(), result_writer.as_fd(), board_fd.as_fd()])
+            .map_err(io::Error::other)?;
+
+        let mut command = Command::new(&self.exe.launch);
+        command.arg0(format!("{}: worker {}", self.pool, who.worker)).args(&self.exe.args);
+        for (name, value) in &self.env {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.env(BOOT_ENV, "1").env(DEPTH_ENV, (self.depth + 1).to_string());
+        if let Some(dir) = &self.current_dir {
+            command.current_dir(dir);
+        }
+        command.process_group(0).stdin(theirs).stdout(stdout_writer).stderr(stderr_writer);
+        let mut child = command.spawn()?;
+        let pid = child.id();
+        let pidfd = match process::pidfd_open(pid) {
+            Ok(pidfd) => pidfd,
+            Err(error) => {
+                // Without a pidfd its death would go unnoticed: it must not live.
+                let _ = process::kill_group(pid);
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(error);
+            }
+        };
+        Ok(Launched { pid, pidfd, board, tasks, results, stdout, stderr })
+    }
+}
+
+/// Whether a failed spawn may succeed later.
+pub(crate) fn may_pass(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE | libc::EINTR | libc::ETXTBSY)
+    )
+}

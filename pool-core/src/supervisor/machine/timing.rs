@@ -1,0 +1,185 @@
+//! Timers: time limits, grace periods, start and exit deadlines, back-off.
+//!
+//! A slot has at most one timer that counts, `Slot::timer`; older entries of the heap are skipped. The timer of a busy
+//! worker is set lazily: a task cannot have started before it became the head, so nothing needs to be looked at before
+//! `head_since + limit`. Only then the board is read, and the timer is set again from the true start.
+
+use std::cmp::Reverse;
+use std::time::Instant;
+
+use super::Machine;
+use crate::call::RetryOn;
+use crate::error::{BrokenReason, TaskError};
+use crate::supervisor::event::{Action, Incarnation, KillReason, Observation};
+use crate::supervisor::slot::Phase;
+
+impl<P> Machine<P> {
+    /// When [`Event::Tick`](crate::supervisor::event::Event::Tick) is due next.
+    pub(crate) fn deadline(&mut self) -> Option<Instant> {
+        while let Some(&Reverse((at, index))) = self.timers.peek() {
+            if self.slots[index as usize].timer == Some(at) {
+                return Some(at);
+            }
+            self.timers.pop();
+        }
+        None
+    }
+
+    pub(super) fn schedule(&mut self, index: usize, at: Instant) {
+        let slot = &mut self.slots[index];
+        if slot.timer.is_none_or(|timer| at < timer) {
+            slot.timer = Some(at);
+            self.timers.push(Reverse((at, index as u32)));
+        }
+    }
+
+    pub(super) fn tick(&mut self, now: Instant) {
+        while let Some(&Reverse((at, index))) = self.timers.peek() {
+            if at > now {
+                break;
+            }
+            self.timers.pop();
+            let index = index as usize;
+            if self.slots[index].timer == Some(at) {
+                self.slots[index].timer = None;
+                self.look_at(index, now);
+            }
+        }
+    }
+
+    fn look_at(&mut self, index: usize, now: Instant) {
+        let who = self.slots[index].incarnation();
+        match &self.slots[index].phase {
+            Phase::Waiting { until } => {
+                let until = *until;
+                self.wake(now, index, until);
+            }
+            Phase::Starting { since } => {
+                let due = *since + self.config.start_timeout;
+                if now < due {
+                    self.schedule(index, due);
+                } else {
+                    self.start_timed_out(index, now);
+                }
+            }
+            Phase::Ready(_) => self.check_head(index, now),
+            Phase::Retiring { since, .. } => {
+                let due = *since + self.config.exit_timeout;
+                if now < due {
+                    self.schedule(index, due);
+                } else {
+                    self.slots[index].phase = Phase::Stopped;
+                    self.counters.kills += 1;
+                    self.out.push(Action::Kill { who, why: KillReason::ExitTimeout, fenced: true });
+                }
+            }
+            Phase::Dying { .. } | Phase::Stopped => {}
+        }
+    }
+
+    fn start_timed_out(&mut self, index: usize, now: Instant) {
+        let who = self.slots[index].incarnation();
+        let limit = self.config.start_timeout;
+        if !self.ever_ready {
+            // None has ever started: waiting for more of them only delays the news.
+            let executable = self.config.executable.clone();
+            let why = format!(
+                "it did not report as a worker within {limit:?} (start_timeout); \
+                 `pool_core::init()` must be the first line of its main()"
+            );
+            return self.break_pool(BrokenReason::CannotStart { executable, why });
+        }
+        self.kill_and_await(now, who, KillReason::StartTimeout(limit));
+    }
+
+    /// Sets the timer that the head of a worker needs.
+    pub(super) fn arm(&mut self, index: usize, _now: Instant) {
+        let (claim, grace) = (self.config.claim_timeout, self.config.cancel_grace);
+        let Phase::Ready(ready) = &self.slots[index].phase else { return };
+        let Some(head) = ready.held.front() else { return };
+        let due = match (&head.doomed, head.started, head.limit) {
+            (Some((since, _)), _, _) => Some(*since + grace),
+            (None, Some(started), Some(limit)) => Some(started + limit),
+            (None, Some(_), None) => None,
+            (None, None, Some(limit)) => Some(ready.head_since + limit.min(claim)),
+            (None, None, None) => Some(ready.head_since + claim),
+        };
+        if let Some(due) = due {
+            self.schedule(index, due);
+        }
+    }
+
+    fn check_head(&mut self, index: usize, now: Instant) {
+        let who = self.slots[index].incarnation();
+        let (claim, grace) = (self.config.claim_timeout, self.config.cancel_grace);
+        let Some(ready) = self.slots[index].ready() else { return };
+        let Some(head) = ready.held.front() else { return };
+        match (&head.doomed, head.started, head.limit) {
+            (Some((since, why)), _, _) if now >= *since + grace => {
+                let (ticket, why) = (head.ticket, why.clone());
+                self.condemn(index, ticket, why);
+            }
+            (None, Some(started), Some(limit)) if now >= started + limit => self.expire(index, now),
+            (None, None, limit) if now >= ready.head_since + limit.unwrap_or(claim).min(claim) => {
+                self.out.push(Action::Inspect(who));
+            }
+            _ => self.arm(index, now),
+        }
+    }
+
+    pub(super) fn on_observed(&mut self, now: Instant, who: Incarnation, seen: Observation) {
+        let claim = self.config.claim_timeout;
+        let Some((index, ready)) = self.working(who) else { return };
+        let since = ready.since;
+        let Some(head) = ready.held.front_mut().filter(|head| Some(head.ticket) == seen.ticket) else {
+            return self.arm(index, now);
+        };
+        let condemned = ready.condemned.as_ref().is_some_and(|condemned| condemned.ticket == head.ticket);
+        if condemned && ready.taking == 0 {
+            return self.execute(now, index);
+        }
+        match seen.started {
+            Some(at) => {
+                // The board is untrusted: a start in the future would put the limit off for ever.
+                head.started.get_or_insert(at.clamp(since, now));
+                if head.task.is_none() {
+                    self.doom(now, index, KillReason::Cancelled);
+                }
+                self.check_head(index, now);
+            }
+            None if seen.moving => {
+                ready.head_since = now;
+                self.arm(index, now);
+            }
+            None if now >= ready.head_since + claim => {
+                let waited = now.duration_since(ready.head_since);
+                self.kill_and_await(now, who, KillReason::Unresponsive(waited));
+            }
+            None => {
+                let later = head.limit.map_or(ready.head_since + claim, |limit| now + limit);
+                let due = later.min(ready.head_since + claim);
+                self.schedule(index, due);
+            }
+        }
+    }
+
+    /// The head of a worker has exceeded its limit.
+    fn expire(&mut self, index: usize, now: Instant) {
+        let Some(ready) = self.slots[index].ready() else { return };
+        let Some(head) = ready.held.front_mut() else { return };
+        let (Some(limit), task) = (head.limit, head.task) else { return };
+        let Some(key) = task else {
+            return self.doom(now, index, KillReason::Timeout);
+        };
+        let again = self.tasks.get(key).is_some_and(|task| {
+            task.spec.retry_on.contains(RetryOn::TIMEOUT) && task.attempts < task.spec.retries
+        });
+        if !again && let Some(head) = self.slots[index].ready().and_then(|ready| ready.held.front_mut()) {
+            head.task = None;
+        }
+        self.doom(now, index, KillReason::Timeout);
+        if !again {
+            self.fail(now, key, TaskError::TimedOut { limit });
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! The supervisor: a pure [state machine](machine) and, around it, the [shell](engine) that talks to processes, driven by the
+//! [reactor](reactor) and by callers.
+
+pub(crate) mod engine;
+pub(crate) mod event;
+pub(crate) mod launch;
+mod link;
+pub(crate) mod machine;
+pub(crate) mod reactor;
+mod routes;
+pub(crate) mod shared;
+pub(crate) mod slot;
+mod table;
+pub(crate) mod token;

@@ -1,0 +1,82 @@
+//! The pool's thread: it waits for descriptors, and spawns workers.
+//!
+//! It must be the one that spawns: the kernel sends a worker its death signal (`PR_SET_PDEATHSIG`) when the *thread* that
+//! spawned it ends, and this one lives as long as the pool has workers. An idle pool does not wake it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use nix::errno::Errno;
+use nix::sys::epoll::{EpollEvent, EpollTimeout};
+
+use crate::supervisor::event::Event;
+use crate::supervisor::shared::Shared;
+use crate::supervisor::token::{TIMER, Token, WAKE};
+
+/// Faults of our own after which the reactor gives up altogether.
+const MOST_FAULTS: u32 = 3;
+
+/// Runs until everything has ended and every process is gone.
+pub(crate) fn run(shared: &Arc<Shared>) {
+    let mut events = vec![EpollEvent::empty(); 64];
+    let mut faults = 0;
+    loop {
+        let turn = catch_unwind(AssertUnwindSafe(|| turn(shared, &mut events)));
+        match turn {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(_) => {
+                faults += 1;
+                tracing::error!(pool = shared.name, "the reactor panicked");
+                shared.with(|engine, now| {
+                    engine.machine.on(now, Event::Fault("a panic in the reactor".to_owned()));
+                });
+                if faults >= MOST_FAULTS {
+                    // The workers' death signal goes out when this thread ends.
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// One round; false when there is nothing left to do, ever.
+fn turn(shared: &Arc<Shared>, events: &mut [EpollEvent]) -> bool {
+    while let Some(who) = shared.with(|engine, _| engine.next_spawn()) {
+        let launched = shared.launcher.launch(who);
+        shared.with(|engine, now| engine.launched(now, who, launched));
+    }
+    if shared.look(|engine| engine.is_gone()) {
+        return false;
+    }
+    let ready = match shared.epoll.wait(events, EpollTimeout::NONE) {
+        Ok(ready) => ready,
+        Err(Errno::EINTR) => return true,
+        Err(error) => {
+            shared.with(|engine, now| engine.machine.on(now, Event::Fault(format!("epoll_wait: {error}"))));
+            return false;
+        }
+    };
+    shared.with(|engine, now| {
+        // Results before deaths: what a worker has written counts, whatever happened to it afterwards.
+        let tokens = || events[..ready].iter().map(EpollEvent::data);
+        for token in tokens() {
+            match token {
+                WAKE => {
+                    shared.woken();
+                    engine.on_tick(now);
+                }
+                TIMER => {
+                    engine.timer_fired();
+                    engine.on_tick(now);
+                }
+                other => {
+                    if let Some(token) = Token::decode(other) {
+                        engine.on_ready(now, token);
+                    }
+                }
+            }
+        }
+    });
+    true
+}

@@ -1,0 +1,83 @@
+//! The table of tasks that have not ended: constant-time access by key, places reused.
+
+use crate::ids::TaskId;
+use crate::supervisor::event::TaskKey;
+
+/// A slab whose keys carry the task's number, so that a stale key finds nothing.
+#[derive(Debug)]
+pub(crate) struct TaskTable<T> {
+    places: Vec<Option<(TaskId, T)>>,
+    free: Vec<u32>,
+}
+
+impl<T> TaskTable<T> {
+    pub(crate) fn new() -> Self {
+        Self { places: Vec::new(), free: Vec::new() }
+    }
+
+    pub(crate) fn insert(&mut self, id: TaskId, value: T) -> TaskKey {
+        let index = match self.free.pop() {
+            Some(index) => index,
+            None => {
+                self.places.push(None);
+                u32::try_from(self.places.len() - 1).expect("fewer than 2^32 tasks fit in memory")
+            }
+        };
+        self.places[index as usize] = Some((id, value));
+        TaskKey { index, id }
+    }
+
+    /// Puts a value at a key that another table of the same shape has handed out.
+    pub(crate) fn insert_at(&mut self, key: TaskKey, value: T) {
+        let index = key.index as usize;
+        if self.places.len() <= index {
+            self.places.resize_with(index + 1, || None);
+        }
+        self.places[index] = Some((key.id, value));
+    }
+
+    pub(crate) fn get(&self, key: TaskKey) -> Option<&T> {
+        match self.places.get(key.index as usize) {
+            Some(Some((id, value))) if *id == key.id => Some(value),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn get_mut(&mut self, key: TaskKey) -> Option<&mut T> {
+        match self.places.get_mut(key.index as usize) {
+            Some(Some((id, value))) if *id == key.id => Some(value),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn remove(&mut self, key: TaskKey) -> Option<T> {
+        let place = self.places.get_mut(key.index as usize)?;
+        match place {
+            Some((id, _)) if *id == key.id => {
+                self.free.push(key.index);
+                place.take().map(|(_, value)| value)
+            }
+            _ => None,
+        }
+    }
+
+    /// As [`remove`](Self::remove), for a table filled by [`insert_at`](Self::insert_at): its places are managed elsewhere.
+    pub(crate) fn take_at(&mut self, key: TaskKey) -> Option<T> {
+        let place = self.places.get_mut(key.index as usize)?;
+        match place {
+            Some((id, _)) if *id == key.id => place.take().map(|(_, value)| value),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn keys(&self) -> Vec<TaskKey> {
+        let named = |(index, place): (usize, &Option<(TaskId, T)>)| {
+            place.as_ref().map(|(id, _)| TaskKey { index: index as u32, id: *id })
+        };
+        self.places.iter().enumerate().filter_map(named).collect()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.places.len() - self.free.len()
+    }
+}

@@ -1,0 +1,5 @@
+//! Every raw system call and every `unsafe` block of this crate, one small function each.
+
+pub(crate) mod process;
+pub(crate) mod setup;
+pub(crate) mod wipe;

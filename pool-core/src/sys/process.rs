@@ -1,0 +1,166 @@
+//! Other processes: pidfds, signals, wait status.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ExitStatus {
+    Exited(i32),
+    Signalled { signal: i32, core_dumped: bool },
+}
+
+/// What waiting for a dead child tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Remains {
+    /// `None` when somebody else has reaped the child.
+    pub(crate) status: Option<ExitStatus>,
+    /// Largest resident set in bytes, the memory inherited across `exec` included.
+    pub(crate) max_rss: Option<u64>,
+}
+
+/// pidfd_open(2).
+pub(crate) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
+    // SAFETY: the system call takes two integers and touches no memory of ours.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid as libc::pid_t, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just returned this descriptor, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// pidfd_send_signal(2) to the process itself, with SIGKILL.
+pub(crate) fn pidfd_kill(pidfd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: a null siginfo is allowed; no other memory is passed.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            libc::SIGKILL,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Sends SIGKILL to every process of the group that `leader` leads.
+///
+/// Only for a child that has not been reaped: until then its number cannot belong to anybody else.
+pub(crate) fn kill_group(leader: u32) -> io::Result<()> {
+    let Ok(group) = libc::pid_t::try_from(leader) else { return Ok(()) };
+    if group <= 1 {
+        return Ok(());
+    }
+    // SAFETY: kill(2) takes two integers.
+    if unsafe { libc::kill(-group, libc::SIGKILL) } < 0 {
+        let error = io::Error::last_os_error();
+        // Nobody is left in the group.
+        return if error.raw_os_error() == Some(libc::ESRCH) { Ok(()) } else { Err(error) };
+    }
+    Ok(())
+}
+
+/// waitid(2) on a pidfd, without blocking: reaps the child if it is dead.
+///
+/// `Ok(None)`: it lives. When somebody else has reaped it (SIGCHLD is ignored, or the program waits for any child),
+/// `Remains` has no status, unless the kernel (6.15 or later) still tells it through the pidfd.
+pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> io::Result<Option<Remains>> {
+    // SAFETY: siginfo_t and rusage are plain data for which all zeroes are valid values.
+    let (mut info, mut usage): (libc::siginfo_t, libc::rusage) = unsafe { std::mem::zeroed() };
+    // SAFETY: both pointers are valid for the duration of the call. The raw call is used because libc's waitid has no rusage.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_waitid,
+            libc::P_PIDFD,
+            pidfd.as_raw_fd(),
+            &raw mut info,
+            libc::WEXITED | libc::WNOHANG,
+            &raw mut usage,
+        )
+    };
+    if result < 0 {
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() == Some(libc::ECHILD) {
+            return Ok(Some(Remains { status: exit_info(pidfd), max_rss: None }));
+        }
+        return Err(error);
+    }
+    // SAFETY: after waitid the fields of the SIGCHLD form are set, or zero when no child was waiting.
+    let (pid, status) = unsafe { (info.si_pid(), info.si_status()) };
+    if pid == 0 {
+        return Ok(None);
+    }
+    let status = match info.si_code {
+        libc::CLD_EXITED => ExitStatus::Exited(status),
+        code => ExitStatus::Signalled { signal: status, core_dumped: code == libc::CLD_DUMPED },
+    };
+    let max_rss = u64::try_from(usage.ru_maxrss).ok().map(|kib| kib * 1024);
+    Ok(Some(Remains { status: Some(status), max_rss }))
+}
+
+/// `PIDFD_GET_INFO` with `PIDFD_INFO_EXIT` (Linux 6.15): the exit status of a process that somebody else has reaped.
+fn exit_info(pidfd: BorrowedFd<'_>) -> Option<ExitStatus> {
+    /// `struct pidfd_info` of linux/pidfd.h, as of its first version (64 bytes).
+    #[repr(C)]
+    #[derive(Default)]
+    struct PidfdInfo {
+        mask: u64,
+        cgroupid: u64,
+        ids: [u32; 11],
+        exit_code: i32,
+    }
+    const PIDFD_INFO_EXIT: u64 = 1 << 3;
+    // _IOWR(0xFF, 11, struct pidfd_info)
+    const PIDFD_GET_INFO: libc::c_ulong = (3 << 30) | (64 << 16) | (0xFF << 8) | 11;
+    const _: () = assert!(size_of::<PidfdInfo>() == 64);
+    let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
+    // SAFETY: the kernel writes at most the 64 bytes whose size is part of the request number.
+    let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO as _, &raw mut info) };
+    if result < 0 || info.mask & PIDFD_INFO_EXIT == 0 {
+        return None;
+    }
+    let status = info.exit_code;
+    Some(if libc::WIFEXITED(status) {
+        ExitStatus::Exited(libc::WEXITSTATUS(status))
+    } else {
+        ExitStatus::Signalled { signal: libc::WTERMSIG(status), core_dumped: libc::WCOREDUMP(status) }
+    })
+}
+
+/// getrusage(2) of this process: its largest resident set in bytes, memory inherited across `exec` included.
+pub(crate) fn own_max_rss() -> u64 {
+    // SAFETY: rusage is plain data, and the pointer is valid for the call.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
+        usage
+    };
+    u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024
+}
+
+/// Arms a timerfd once, `after` from now; `None` disarms it.
+pub(crate) fn arm_timer(timer: BorrowedFd<'_>, after: Option<Duration>) -> io::Result<()> {
+    // A value of zero would disarm, so what is due is due in a nanosecond.
+    let after = after.map_or(Duration::ZERO, |after| after.max(Duration::from_nanos(1)));
+    // SAFETY: itimerspec is plain data for which all zeroes are valid (no interval).
+    let mut spec: libc::itimerspec = unsafe { std::mem::zeroed() };
+    spec.it_value.tv_sec = libc::time_t::try_from(after.as_secs()).unwrap_or(libc::time_t::MAX);
+    spec.it_value.tv_nsec = after.subsec_nanos() as _;
+    // SAFETY: `spec` is valid for the call, and the old value is not asked for.
+    let result = unsafe { libc::timerfd_settime(timer.as_raw_fd(), 0, &raw const spec, std::ptr::null_mut()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// timerfd_create(2) on the monotonic clock.
+pub(crate) fn timer() -> io::Result<OwnedFd> {
+    // SAFETY: the call takes two integers.
+    let fd = unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_CLOEXEC | libc::TFD_NONBLOCK) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just returned this descriptor, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}

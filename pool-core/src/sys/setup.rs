@@ -1,0 +1,147 @@
+//! What a worker does to itself before its first task.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// close_range(2) over everything above the three standard streams.
+pub(crate) fn close_inherited() {
+    // SAFETY: the worker owns no descriptor yet; those it will use are still queued in the boot socket.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 0_u32) };
+    if result == 0 {
+        return;
+    }
+    // A seccomp filter may refuse the call: close one by one what /proc shows.
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return };
+    let open: Vec<i32> =
+        entries.flatten().filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse().ok())).collect();
+    for fd in open.into_iter().filter(|fd| *fd > 2) {
+        // SAFETY: as above. EBADF for the directory stream that has been closed already is harmless.
+        unsafe { libc::close(fd) };
+    }
+}
+
+/// Puts `/dev/null` in the place of standard input.
+pub(crate) fn null_stdin() -> io::Result<()> {
+    let null = std::fs::File::open("/dev/null")?;
+    // SAFETY: dup2(2) on two descriptors; nobody in this process uses descriptor 0 yet.
+    if unsafe { libc::dup2(null.as_raw_fd(), 0) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Empties the signal mask, and gives every ignored signal its default action back, SIGPIPE excepted: Rust programs
+/// expect `EPIPE`. Handlers need no care, `exec` has reset them, and those found now are of this program's own.
+pub(crate) fn reset_signals() {
+    // SAFETY: plain-data structures, valid for the calls; only dispositions that are SIG_IGN are changed.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
+        for signal in 1..=libc::SIGRTMAX() {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            if signal != libc::SIGPIPE
+                && libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0
+                && action.sa_sigaction == libc::SIG_IGN
+            {
+                action.sa_sigaction = libc::SIG_DFL;
+                libc::sigaction(signal, &raw const action, std::ptr::null_mut());
+            }
+        }
+    }
+}
+
+/// Kills the process group of this worker, itself included. Async-signal-safe.
+pub(crate) fn kill_own_group() -> ! {
+    // SAFETY: getpid, kill and _exit are async-signal-safe and take integers.
+    unsafe {
+        libc::kill(-libc::getpid(), libc::SIGKILL);
+        libc::kill(libc::getpid(), libc::SIGKILL);
+        libc::_exit(137)
+    }
+}
+
+extern "C" fn on_parent_death(_signal: libc::c_int) {
+    kill_own_group();
+}
+
+/// Asks the kernel for a signal when the thread that spawned this worker dies (`PR_SET_PDEATHSIG`), and installs a
+/// handler for it that kills the whole process group.
+///
+/// SIGKILL itself as the death signal would leave the children of the task behind. The handler runs on whichever thread
+/// has the signal unblocked; the watch thread always has.
+#[doc(alias = "PR_SET_PDEATHSIG")]
+pub(crate) fn die_with_parent() -> io::Result<()> {
+    // The last real-time signal: the least likely one to be used by task code.
+    let signal = libc::SIGRTMAX();
+    // SAFETY: the handler only makes async-signal-safe calls; the structure is plain data, valid for the call.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = on_parent_death as extern "C" fn(libc::c_int) as usize;
+        action.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK;
+        if libc::sigaction(signal, &raw const action, std::ptr::null_mut()) < 0
+            || libc::prctl(libc::PR_SET_PDEATHSIG, signal as libc::c_ulong) < 0
+        {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// Empties the signal mask of the calling thread.
+pub(crate) fn unblock_signals() {
+    // SAFETY: plain data, valid for the calls.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
+    }
+}
+
+/// Waits until the other end of a pipe is closed; returns early on errors other than EINTR.
+pub(crate) fn wait_for_hang_up(fd: BorrowedFd<'_>) -> io::Result<()> {
+    loop {
+        let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: 0, revents: 0 };
+        // SAFETY: one valid pollfd, no timeout.
+        let result = unsafe { libc::poll(&raw mut poll, 1, -1) };
+        if result < 0 {
+            let error = io::Error::last_os_error();
+            if error.kind() == io::ErrorKind::Interrupted {
+                continue;
+            }
+            return Err(error);
+        }
+        if poll.revents & libc::POLLNVAL != 0 {
+            return Err(io::Error::from_raw_os_error(libc::EBADF));
+        }
+        if poll.revents != 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// Forbids core dumps (`RLIMIT_CORE` = 0).
+pub(crate) fn forbid_core_dumps() -> io::Result<()> {
+    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0).map_err(io::Error::from)
+}
+
+/// Sets the name of the calling thread, which `ps` and `top` show (`PR_SET_NAME`; the kernel keeps 15 bytes).
+pub(crate) fn set_name(name: &str) {
+    let name: Vec<u8> = name.bytes().filter(|byte| *byte != 0).take(15).collect();
+    let Ok(name) = CString::new(name) else { return };
+    // SAFETY: a NUL-terminated string, valid for the call. It cannot fail.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+}
+
+/// Makes C's `stdout` line-buffered, so that what C code prints is forwarded as it comes and is not lost in a crash.
+pub(crate) fn line_buffer_c_stdout() {
+    unsafe extern "C" {
+        static stdout: *mut libc::FILE;
+    }
+    // SAFETY: `stdout` is initialised by the C library before main, and nothing has been printed through it yet.
+    unsafe { libc::setvbuf(stdout, std::ptr::null_mut(), libc::_IOLBF, 0) };
+}
+
+/// Removes an environment variable.
+pub(crate) fn remove_env(name: &str) {
+    // SAFETY: called from `init()`, at the start of main, while the process has one thread.
+    unsafe { std::env::remove_var(name) };
+}

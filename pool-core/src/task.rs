@@ -1,0 +1,123 @@
+//! Tasks: functions that a worker can find by name.
+
+use std::fmt;
+
+use linkme::distributed_slice;
+use thiserror::Error;
+
+use crate::context::TaskContext;
+use crate::state::States;
+
+/// Turns a function into a task, which runs in a worker process.
+///
+/// `#[task] fn f(a: A, b: &B) -> R { … }` becomes a function of the same name, visibility, documentation
+/// and arguments that returns a [`Call<R>`](crate::Call): a description of the call, with its arguments
+/// already encoded, for the methods of the pool.
+///
+/// ```
+/// use pool_core::{Call, task};
+///
+/// #[task]
+/// fn thumbnail(image: &[u8], width: u32) -> Result<Vec<u8>, String> {
+///     image.get(..width as usize).map(<[u8]>::to_vec).ok_or_else(|| "image too small".to_owned())
+/// }
+///
+/// let call: Call<Result<Vec<u8>, String>> = thumbnail(b"pixels", 3);
+/// assert_eq!(call.run_here().unwrap(), Ok(b"pix".to_vec()));
+/// ```
+///
+/// # Parameters
+/// * **Arguments** implement [`serde::Serialize`] and [`serde::Deserialize`], or are a `&T` of such a type.
+///   `&str`, `&[u8]`, `&Path` and `&OsStr` reach the body without another copy; `&[T]`, `&CStr` and other
+///   `&T` are borrowed from a `Vec<T>`, `CString` or `T` that the worker decodes. `Vec<u8>`, `&[u8]` and
+///   `&Vec<u8>`, and a result `Vec<u8>`, `Option<Vec<u8>>` or `Result<Vec<u8>, E>`, travel as one block of
+///   bytes; deeper inside a type use `serde_bytes`. A path (`PathBuf`, `&Path`) travels whatever its bytes,
+///   but inside another type it must be UTF-8.
+/// * `#[context] cx: &TaskContext` is the [`TaskContext`] of the run; callers do not pass it.
+/// * `#[state] s: &mut S` is a value that the worker keeps from task to task, see
+///   [`WorkerState`](crate::WorkerState); callers do not pass it.
+///
+/// The result owns what it holds and implements [`serde::Serialize`] and [`serde::de::DeserializeOwned`].
+///
+/// Values travel in the [postcard](https://postcard.jamesmunns.com) format, which is not self-describing:
+/// types with `#[serde(untagged)]`, `#[serde(tag = …)]`, `#[serde(flatten)]`, and `serde_json::Value`, fail
+/// when they are encoded or decoded; send them as bytes or as a `String`. Do not use serde's
+/// `skip_serializing_if`: the worker could not tell that a field is missing.
+///
+/// Type parameters, `impl Trait`, `async`, `unsafe`, `const` and `extern` functions, `self`, and arguments
+/// by `&mut` are compile errors.
+///
+/// Attributes about what callers see (documentation, `cfg`, lints, `deprecated`) stay on the function;
+/// others, such as `#[inline]`, go to the body. Inside the body, too, the name of the task makes a call;
+/// `f(x).run_here()` is how a task calls itself.
+///
+/// # Options
+/// * `#[task(name = "…")]`: the name under which workers find it; by default its path, such as
+///   `my_tasks::images::thumbnail`. Names must be unique in an executable.
+/// * `#[task(crate = path)]`: where `pool_core` is found, for crates that re-export it.
+pub use pool_macros::task;
+
+/// Every task that is linked into this executable.
+#[doc(hidden)]
+#[distributed_slice]
+pub static TASKS: [TaskEntry];
+
+/// Every task that is linked into this executable, in no particular order.
+pub(crate) fn table() -> &'static [TaskEntry] {
+    TASKS.static_slice()
+}
+
+/// A row in the table of tasks.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct TaskEntry {
+    /// The name under which workers find the task.
+    pub name: &'static str,
+    /// Crate, version and types, to notice that two executables mean different things by a name: `my_tasks
+    /// 0.1.0: fn(PathBuf, &str) -> Result<u64, String>`.
+    pub signature: &'static str,
+    /// Decodes the arguments, runs the body, and appends the encoded result; a panic of the body unwinds.
+    #[doc(hidden)]
+    pub run: RunFn,
+}
+
+/// See [`TaskEntry::run`].
+#[doc(hidden)]
+pub type RunFn = fn(&mut RunContext<'_>, &[u8], &mut Vec<u8>) -> Result<(), RunError>;
+
+impl TaskEntry {
+    #[doc(hidden)]
+    pub const fn new(name: &'static str, signature: &'static str, run: RunFn) -> Self {
+        Self { name, signature, run }
+    }
+}
+
+/// What a task is given besides its arguments.
+#[doc(hidden)]
+pub struct RunContext<'a> {
+    /// For `#[context]`.
+    pub context: &'a TaskContext,
+    /// For `#[state]`.
+    pub states: &'a mut States,
+}
+
+impl fmt::Debug for RunContext<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunContext").field("context", self.context).field("states", self.states).finish()
+    }
+}
+
+/// Why a task could not run, or its result could not be sent; each text names what and why.
+#[doc(hidden)]
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum RunError {
+    /// An argument could not be decoded; the body did not run.
+    #[error("{0}")]
+    Decode(String),
+    /// The body ran, but its result could not be encoded.
+    #[error("{0}")]
+    Encode(String),
+    /// A `#[state]` could not be built; the body did not run.
+    #[error("{0}")]
+    State(String),
+}

@@ -1,0 +1,97 @@
+//! How a process becomes a worker.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use pool_ipc::{BOOT_ENV, Board, Boot, Hello, Kind, TaskDecl, WorkerEnds, write_frame};
+
+use crate::supervisor::launch::DEPTH_ENV;
+use crate::sys::{process, setup};
+use crate::task;
+use crate::worker::{panics, serve};
+
+/// 0: `init` has not been called; otherwise the depth of this process plus one.
+static STATE: AtomicU32 = AtomicU32::new(0);
+
+/// Makes this process ready for pools; in a process that a pool has launched, works for that pool and never returns.
+///
+/// It must be the first line of `main`: what comes before it runs in every worker too, and descriptors that were opened
+/// before it are closed in a worker. Calling it again does nothing. A program that never calls it cannot build a pool:
+/// [`Builder::build`](crate::Builder::build) fails, in a launched copy of it too, so nothing is launched without end.
+///
+/// ```
+/// fn main() {
+///     pool_core::init();
+///     // … the program
+/// }
+/// ```
+///
+/// # Panics
+/// Never. A worker that cannot start says why on its stderr and exits with status 1, which its pool reports.
+pub fn init() {
+    if STATE.load(Ordering::Acquire) != 0 {
+        return;
+    }
+    let launched = std::env::var_os(BOOT_ENV).is_some() && pool_ipc::boot::is_boot_socket(io::stdin().as_fd());
+    if launched {
+        match become_worker() {
+            Ok((boot, ends, board)) => serve::serve(&boot, ends, board),
+            Err(error) => {
+                eprintln!("pool worker cannot start: {error}");
+                std::process::exit(1);
+            }
+        }
+    }
+    let depth = std::env::var(DEPTH_ENV).ok().and_then(|depth| depth.parse::<u32>().ok()).unwrap_or(0);
+    STATE.store(depth.saturating_add(1), Ordering::Release);
+}
+
+/// How deeply this process is nested; `None` before [`init`].
+pub(crate) fn depth() -> Option<u32> {
+    STATE.load(Ordering::Acquire).checked_sub(1)
+}
+
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+fn become_worker() -> Result<(Boot, WorkerEnds, Board)> {
+    setup::remove_env(BOOT_ENV);
+    setup::close_inherited();
+    let (boot, ends) = pool_ipc::boot::receive(io::stdin().as_fd())?;
+    // From here on the death of the supervisor is noticed; one that is dead already is found by its closed pipe.
+    setup::die_with_parent()?;
+    setup::reset_signals();
+    setup::null_stdin()?;
+    setup::set_name(&boot.pool);
+    setup::line_buffer_c_stdout();
+    if !boot.core_dumps {
+        setup::forbid_core_dumps()?;
+    }
+    prefer_for_oom(boot.oom_score_adj);
+    let board = Board::open(ends.board.as_fd())?;
+    panics::install_hook();
+    STATE.store(boot.depth.saturating_add(1), Ordering::Release);
+    say_hello(&ends)?;
+    Ok((boot, ends, board))
+}
+
+fn say_hello(ends: &WorkerEnds) -> Result<()> {
+    let declare = |task: &task::TaskEntry| TaskDecl { name: task.name.into(), signature: task.signature.into() };
+    let hello = Hello {
+        pid: std::process::id(),
+        build_id: Vec::new(),
+        executable: std::env::current_exe().map(|path| path.display().to_string()).unwrap_or_default(),
+        base_max_rss: process::own_max_rss(),
+        tasks: task::table().iter().map(declare).collect(),
+    };
+    write_frame(ends.results.as_fd(), Kind::Hello, 0, &[&hello.encode()?])?;
+    Ok(())
+}
+
+/// Makes the kernel's OOM killer prefer this worker over its supervisor. Raising the score needs no privilege; where
+/// `/proc` is missing, there is nothing to be done.
+fn prefer_for_oom(by: i32) {
+    let path = "/proc/self/oom_score_adj";
+    let own: i32 = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+    let _ = std::fs::write(path, (own.saturating_add(by)).min(1000).to_string());
+}

@@ -1,0 +1,594 @@
+//! The messages inside frames: a fixed prefix where speed or compatibility asks for it, [`postcard`] for the
+//! rest.
+//!
+//! [`Boot`] and [`Hello`] start with eight magic bytes and the protocol version (`u32`, little endian), so
+//! that a mismatch is named even between versions that agree on nothing else. A worker is untrusted: every
+//! message has a limit that is checked before it is decoded.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use thiserror::Error;
+
+/// The protocol of this build; supervisor and worker must have the same.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// The most bytes of an encoded [`Boot`].
+pub const MAX_BOOT_LEN: usize = 64 << 10;
+/// The most bytes of an encoded [`Hello`].
+pub const MAX_HELLO_LEN: usize = 8 << 20;
+/// The most tasks in a [`Hello`].
+pub const MAX_TASKS: usize = 65_536;
+/// The most bytes of each string in a [`Failure`]; the sender cuts longer ones.
+pub const MAX_FAILURE_TEXT: usize = 64 << 10;
+/// The most bytes of an encoded [`Failure`]: three strings and their framing.
+pub const MAX_FAILURE_LEN: usize = 3 * MAX_FAILURE_TEXT + 64;
+
+/// Ends a string that was cut.
+const CUT_MARK: &str = " [truncated]";
+
+/// Why bytes are not the message they should be, or a message cannot be sent.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum MessageError {
+    /// It does not start like this message.
+    #[error(
+        "{what} message does not start with its magic: the other side is no worker or supervisor of a pool"
+    )]
+    BadMagic {
+        /// The message that was expected.
+        what: &'static str,
+    },
+    /// The other side speaks another version.
+    #[error(
+        "the other side speaks protocol version {theirs}, this side {ours}: build both from the same release"
+    )]
+    Version {
+        /// Theirs.
+        theirs: u32,
+        /// Ours.
+        ours: u32,
+    },
+    /// It is shorter than its fixed part.
+    #[error(
+        "{what} message has {len} bytes, its fixed part alone has {need}: it was cut or is something else"
+    )]
+    TooShort {
+        /// The message.
+        what: &'static str,
+        /// Bytes that are there.
+        len: usize,
+        /// Bytes of the fixed part.
+        need: usize,
+    },
+    /// It is longer than this message may be.
+    #[error("{what} message of {len} bytes exceeds the limit of {limit} bytes")]
+    TooLong {
+        /// The message.
+        what: &'static str,
+        /// Its bytes.
+        len: usize,
+        /// The most that is allowed, in bytes.
+        limit: usize,
+    },
+    /// A worker declares too many tasks.
+    #[error(
+        "hello message declares {count} tasks, the limit is {MAX_TASKS}: link fewer tasks into one executable"
+    )]
+    TooManyTasks {
+        /// How many.
+        count: usize,
+    },
+    /// The encoded part is malformed.
+    #[error("{what} message is malformed")]
+    Malformed {
+        /// The message.
+        what: &'static str,
+        /// What is wrong.
+        source: postcard::Error,
+    },
+    /// Bytes are left after the message.
+    #[error("{what} message is followed by {count} stray bytes")]
+    TrailingBytes {
+        /// The message.
+        what: &'static str,
+        /// How many.
+        count: usize,
+    },
+    /// It cannot be encoded.
+    #[error("{what} message cannot be encoded")]
+    Encode {
+        /// The message.
+        what: &'static str,
+        /// Why.
+        source: postcard::Error,
+    },
+}
+
+/// What a worker needs to know before it can say [`Hello`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Boot {
+    /// The name of the pool, as shown in `ps` and errors.
+    pub pool: String,
+    /// Which worker of the pool this is.
+    pub worker: u32,
+    /// Which incarnation of that worker.
+    pub generation: u64,
+    /// How many pools enclose this one: 0 for a pool of an ordinary process.
+    pub depth: u32,
+    /// The most bytes of payload in a frame, both ways.
+    pub frame_limit: u32,
+    /// Process id of the supervisor.
+    pub supervisor_pid: u32,
+    /// Whether a crash may leave a core dump.
+    pub core_dumps: bool,
+    /// What the worker adds to its own `oom_score_adj`.
+    pub oom_score_adj: i32,
+}
+
+impl Boot {
+    const ENVELOPE: Envelope = Envelope { what: "boot", magic: *b"POOLBOOT", limit: MAX_BOOT_LEN };
+
+    /// The message as it is sent.
+    ///
+    /// # Errors
+    /// [`MessageError::TooLong`] over [`MAX_BOOT_LEN`] bytes; [`MessageError::Encode`].
+    pub fn encode(&self) -> Result<Vec<u8>, MessageError> {
+        self.encode_with_version(PROTOCOL_VERSION)
+    }
+
+    /// As [`encode`](Self::encode), with the mark of another protocol version: for tests of a mismatch.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_with_version(&self, version: u32) -> Result<Vec<u8>, MessageError> {
+        Self::ENVELOPE.seal(version, self)
+    }
+
+    /// Reads the message; of another protocol version it reads the version only.
+    ///
+    /// # Errors
+    /// [`MessageError::TooLong`], [`MessageError::TooShort`], [`MessageError::BadMagic`],
+    /// [`MessageError::Version`], [`MessageError::Malformed`], [`MessageError::TrailingBytes`], looked for in
+    /// that order.
+    pub fn decode(bytes: &[u8]) -> Result<Self, MessageError> {
+        let (boot, rest) = take(Self::ENVELOPE.what, Self::ENVELOPE.open(bytes)?)?;
+        nothing_left(Self::ENVELOPE.what, rest)?;
+        Ok(boot)
+    }
+
+    /// Whether `bytes` start like a boot message, of whatever version.
+    pub(crate) fn is_start(bytes: &[u8]) -> bool {
+        bytes.starts_with(&Self::ENVELOPE.magic)
+    }
+}
+
+/// The first thing a worker says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Hello {
+    /// Process id of the worker.
+    pub pid: u32,
+    /// The build id of its executable; empty if it has none.
+    pub build_id: Vec<u8>,
+    /// The path of its executable, for people.
+    pub executable: String,
+    /// Its peak resident memory before the first task, in bytes.
+    pub base_max_rss: u64,
+    /// The tasks linked into it; a [`TaskHead`] names one by its index.
+    pub tasks: Vec<TaskDecl>,
+}
+
+impl Hello {
+    const ENVELOPE: Envelope = Envelope { what: "hello", magic: *b"POOLHELO", limit: MAX_HELLO_LEN };
+
+    /// The message as it is sent.
+    ///
+    /// # Errors
+    /// [`MessageError::TooManyTasks`] over [`MAX_TASKS`]; [`MessageError::TooLong`] over [`MAX_HELLO_LEN`]
+    /// bytes; [`MessageError::Encode`].
+    pub fn encode(&self) -> Result<Vec<u8>, MessageError> {
+        self.encode_with_version(PROTOCOL_VERSION)
+    }
+
+    /// As [`encode`](Self::encode), with the mark of another protocol version: for tests of a mismatch.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_with_version(&self, version: u32) -> Result<Vec<u8>, MessageError> {
+        check_count(self.tasks.len())?;
+        Self::ENVELOPE.seal(version, self)
+    }
+
+    /// Reads the message; of another protocol version it reads the version only.
+    ///
+    /// # Errors
+    /// [`MessageError::TooLong`], [`MessageError::TooShort`], [`MessageError::BadMagic`],
+    /// [`MessageError::Version`], [`MessageError::TooManyTasks`], [`MessageError::Malformed`],
+    /// [`MessageError::TrailingBytes`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, MessageError> {
+        let what = Self::ENVELOPE.what;
+        let rest = Self::ENVELOPE.open(bytes)?;
+        // Field by field, as `derive(Deserialize)` would: the count is checked before the table is built.
+        let ((pid, build_id, executable, base_max_rss, count), mut rest) =
+            take::<(u32, Vec<u8>, String, u64, usize)>(what, rest)?;
+        check_count(count)?;
+        let mut tasks = Vec::new();
+        for _ in 0..count {
+            let (task, after) = take(what, rest)?;
+            tasks.push(task);
+            rest = after;
+        }
+        nothing_left(what, rest)?;
+        Ok(Self { pid, build_id, executable, base_max_rss, tasks })
+    }
+}
+
+/// A task that a worker can run.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct TaskDecl {
+    /// The name by which it is found.
+    pub name: String,
+    /// Its argument and result types as declared; both sides must agree.
+    pub signature: String,
+}
+
+/// Why a worker that lives on has no result for a task.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Failure {
+    /// The task panicked.
+    Panicked {
+        /// What the panic said.
+        message: String,
+        /// Where, as `file:line:column`.
+        location: Option<String>,
+        /// The backtrace, if one was asked for.
+        backtrace: Option<String>,
+    },
+    /// The arguments could not be decoded.
+    Decode(String),
+    /// The result could not be encoded.
+    Encode(String),
+    /// The worker's state could not be built.
+    State(String),
+    /// There is no such task in the worker's table.
+    UnknownTask {
+        /// The index that was asked for.
+        index: u32,
+    },
+}
+
+impl Failure {
+    /// Cuts each string to [`MAX_FAILURE_TEXT`] bytes and marks the cut.
+    #[must_use]
+    pub fn bounded(mut self) -> Self {
+        self.texts_mut().for_each(cut);
+        self
+    }
+
+    fn texts_mut(&mut self) -> impl Iterator<Item = &mut String> {
+        let texts = match self {
+            Self::Panicked { message, location, backtrace } => {
+                [Some(message), location.as_mut(), backtrace.as_mut()]
+            }
+            Self::Decode(text) | Self::Encode(text) | Self::State(text) => [Some(text), None, None],
+            Self::UnknownTask { .. } => [None, None, None],
+        };
+        texts.into_iter().flatten()
+    }
+
+    /// The message as it is sent, [bounded](Self::bounded).
+    ///
+    /// # Errors
+    /// [`MessageError::Encode`].
+    pub fn encode(&self) -> Result<Vec<u8>, MessageError> {
+        postcard::to_stdvec(&self.clone().bounded())
+            .map_err(|source| MessageError::Encode { what: "failure", source })
+    }
+
+    /// Reads the message.
+    ///
+    /// # Errors
+    /// [`MessageError::TooLong`] over [`MAX_FAILURE_LEN`] bytes; [`MessageError::Malformed`];
+    /// [`MessageError::TrailingBytes`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, MessageError> {
+        check_len("failure", bytes.len(), MAX_FAILURE_LEN)?;
+        let (failure, rest) = take("failure", bytes)?;
+        nothing_left("failure", rest)?;
+        Ok(failure)
+    }
+}
+
+/// Cuts `text` to [`MAX_FAILURE_TEXT`] bytes, the mark included, at the end of a character.
+fn cut(text: &mut String) {
+    if text.len() > MAX_FAILURE_TEXT {
+        let mut end = MAX_FAILURE_TEXT - CUT_MARK.len();
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+        text.push_str(CUT_MARK);
+    }
+}
+
+/// The fixed start of a [`Kind::Task`](crate::Kind::Task) payload; the encoded arguments follow.
+///
+/// ```
+/// use pool_ipc::TaskHead;
+///
+/// let head = TaskHead { index: 3, attempt: 1, task: 42, timeout_ns: 0 };
+/// let payload = [&head.encode()[..], b"arguments"].concat();
+/// assert_eq!(TaskHead::split(&payload), Ok((head, &b"arguments"[..])));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TaskHead {
+    /// Which task of the worker's table.
+    pub index: u32,
+    /// Which attempt, counted from the supervisor's first.
+    pub attempt: u32,
+    /// The number of the task, for people.
+    pub task: u64,
+    /// How long it may run, in nanoseconds; 0 for no limit.
+    pub timeout_ns: u64,
+}
+
+impl TaskHead {
+    /// Bytes of an encoded head.
+    pub const LEN: usize = 24;
+
+    /// The head as it is sent.
+    #[must_use]
+    pub fn encode(self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        bytes[..4].copy_from_slice(&self.index.to_le_bytes());
+        bytes[4..8].copy_from_slice(&self.attempt.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.task.to_le_bytes());
+        bytes[16..].copy_from_slice(&self.timeout_ns.to_le_bytes());
+        bytes
+    }
+
+    /// Splits a payload into its head and the encoded arguments.
+    ///
+    /// # Errors
+    /// [`MessageError::TooShort`].
+    pub fn split(payload: &[u8]) -> Result<(Self, &[u8]), MessageError> {
+        let (&head, arguments) = payload
+            .split_first_chunk::<{ Self::LEN }>()
+            .ok_or(MessageError::TooShort { what: "task", len: payload.len(), need: Self::LEN })?;
+        let [i0, i1, i2, i3, a0, a1, a2, a3, n0, n1, n2, n3, n4, n5, n6, n7, timeout @ ..] = head;
+        let head = Self {
+            index: u32::from_le_bytes([i0, i1, i2, i3]),
+            attempt: u32::from_le_bytes([a0, a1, a2, a3]),
+            task: u64::from_le_bytes([n0, n1, n2, n3, n4, n5, n6, n7]),
+            timeout_ns: u64::from_le_bytes(timeout),
+        };
+        Ok((head, arguments))
+    }
+}
+
+/// The fixed start of a message that introduces a process.
+struct Envelope {
+    what: &'static str,
+    magic: [u8; 8],
+    limit: usize,
+}
+
+impl Envelope {
+    const LEN: usize = 12;
+
+    fn seal(&self, version: u32, message: &impl Serialize) -> Result<Vec<u8>, MessageError> {
+        let mut bytes = self.magic.to_vec();
+        bytes.extend_from_slice(&version.to_le_bytes());
+        let bytes = postcard::to_extend(message, bytes)
+            .map_err(|source| MessageError::Encode { what: self.what, source })?;
+        check_len(self.what, bytes.len(), self.limit)?;
+        Ok(bytes)
+    }
+
+    fn open<'a>(&self, bytes: &'a [u8]) -> Result<&'a [u8], MessageError> {
+        check_len(self.what, bytes.len(), self.limit)?;
+        let (&prefix, rest) = bytes.split_first_chunk::<{ Self::LEN }>().ok_or(MessageError::TooShort {
+            what: self.what,
+            len: bytes.len(),
+            need: Self::LEN,
+        })?;
+        let [magic @ .., v0, v1, v2, v3] = prefix;
+        if magic != self.magic {
+            return Err(MessageError::BadMagic { what: self.what });
+        }
+        match u32::from_le_bytes([v0, v1, v2, v3]) {
+            PROTOCOL_VERSION => Ok(rest),
+            theirs => Err(MessageError::Version { theirs, ours: PROTOCOL_VERSION }),
+        }
+    }
+}
+
+fn check_len(what: &'static str, len: usize, limit: usize) -> Result<(), MessageError> {
+    if len > limit { Err(MessageError::TooLong { what, len, limit }) } else { Ok(()) }
+}
+
+fn check_count(count: usize) -> Result<(), MessageError> {
+    if count > MAX_TASKS { Err(MessageError::TooManyTasks { count }) } else { Ok(()) }
+}
+
+fn take<'a, T: DeserializeOwned>(what: &'static str, bytes: &'a [u8]) -> Result<(T, &'a [u8]), MessageError> {
+    postcard::take_from_bytes(bytes).map_err(|source| MessageError::Malformed { what, source })
+}
+
+fn nothing_left(what: &'static str, rest: &[u8]) -> Result<(), MessageError> {
+    if rest.is_empty() { Ok(()) } else { Err(MessageError::TrailingBytes { what, count: rest.len() }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn boot() -> Boot {
+        Boot {
+            pool: "images".into(),
+            worker: 3,
+            generation: 9,
+            depth: 1,
+            frame_limit: 1 << 30,
+            supervisor_pid: 77,
+            core_dumps: true,
+            oom_score_adj: -5,
+        }
+    }
+
+    fn hello(tasks: usize) -> Hello {
+        let tasks = (0..tasks).map(|n| TaskDecl { name: format!("t{n}"), signature: "()".into() }).collect();
+        Hello { pid: 5, build_id: vec![1, 2, 255], executable: "/bin/x".into(), base_max_rss: 1 << 40, tasks }
+    }
+
+    #[test]
+    fn another_version_is_named_without_reading_on() {
+        let version = MessageError::Version { theirs: 2, ours: PROTOCOL_VERSION };
+        let bytes = boot().encode_with_version(2).unwrap();
+        assert_eq!(Boot::decode(&bytes), Err(version.clone()));
+        assert_eq!(Boot::decode(&bytes[..12]), Err(version.clone()), "the rest may be anything");
+        let bytes = hello(2).encode_with_version(2).unwrap();
+        assert_eq!(Hello::decode(&bytes), Err(version.clone()));
+        assert_eq!(Hello::decode(&[&bytes[..12], &[0xff; 40]].concat()), Err(version));
+    }
+
+    #[test]
+    fn one_message_is_not_taken_for_another() {
+        assert_eq!(Hello::decode(&boot().encode().unwrap()), Err(MessageError::BadMagic { what: "hello" }));
+        assert_eq!(Boot::decode(&hello(0).encode().unwrap()), Err(MessageError::BadMagic { what: "boot" }));
+    }
+
+    #[test]
+    fn every_cut_and_every_stray_byte_is_an_error() {
+        fn check<T>(bytes: &[u8], decode: fn(&[u8]) -> Result<T, MessageError>) {
+            assert_eq!(decode(bytes).err(), None);
+            for cut in 0..bytes.len() {
+                assert!(decode(&bytes[..cut]).is_err(), "{cut} of {bytes:?}");
+            }
+            let stray = decode(&[bytes, &[0]].concat()).err();
+            assert!(matches!(stray, Some(MessageError::TrailingBytes { count: 1, .. })), "{stray:?}");
+        }
+        check(&boot().encode().unwrap(), Boot::decode);
+        check(&hello(3).encode().unwrap(), Hello::decode);
+        check(&Failure::Decode("why".into()).encode().unwrap(), Failure::decode);
+    }
+
+    #[test]
+    fn hello_is_bounded_in_tasks_and_bytes() {
+        let most = hello(MAX_TASKS);
+        assert_eq!(Hello::decode(&most.encode().unwrap()).unwrap(), most);
+        assert_eq!(hello(MAX_TASKS + 1).encode(), Err(MessageError::TooManyTasks { count: MAX_TASKS + 1 }));
+        let forged = Hello::ENVELOPE.seal(PROTOCOL_VERSION, &hello(MAX_TASKS + 1)).unwrap();
+        assert_eq!(Hello::decode(&forged), Err(MessageError::TooManyTasks { count: MAX_TASKS + 1 }));
+
+        let mut long = hello(0);
+        long.executable = "x".repeat(MAX_HELLO_LEN);
+        assert!(matches!(long.encode(), Err(MessageError::TooLong { what: "hello", .. })));
+        let bytes = vec![0; MAX_HELLO_LEN + 1];
+        assert!(matches!(Hello::decode(&bytes), Err(MessageError::TooLong { what: "hello", .. })));
+    }
+
+    #[test]
+    fn boot_is_bounded() {
+        let long = Boot { pool: "x".repeat(MAX_BOOT_LEN), ..boot() };
+        assert!(matches!(long.encode(), Err(MessageError::TooLong { what: "boot", .. })));
+        assert!(matches!(Boot::decode(&vec![0; MAX_BOOT_LEN + 1]), Err(MessageError::TooLong { .. })));
+    }
+
+    #[test]
+    fn long_failures_are_cut_at_a_character_and_marked() {
+        // Three bytes a character, so that the cut falls inside one.
+        let text = || "€".repeat(MAX_FAILURE_TEXT);
+        let failure = Failure::Panicked { message: text(), location: Some(text()), backtrace: Some(text()) };
+        let sent = failure.encode().unwrap();
+        assert!(sent.len() <= MAX_FAILURE_LEN);
+        let mut received = Failure::decode(&sent).unwrap();
+        assert_eq!(received.texts_mut().count(), 3);
+        for text in received.texts_mut() {
+            assert!(text.len() <= MAX_FAILURE_TEXT && text.len() > MAX_FAILURE_TEXT - 20);
+            assert!(text.ends_with(&format!("€{CUT_MARK}")));
+        }
+        assert_eq!(received.clone().bounded(), received, "cutting twice changes nothing");
+
+        let exact = Failure::State("x".repeat(MAX_FAILURE_TEXT));
+        assert_eq!(exact.clone().bounded(), exact);
+        let oversized = vec![0; MAX_FAILURE_LEN + 1];
+        assert!(matches!(Failure::decode(&oversized), Err(MessageError::TooLong { what: "failure", .. })));
+    }
+
+    #[test]
+    fn task_head_layout_is_fixed() {
+        let head = TaskHead { index: 0x0403_0201, attempt: 5, task: 6, timeout_ns: u64::MAX };
+        let mut expected = [0; 24];
+        expected[..5].copy_from_slice(&[1, 2, 3, 4, 5]);
+        expected[8] = 6;
+        expected[16..].fill(0xff);
+        assert_eq!(head.encode(), expected);
+        assert_eq!(
+            TaskHead::split(&expected[..23]),
+            Err(MessageError::TooShort { what: "task", len: 23, need: 24 })
+        );
+    }
+
+    fn failure() -> impl Strategy<Value = Failure> {
+        prop_oneof![
+            (".*", proptest::option::of(".*"), proptest::option::of(".*")).prop_map(
+                |(message, location, backtrace)| Failure::Panicked { message, location, backtrace }
+            ),
+            ".*".prop_map(Failure::Decode),
+            ".*".prop_map(Failure::Encode),
+            ".*".prop_map(Failure::State),
+            any::<u32>().prop_map(|index| Failure::UnknownTask { index }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn boot_round_trip(pool in ".*", worker: u32, generation: u64, depth: u32, frame_limit: u32,
+                           supervisor_pid: u32, core_dumps: bool, oom_score_adj: i32) {
+            let boot =
+                Boot { pool, worker, generation, depth, frame_limit, supervisor_pid, core_dumps, oom_score_adj };
+            prop_assert_eq!(Boot::decode(&boot.encode().unwrap()), Ok(boot));
+        }
+
+        #[test]
+        fn hello_round_trip(pid: u32, build_id: Vec<u8>, executable in ".*", base_max_rss: u64,
+                            tasks in prop::collection::vec((".*", ".*"), 0..20)) {
+            let tasks = tasks.into_iter().map(|(name, signature)| TaskDecl { name, signature }).collect();
+            let hello = Hello { pid, build_id, executable, base_max_rss, tasks };
+            prop_assert_eq!(Hello::decode(&hello.encode().unwrap()), Ok(hello));
+        }
+
+        #[test]
+        fn failure_round_trip(failure in failure()) {
+            prop_assert_eq!(Failure::decode(&failure.encode().unwrap()), Ok(failure));
+        }
+
+        #[test]
+        fn task_head_round_trip(index: u32, attempt: u32, task: u64, timeout_ns: u64, arguments: Vec<u8>) {
+            let head = TaskHead { index, attempt, task, timeout_ns };
+            let payload = [&head.encode()[..], &arguments].concat();
+            prop_assert_eq!(TaskHead::split(&payload), Ok((head, &arguments[..])));
+        }
+
+        /// What decodes encodes again to something that decodes to the same: nothing is made up, and nothing
+        /// panics.
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
+            for envelope in [Boot::ENVELOPE, Hello::ENVELOPE] {
+                let sealed = [&envelope.magic[..], &PROTOCOL_VERSION.to_le_bytes(), &bytes].concat();
+                for bytes in [&bytes, &sealed] {
+                    if let Ok(boot) = Boot::decode(bytes) {
+                        prop_assert_eq!(Boot::decode(&boot.encode().unwrap()), Ok(boot));
+                    }
+                    if let Ok(hello) = Hello::decode(bytes) {
+                        prop_assert_eq!(Hello::decode(&hello.encode().unwrap()), Ok(hello));
+                    }
+                }
+            }
+            if let Ok(failure) = Failure::decode(&bytes) {
+                prop_assert_eq!(Failure::decode(&failure.encode().unwrap()), Ok(failure));
+            }
+            prop_assert_eq!(TaskHead::split(&bytes).is_ok(), bytes.len() >= TaskHead::LEN);
+        }
+    }
+}

@@ -1,0 +1,472 @@
+//! Frames out of a byte stream, for non-blocking (supervisor) and blocking (worker) descriptors alike.
+
+use std::{
+    borrow::Cow,
+    fmt, io,
+    os::fd::{AsFd, BorrowedFd},
+};
+
+use nix::{errno::Errno, unistd};
+
+use crate::{
+    frame::{Frame, FrameError, HEADER_LEN, Header},
+    sys,
+};
+
+/// Bytes of the inner buffer.
+const BUFFER: usize = 64 << 10;
+/// Payloads of more bytes than this get a vector of their own, unless they happen to be in the buffer
+/// already.
+const LARGE: usize = 48 << 10;
+/// With less room than this behind the buffered bytes, they are moved to the front before the next read.
+const LOW_ROOM: usize = 16 << 10;
+/// Capacity, in bytes, that a header alone can cause to be reserved.
+const FIRST_RESERVE: usize = 1 << 20;
+
+// A fragment that begins at the front always fits in the buffer, or it would be large.
+const _: () = assert!(HEADER_LEN + LARGE <= BUFFER && LOW_ROOM <= BUFFER - LARGE);
+
+/// What one [`FrameReader::fill`] brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fill {
+    /// So many bytes; 0 if nothing was read because the buffer is full of whole frames that have to be taken
+    /// first.
+    Bytes(usize),
+    /// Nothing to read now, on a non-blocking descriptor.
+    WouldBlock,
+    /// No writer is left.
+    Eof,
+}
+
+/// Cuts a stream of bytes into frames.
+///
+/// A frame that fits the inner buffer of 64 KiB is lent from it. The payload of a larger one is read straight
+/// into a vector, which is handed out without another copy and grows only as bytes arrive, so that a header
+/// which lies about its length costs nothing. Once a header is refused the reader is poisoned: a stream that
+/// lost its frame boundaries cannot find them again.
+///
+/// ```no_run
+/// # fn handle(_: pool_ipc::Frame<'_>) {}
+/// # fn run(pipe: std::os::fd::BorrowedFd<'_>) -> Result<(), Box<dyn std::error::Error>> {
+/// use pool_ipc::{DEFAULT_FRAME_LIMIT, Fill, FrameReader};
+///
+/// let mut reader = FrameReader::new(DEFAULT_FRAME_LIMIT);
+/// loop {
+///     while let Some(frame) = reader.next_frame()? {
+///         handle(frame);
+///     }
+///     match reader.fill(pipe)? {
+///         Fill::Bytes(_) => {}
+///         Fill::WouldBlock => return Ok(()), // come back when poll(2) says so
+///         Fill::Eof => return Ok(reader.end()?),
+///     }
+/// }
+/// # }
+/// ```
+pub struct FrameReader {
+    limit: u32,
+    /// Empty until the first fill, then of [`BUFFER`] bytes, of which `start..end` are unread.
+    buffer: Box<[u8]>,
+    start: usize,
+    end: usize,
+    /// While it is incomplete the buffer is empty: every byte that arrives is its own.
+    large: Option<Large>,
+    poison: Option<FrameError>,
+}
+
+/// A payload that does not fit the buffer.
+struct Large {
+    header: Header,
+    payload: Vec<u8>,
+}
+
+impl Large {
+    fn missing(&self) -> usize {
+        self.header.len as usize - self.payload.len()
+    }
+
+    fn read(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize> {
+        let missing = self.missing();
+        if self.payload.len() == self.payload.capacity() {
+            // Doubling keeps the copying linear; never more than twice of what has really arrived.
+            let step = self.payload.len().max(FIRST_RESERVE).min(missing);
+            self.payload.try_reserve_exact(step).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        }
+        sys::read_spare(fd, &mut self.payload, missing)
+    }
+}
+
+impl FrameReader {
+    /// A reader that refuses payloads of more than `limit` bytes. It allocates nothing yet.
+    #[must_use]
+    pub fn new(limit: u32) -> Self {
+        Self { limit, buffer: Box::default(), start: 0, end: 0, large: None, poison: None }
+    }
+
+    /// Reads once from `fd`, as much as is there and fits (`read(2)`; repeated if a signal interrupts it).
+    ///
+    /// Take all frames with [`next_frame`](Self::next_frame) between two fills.
+    ///
+    /// # Errors
+    /// Those of `read(2)`; [`OutOfMemory`](io::ErrorKind::OutOfMemory) if a payload cannot be held;
+    /// [`InvalidData`](io::ErrorKind::InvalidData) with the [`FrameError`] inside if the reader is poisoned.
+    pub fn fill(&mut self, fd: BorrowedFd<'_>) -> io::Result<Fill> {
+        if let Some(poison) = self.poison {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, poison));
+        }
+        loop {
+            let read = match &mut self.large {
+                Some(large) if large.missing() > 0 => large.read(fd),
+                _ => {
+                    self.make_room();
+                    if self.end == self.buffer.len() {
+                        return Ok(Fill::Bytes(0));
+                    }
+                    let read =
+                        unistd::read(fd.as_fd(), &mut self.buffer[self.end..]).map_err(io::Error::from);
+                    self.end += read.as_ref().copied().unwrap_or(0);
+                    read
+                }
+            };
+            return match read {
+                Ok(0) => Ok(Fill::Eof),
+                Ok(bytes) => Ok(Fill::Bytes(bytes)),
+                Err(error) if error.raw_os_error() == Some(Errno::EINTR as i32) => continue,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Fill::WouldBlock),
+                Err(error) => Err(error),
+            };
+        }
+    }
+
+    /// Moves the unread bytes to the front if there is little room behind them. A fragment moves at most
+    /// once.
+    fn make_room(&mut self) {
+        if self.buffer.is_empty() {
+            self.buffer = vec![0; BUFFER].into_boxed_slice();
+        }
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        } else if self.start > 0 && self.buffer.len() - self.end < LOW_ROOM {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+    }
+
+    /// The next whole frame, or `None` if more bytes are needed.
+    ///
+    /// # Errors
+    /// Those of [`Header::decode`], before anything is allocated for the frame; from then on always the same.
+    pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>, FrameError> {
+        if let Some(poison) = self.poison {
+            return Err(poison);
+        }
+        if let Some(Large { header, payload }) = self.large.take_if(|large| large.missing() == 0) {
+            return Ok(Some(Frame {
+                kind: header.kind,
+                ticket: header.ticket,
+                payload: Cow::Owned(payload),
+            }));
+        }
+        if self.large.is_some() {
+            return Ok(None);
+        }
+        let Some(bytes) = self.buffer[self.start..self.end].first_chunk::<HEADER_LEN>() else {
+            return Ok(None);
+        };
+        let header = Header::decode(bytes, self.limit).inspect_err(|&error| {
+            self.poison = Some(error);
+        })?;
+        let body = self.start + HEADER_LEN;
+        let len = header.len as usize;
+        if self.end - body >= len {
+            self.start = body + len;
+            let payload = Cow::Borrowed(&self.buffer[body..self.start]);
+            return Ok(Some(Frame { kind: header.kind, ticket: header.ticket, payload }));
+        }
+        if len > LARGE {
+            let mut payload = Vec::with_capacity(len.min(FIRST_RESERVE));
+            payload.extend_from_slice(&self.buffer[body..self.end]);
+            (self.start, self.end) = (0, 0);
+            self.large = Some(Large { header, payload });
+        }
+        Ok(None)
+    }
+
+    /// Whether bytes of an unfinished frame are held, once [`next_frame`](Self::next_frame) has returned
+    /// `None`.
+    ///
+    /// The end of the stream at this point means that the writer died, or closed it, while it was writing.
+    #[must_use]
+    pub fn is_mid_frame(&self) -> bool {
+        self.large.is_some() || self.start < self.end
+    }
+
+    /// Checks that the stream may end here: to be asked after [`Fill::Eof`], when all frames have been taken.
+    ///
+    /// # Errors
+    /// [`FrameError::Truncated`] inside a frame; the earlier error if the reader is poisoned.
+    pub fn end(&self) -> Result<(), FrameError> {
+        if let Some(poison) = self.poison {
+            return Err(poison);
+        }
+        if !self.is_mid_frame() {
+            return Ok(());
+        }
+        let held = &self.buffer[self.start..self.end];
+        let missing = match (&self.large, held.first_chunk::<HEADER_LEN>()) {
+            (Some(large), _) => large.missing(),
+            (None, None) => HEADER_LEN - held.len(),
+            (None, Some(bytes)) => {
+                let len = Header::decode(bytes, self.limit)?.len as usize;
+                (HEADER_LEN + len).saturating_sub(held.len())
+            }
+        };
+        Err(FrameError::Truncated { missing })
+    }
+}
+
+impl fmt::Debug for FrameReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FrameReader")
+            .field("limit", &self.limit)
+            .field("buffered", &(self.end - self.start))
+            .field("large", &self.large.as_ref().map(|large| (large.header, large.payload.len())))
+            .field("poison", &self.poison)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs::File, io::Write, os::fd::OwnedFd, thread};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        DEFAULT_FRAME_LIMIT, Kind,
+        pipe::{pipe_pair, set_nonblocking},
+    };
+
+    fn encoded(kind: Kind, ticket: u64, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = Header { len: payload.len() as u32, kind, ticket }.encode().to_vec();
+        bytes.extend_from_slice(payload);
+        bytes
+    }
+
+    fn pattern(len: usize, seed: u64) -> Vec<u8> {
+        (0..len as u64).map(|i| (i.wrapping_mul(31).wrapping_add(seed) ^ (i >> 8)) as u8).collect()
+    }
+
+    /// A reader that was given `bytes` and then the end of the stream.
+    fn reader_of(bytes: &[u8], limit: u32) -> (FrameReader, OwnedFd) {
+        let (read, write) = pipe_pair().unwrap();
+        File::from(write).write_all(bytes).unwrap();
+        (FrameReader::new(limit), read)
+    }
+
+    /// Every frame up to the end of the stream.
+    fn drain(reader: &mut FrameReader, fd: &OwnedFd) -> Result<Vec<Frame<'static>>, FrameError> {
+        let mut frames = Vec::new();
+        loop {
+            while let Some(frame) = reader.next_frame()? {
+                frames.push(frame.into_owned());
+            }
+            match reader.fill(fd.as_fd()).unwrap() {
+                Fill::Bytes(bytes) => assert!(bytes > 0, "a reader whose frames are taken has room"),
+                Fill::Eof => return reader.end().map(|()| frames),
+                Fill::WouldBlock => unreachable!("the descriptor is blocking"),
+            }
+        }
+    }
+
+    #[test]
+    fn allocates_nothing_before_the_first_fill() {
+        let mut reader = FrameReader::new(1);
+        assert_eq!(reader.next_frame(), Ok(None));
+        assert!(reader.buffer.is_empty() && !reader.is_mid_frame());
+        assert_eq!(reader.end(), Ok(()));
+    }
+
+    #[test]
+    fn small_frames_are_borrowed_and_large_ones_are_owned() {
+        let mut bytes = encoded(Kind::Done, 1, b"small");
+        bytes.extend(encoded(Kind::Done, 2, &pattern(LARGE + 20_000, 2)));
+        let (mut reader, fd) = reader_of(&bytes, DEFAULT_FRAME_LIMIT);
+        reader.fill(fd.as_fd()).unwrap();
+        assert!(matches!(reader.next_frame().unwrap().unwrap().payload, Cow::Borrowed(b"small")));
+        assert_eq!(reader.next_frame(), Ok(None));
+        assert!(reader.is_mid_frame());
+        reader.fill(fd.as_fd()).unwrap();
+        let frame = reader.next_frame().unwrap().unwrap();
+        assert!(matches!(frame.payload, Cow::Owned(_)));
+        assert_eq!(frame.payload, pattern(LARGE + 20_000, 2));
+        assert!(!reader.is_mid_frame());
+    }
+
+    #[test]
+    fn would_block_and_eof_are_told_apart() {
+        let (read, write) = pipe_pair().unwrap();
+        set_nonblocking(read.as_fd()).unwrap();
+        let mut reader = FrameReader::new(10);
+        assert_eq!(reader.fill(read.as_fd()).unwrap(), Fill::WouldBlock);
+        drop(write);
+        assert_eq!(reader.fill(read.as_fd()).unwrap(), Fill::Eof);
+    }
+
+    #[test]
+    fn a_full_buffer_of_untaken_frames_is_not_taken_for_eof() {
+        let bytes = encoded(Kind::Done, 1, &[7; 8 << 10]).repeat(12);
+        let (mut reader, fd) = reader_of(&bytes, DEFAULT_FRAME_LIMIT);
+        assert_eq!(reader.fill(fd.as_fd()).unwrap(), Fill::Bytes(BUFFER));
+        assert_eq!(reader.fill(fd.as_fd()).unwrap(), Fill::Bytes(0));
+        assert_eq!(drain(&mut reader, &fd).unwrap().len(), 12);
+    }
+
+    #[test]
+    fn the_end_inside_a_frame_is_truncation_at_every_byte() {
+        for (payload, name) in [(pattern(100, 0), "small"), (pattern(LARGE + 9_000, 0), "large")] {
+            let bytes = encoded(Kind::Done, 1, &payload);
+            for cut in [0, 1, 15, 16, 17, bytes.len() / 2, bytes.len() - 1, bytes.len()] {
+                let (mut reader, fd) = reader_of(&bytes[..cut], DEFAULT_FRAME_LIMIT);
+                let outcome = drain(&mut reader, &fd);
+                match cut {
+                    0 => assert_eq!(outcome, Ok(vec![]), "{name}"),
+                    cut if cut == bytes.len() => assert_eq!(outcome.unwrap()[0].payload, payload),
+                    cut => {
+                        let missing = if cut < HEADER_LEN { HEADER_LEN } else { bytes.len() } - cut;
+                        assert_eq!(outcome, Err(FrameError::Truncated { missing }), "{name} cut at {cut}");
+                    }
+                }
+                assert_eq!(reader.is_mid_frame(), cut != 0 && cut != bytes.len());
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_poisons_the_reader_after_the_good_frames() {
+        let mut bytes = encoded(Kind::Done, 1, b"good");
+        bytes.extend(b"thread 'main' panicked at src/main.rs");
+        bytes.extend(encoded(Kind::Done, 2, b"unreachable"));
+        let (mut reader, fd) = reader_of(&bytes, DEFAULT_FRAME_LIMIT);
+        reader.fill(fd.as_fd()).unwrap();
+        assert_eq!(reader.next_frame().unwrap().unwrap().ticket, 1);
+        for _ in 0..3 {
+            assert_eq!(reader.next_frame(), Err(FrameError::BadMagic { found: b'd' }));
+            assert_eq!(reader.fill(fd.as_fd()).unwrap_err().kind(), io::ErrorKind::InvalidData);
+            assert_eq!(reader.end(), Err(FrameError::BadMagic { found: b'd' }));
+        }
+    }
+
+    #[test]
+    fn the_limit_holds_to_the_byte_and_a_lying_header_costs_no_memory() {
+        let header = Header { len: 100, kind: Kind::Done, ticket: 1 }.encode();
+        let (mut reader, fd) = reader_of(&header, 99);
+        assert_eq!(drain(&mut reader, &fd), Err(FrameError::TooLong { len: 100, limit: 99 }));
+        assert!(reader.large.is_none());
+        let (mut reader, fd) = reader_of(&encoded(Kind::Done, 1, &[0; 100]), 100);
+        assert_eq!(drain(&mut reader, &fd).unwrap().len(), 1);
+
+        let header = Header { len: DEFAULT_FRAME_LIMIT, kind: Kind::Done, ticket: 1 }.encode();
+        let (mut reader, fd) = reader_of(&[&header[..], &[1; 50]].concat(), DEFAULT_FRAME_LIMIT);
+        let missing = DEFAULT_FRAME_LIMIT as usize - 50;
+        assert_eq!(drain(&mut reader, &fd), Err(FrameError::Truncated { missing }));
+        assert!(reader.large.unwrap().payload.capacity() <= FIRST_RESERVE);
+    }
+
+    #[test]
+    fn a_payload_of_many_growth_steps_arrives_whole_in_memory_of_its_size() {
+        let payload = pattern(9 << 20, 5);
+        let bytes = [encoded(Kind::Done, 1, &payload), encoded(Kind::Bye, 0, b"")].concat();
+        let (read, write) = pipe_pair().unwrap();
+        let sender = thread::spawn(move || File::from(write).write_all(&bytes));
+        let frames = drain(&mut FrameReader::new(DEFAULT_FRAME_LIMIT), &read).unwrap();
+        sender.join().unwrap().unwrap();
+        let [done, bye] = &frames[..] else { panic!("two frames were sent: {frames:?}") };
+        assert_eq!(bye.kind, Kind::Bye);
+        let Cow::Owned(received) = &done.payload else { panic!("large payloads are owned") };
+        assert!(*received == payload);
+        assert_eq!(received.capacity(), payload.len());
+    }
+
+    fn length() -> impl Strategy<Value = usize> {
+        prop_oneof![
+            8 => 0..200_usize,
+            2 => 4_000..4_200_usize,
+            1 => LARGE - 40..LARGE + 40,
+            1 => BUFFER - 40..BUFFER + 40,
+            1 => 0..200_000_usize,
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn frames_survive_any_split(lengths in prop::collection::vec(length(), 0..24),
+                                    cuts in prop::collection::vec(1..40_000_usize, 1..40)) {
+            let sent: Vec<_> =
+                lengths.iter().zip(1..).map(|(&len, ticket)| (ticket, pattern(len, ticket))).collect();
+            let bytes: Vec<u8> =
+                sent.iter().flat_map(|(ticket, payload)| encoded(Kind::Done, *ticket, payload)).collect();
+            let (read, write) = pipe_pair().unwrap();
+            let sender = thread::spawn(move || {
+                let (mut file, mut rest) = (File::from(write), &bytes[..]);
+                for cut in cuts.into_iter().cycle() {
+                    let (now, later) = rest.split_at(cut.min(rest.len()));
+                    file.write_all(now)?;
+                    rest = later;
+                    if rest.is_empty() {
+                        break;
+                    }
+                }
+                io::Result::Ok(())
+            });
+            let received = drain(&mut FrameReader::new(DEFAULT_FRAME_LIMIT), &read).unwrap();
+            sender.join().unwrap().unwrap();
+            prop_assert_eq!(received.len(), sent.len());
+            for (frame, (ticket, payload)) in received.iter().zip(&sent) {
+                prop_assert_eq!(frame.ticket, *ticket);
+                prop_assert!(frame.payload == *payload);
+            }
+        }
+
+        #[test]
+        fn single_bytes_are_enough(lengths in prop::collection::vec(0..40_usize, 1..6)) {
+            let (read, write) = pipe_pair().unwrap();
+            let (mut file, mut reader) = (File::from(write), FrameReader::new(40));
+            for (&len, ticket) in lengths.iter().zip(1..) {
+                let bytes = encoded(Kind::Failed, ticket, &pattern(len, ticket));
+                for (index, byte) in bytes.iter().enumerate() {
+                    prop_assert_eq!(reader.next_frame(), Ok(None));
+                    prop_assert_eq!(reader.is_mid_frame(), index > 0);
+                    file.write_all(&[*byte]).unwrap();
+                    prop_assert_eq!(reader.fill(read.as_fd()).unwrap(), Fill::Bytes(1));
+                }
+                let frame = reader.next_frame().unwrap().unwrap();
+                prop_assert_eq!(&frame.payload[..], &pattern(len, ticket)[..]);
+            }
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(prefix in 0..4_usize,
+                                       bytes in prop::collection::vec(any::<u8>(), 0..2_000)) {
+            let bytes = [encoded(Kind::Done, 1, b"ok").repeat(prefix), bytes].concat();
+            let (mut reader, fd) = reader_of(&bytes, DEFAULT_FRAME_LIMIT);
+            let mut good = 0;
+            let outcome = loop {
+                match reader.next_frame() {
+                    Ok(Some(_)) => good += 1,
+                    Err(error) => break Err(error),
+                    Ok(None) => {
+                        if reader.fill(fd.as_fd()).unwrap() == Fill::Eof {
+                            break reader.end();
+                        }
+                    }
+                }
+            };
+            prop_assert!(good >= prefix);
+            prop_assert!(outcome.is_err() || good * HEADER_LEN <= bytes.len());
+        }
+    }
+}
