@@ -146,19 +146,13 @@ impl<R> Flight<'_, R> {
             }
             return;
         }
-        let refused = shared.with(|engine, now| {
-            let mut refused = Vec::new();
+        shared.with(|engine, now| {
             for (spec, job) in bundle.drain(..) {
-                if let Err((error, job)) = engine.submit(spec, job) {
-                    refused.push((error, job.sink));
-                }
+                // A task that is refused has its outcome in the inbox.
+                let _ = engine.submit(spec, job);
             }
             engine.machine.on(now, Event::Pump);
-            refused
         });
-        for (error, sink) in refused {
-            shared.deliver(sink, Err(error));
-        }
     }
 
     fn land(&mut self, index: usize, outcome: Outcome) -> Option<Result<R, TaskError>> {

@@ -18,9 +18,9 @@ use crate::pool::Pool;
 use crate::supervisor::engine::{Engine, Parts};
 use crate::supervisor::launch::Launcher;
 use crate::supervisor::machine::{Config, Machine};
+use crate::supervisor::reactor;
 use crate::supervisor::shared::Shared;
 use crate::supervisor::token::{MAX_WORKERS, TIMER, WAKE};
-use crate::supervisor::reactor;
 use crate::sys::process;
 use crate::worker::init;
 
@@ -198,8 +198,10 @@ impl Builder {
         let executable = exe.shown.display().to_string();
 
         let os = |what| move |source: nix::errno::Errno| BuildError::Os { what, source: source.into() };
-        let epoll = Arc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(os("create an epoll instance"))?);
-        let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map_err(os("create an eventfd"))?;
+        let epoll =
+            Arc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(os("create an epoll instance"))?);
+        let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+            .map_err(os("create an eventfd"))?;
         let wake = Arc::new(wake);
         let timer = process::timer().map_err(|source| BuildError::Os { what: "create a timer", source })?;
         let watch = os("watch a descriptor");
@@ -249,9 +251,12 @@ impl Builder {
         shared.with(|_, _| ());
         let reactor = {
             let shared = Arc::clone(&shared);
-            std::thread::Builder::new().name(format!("{}-reactor", self.name)).spawn(move || reactor::run(&shared))
+            std::thread::Builder::new()
+                .name(format!("{}-reactor", self.name))
+                .spawn(move || reactor::run(&shared))
         };
-        let reactor = reactor.map_err(|source| BuildError::Os { what: "start the reactor thread", source })?;
+        let reactor =
+            reactor.map_err(|source| BuildError::Os { what: "start the reactor thread", source })?;
         Ok(Pool::assemble(shared, reactor, workers as usize, PREFETCH, self.task_timeout))
     }
 
@@ -272,15 +277,25 @@ impl Builder {
         }
         for (name, value) in &self.env {
             let bad = |text: &OsStr| text.as_bytes().contains(&0);
-            if name.is_empty() || name.as_bytes().contains(&b'=') || bad(name) || value.as_deref().is_some_and(bad) {
-                return wrong("env", format!("{name:?} is empty, or contains `=` or a NUL, or its value does"));
+            if name.is_empty()
+                || name.as_bytes().contains(&b'=')
+                || bad(name)
+                || value.as_deref().is_some_and(bad)
+            {
+                return wrong(
+                    "env",
+                    format!("{name:?} is empty, or contains `=` or a NUL, or its value does"),
+                );
             }
         }
         if let Some(dir) = self.current_dir.as_ref().filter(|dir| !dir.is_dir()) {
             return wrong("current_dir", format!("{} is no directory", dir.display()));
         }
         if (self.frame_limit as usize) < 4096 {
-            return wrong("frame_limit", format!("{} bytes are too few, 4096 is the least", self.frame_limit));
+            return wrong(
+                "frame_limit",
+                format!("{} bytes are too few, 4096 is the least", self.frame_limit),
+            );
         }
         if self.start_timeout.is_zero() {
             return wrong("start_timeout", "no worker can start in no time".to_owned());

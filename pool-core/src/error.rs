@@ -124,7 +124,9 @@ pub enum TaskError {
     #[error("the pool is closed; build a new one to run more tasks")]
     PoolClosed,
     /// The handle is used in a forked child of the process that made the pool.
-    #[error("this pool belongs to another process: it was made before a fork; build a pool of its own in the child")]
+    #[error(
+        "this pool belongs to another process: it was made before a fork; build a pool of its own in the child"
+    )]
     Forked,
 }
 
@@ -365,7 +367,9 @@ pub enum BuildError {
         name: String,
     },
     /// Pools are nested too deeply: a task of a task of a task … builds a pool.
-    #[error("pools are nested {depth} deep, {limit} is the limit: does a task build a pool for itself without end?")]
+    #[error(
+        "pools are nested {depth} deep, {limit} is the limit: does a task build a pool for itself without end?"
+    )]
     #[non_exhaustive]
     TooDeep {
         /// The depth of this process.

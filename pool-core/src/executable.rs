@@ -73,7 +73,8 @@ impl WorkerExe {
         nix::unistd::access(&path, nix::unistd::AccessFlags::X_OK).map_err(|errno| fail(errno.into()))?;
         let fd = OwnedFd::from(file);
         // The interpreter of a script opens the file again, by name, when the descriptor is closed already.
-        let launch = if is_script(&path) { path } else { PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd())) };
+        let launch =
+            if is_script(&path) { path } else { PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd())) };
         Ok(OpenExe { shown, launch, args: self.args.clone(), _file: fd })
     }
 }

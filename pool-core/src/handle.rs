@@ -138,9 +138,10 @@ impl<R: 'static> TaskHandle<R> {
 /// Turns an outcome into a result.
 pub(crate) fn decode<R>(task: &'static str, convert: Decode<R>, outcome: &Outcome) -> Result<R, TaskError> {
     match outcome {
-        Ok(bytes) => {
-            convert(bytes).map_err(|message| TaskError::Decode { task: task.to_owned(), message: format!("result: {message}") })
-        }
+        Ok(bytes) => convert(bytes).map_err(|message| TaskError::Decode {
+            task: task.to_owned(),
+            message: format!("result: {message}"),
+        }),
         Err(error) => Err(error.clone()),
     }
 }

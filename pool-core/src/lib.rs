@@ -28,6 +28,9 @@
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 compile_error!("pool-core runs on Linux, on x86-64 and AArch64: it stands on pidfds, memfds and epoll");
 
+#[doc(hidden)]
+#[path = "private.rs"]
+pub mod __private;
 mod batch;
 mod builder;
 mod call;
@@ -44,9 +47,6 @@ mod outcome;
 mod output;
 mod policy;
 mod pool;
-#[doc(hidden)]
-#[path = "private.rs"]
-pub mod __private;
 mod state;
 mod stats;
 mod supervisor;

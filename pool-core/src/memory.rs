@@ -96,7 +96,8 @@ mod tests {
     fn each_increase_explains_one_death() {
         let file = std::env::temp_dir().join(format!("oom-counter-{}", std::process::id()));
         let write = |count: u32| {
-            std::fs::write(&file, format!("oom_kill_disable 0\nunder_oom 0\noom_kill {count}\n")).expect("a writable /tmp");
+            std::fs::write(&file, format!("oom_kill_disable 0\nunder_oom 0\noom_kill {count}\n"))
+                .expect("a writable /tmp");
         };
         write(3);
         let mut counter = OomCounter::at(Some(file.clone()));

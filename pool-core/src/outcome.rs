@@ -28,7 +28,10 @@ enum State {
 
 impl Cell {
     pub(crate) fn new() -> Self {
-        Self { state: Mutex::new(State::Waiting { wakers: Vec::new(), callbacks: Vec::new() }), ready: Condvar::new() }
+        Self {
+            state: Mutex::new(State::Waiting { wakers: Vec::new(), callbacks: Vec::new() }),
+            ready: Condvar::new(),
+        }
     }
 
     /// A cell that has its outcome from the start.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 
@@ -117,25 +117,40 @@ impl Splitter {
     }
 }
 
-/// The last bytes of a stream.
+/// The last bytes of a stream, and when they came.
 #[derive(Debug, Default)]
 pub(crate) struct Tail {
     bytes: VecDeque<u8>,
+    /// How many bytes came at which time, the oldest first.
+    pieces: VecDeque<(Instant, usize)>,
 }
 
 impl Tail {
-    pub(crate) fn push(&mut self, bytes: &[u8]) {
+    pub(crate) fn push(&mut self, now: Instant, bytes: &[u8]) {
         let bytes = &bytes[bytes.len().saturating_sub(TAIL)..];
-        let excess = (self.bytes.len() + bytes.len()).saturating_sub(TAIL);
+        let mut excess = (self.bytes.len() + bytes.len()).saturating_sub(TAIL);
         self.bytes.drain(..excess);
         self.bytes.extend(bytes);
+        self.pieces.push_back((now, bytes.len()));
+        while let Some((_, length)) = self.pieces.front_mut().filter(|_| excess > 0) {
+            let gone = excess.min(*length);
+            *length -= gone;
+            excess -= gone;
+            if *length == 0 {
+                self.pieces.pop_front();
+            }
+        }
     }
 
-    /// The bytes as text; where the start was lost, it begins with a whole line if there is one.
-    pub(crate) fn text(&self) -> String {
-        let bytes: Vec<u8> = self.bytes.iter().copied().collect();
+    /// The bytes as text, without those that came before `since`; where the start was lost, it begins with a whole line
+    /// if there is one.
+    pub(crate) fn text(&self, since: Option<Instant>) -> String {
+        let older = |(at, _): &&(Instant, usize)| since.is_some_and(|since| *at < since);
+        let skipped: usize = self.pieces.iter().take_while(older).map(|(_, length)| length).sum();
+        let bytes: Vec<u8> = self.bytes.iter().skip(skipped).copied().collect();
         let cut = bytes.len() == TAIL;
-        let start = bytes.iter().position(|byte| *byte == b'\n').filter(|_| cut).map_or(0, |newline| newline + 1);
+        let start =
+            bytes.iter().position(|byte| *byte == b'\n').filter(|_| cut).map_or(0, |newline| newline + 1);
         let start = if start == bytes.len() { 0 } else { start };
         String::from_utf8_lossy(&bytes[start..]).into_owned()
     }
@@ -192,7 +207,8 @@ impl Forwarder {
     fn start(&mut self) {
         let (sender, queue) = crossbeam_channel::bounded::<Lines>(Self::QUEUE);
         let (done, finished) = crossbeam_channel::bounded::<()>(1);
-        let (output, starved, wake) = (self.output.clone(), Arc::clone(&self.starved), Arc::clone(&self.wake));
+        let (output, starved, wake) =
+            (self.output.clone(), Arc::clone(&self.starved), Arc::clone(&self.wake));
         let spawned = std::thread::Builder::new().name(format!("{}-output", self.pool)).spawn(move || {
             for lines in &queue {
                 write_out(&output, &lines);
@@ -204,7 +220,9 @@ impl Forwarder {
         });
         match spawned {
             Ok(_) => self.thread = Some((sender, finished)),
-            Err(error) => tracing::error!(pool = self.pool, %error, "no thread to forward output: it is lost"),
+            Err(error) => {
+                tracing::error!(pool = self.pool, %error, "no thread to forward output: it is lost")
+            }
         }
     }
 
@@ -214,7 +232,10 @@ impl Forwarder {
             drop(sender);
             // Nothing is ever sent: the channel ends when the thread does.
             if let Err(crossbeam_channel::RecvTimeoutError::Timeout) = finished.recv_timeout(patience) {
-                tracing::warn!(pool = self.pool, "output of workers is left unwritten: this program's own output is blocked");
+                tracing::warn!(
+                    pool = self.pool,
+                    "output of workers is left unwritten: this program's own output is blocked"
+                );
             }
         }
     }
@@ -272,15 +293,29 @@ mod tests {
     #[test]
     fn the_tail_keeps_the_end_and_starts_with_a_whole_line() {
         let mut tail = Tail::default();
-        tail.push(b"first\n");
-        assert_eq!(tail.text(), "first\n");
+        let now = Instant::now();
+        tail.push(now, b"first\n");
+        assert_eq!(tail.text(None), "first\n");
         for number in 0..2000 {
-            tail.push(format!("line {number}\n").as_bytes());
+            tail.push(now, format!("line {number}\n").as_bytes());
         }
-        let text = tail.text();
+        let text = tail.text(Some(now));
         assert!(text.len() <= TAIL && text.len() > TAIL - 20, "{}", text.len());
         assert!(text.starts_with("line ") && text.ends_with("line 1999\n"));
-        tail.push(&vec![b'y'; 3 * TAIL]);
-        assert_eq!(tail.text(), "y".repeat(TAIL));
+        tail.push(now, &vec![b'y'; 3 * TAIL]);
+        assert_eq!(tail.text(None), "y".repeat(TAIL));
+        assert_eq!(tail.pieces.len(), 1);
+    }
+
+    #[test]
+    fn the_tail_can_leave_out_what_came_before_a_task() {
+        let mut tail = Tail::default();
+        let early = Instant::now();
+        let late = early + Duration::from_millis(5);
+        tail.push(early, b"of the task before\n");
+        tail.push(late, b"of this task\n");
+        assert_eq!(tail.text(Some(late)), "of this task\n");
+        assert_eq!(tail.text(None), "of the task before\nof this task\n");
+        assert_eq!(tail.text(Some(late + Duration::from_millis(1))), "");
     }
 }

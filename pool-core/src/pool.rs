@@ -80,7 +80,6 @@ pub(crate) fn spec_of(options: &CallOptions, size: usize, default_limit: Option<
 
 impl Pool {
     /// A builder with the default settings.
-    #[must_use]
     pub fn builder() -> Builder {
         Builder::new()
     }
@@ -119,10 +118,8 @@ impl Pool {
         let parts = call.into_call().into_parts();
         let shared = &self.inner.shared;
         let task = parts.entry.name;
-        let refused = |error: TaskError| {
-            let cell = Arc::new(Cell::settled(Err(error)));
-            TaskHandle::new(cell, None, Arc::clone(shared), task, parts.decode)
-        };
+        let handle = |cell, key| TaskHandle::new(cell, key, Arc::clone(shared), task, parts.decode);
+        let refused = |error| handle(Arc::new(Cell::settled(Err(error))), None);
         if shared.origin.is_elsewhere() {
             return refused(TaskError::Forked);
         }
@@ -132,16 +129,14 @@ impl Pool {
         };
         let spec = spec_of(&parts.options, args.len(), self.inner.task_timeout);
         let cell = Arc::new(Cell::new());
-        let job = Job { entry: parts.entry, name: parts.options.name, args, sink: Sink::Handle(Arc::clone(&cell)) };
-        let submitted = shared.with(|engine, now| {
-            let submitted = engine.submit(spec, job);
+        let job =
+            Job { entry: parts.entry, name: parts.options.name, args, sink: Sink::Handle(Arc::clone(&cell)) };
+        let key = shared.with(|engine, now| {
+            let key = engine.submit(spec, job);
             engine.machine.on(now, Event::Pump);
-            submitted
+            key
         });
-        match submitted {
-            Ok(key) => TaskHandle::new(cell, Some(key), Arc::clone(shared), task, parts.decode),
-            Err((error, _)) => refused(error),
-        }
+        handle(cell, key)
     }
 
     /// Runs a task for every item, and returns all results in the order of the items; the first failure aborts.
@@ -247,10 +242,7 @@ impl Pool {
         }
         let mut workers = shared.look(|engine| {
             let describe = |(index, slot): (usize, &crate::supervisor::slot::Slot)| {
-                let (pid, finished, task) = match engine.look(index) {
-                    Some((pid, finished, task)) => (Some(pid), finished, task),
-                    None => (None, 0, None),
-                };
+                let glimpse = engine.look(index);
                 let status = match &slot.phase {
                     Phase::Waiting { .. } => WorkerStatus::BackingOff,
                     Phase::Starting { .. } => WorkerStatus::Starting,
@@ -263,10 +255,10 @@ impl Pool {
                 WorkerInfo {
                     worker: slot.worker,
                     status,
-                    pid,
-                    task: task.map(|(key, name)| (key.id, name)),
+                    pid: glimpse.as_ref().map(|glimpse| glimpse.pid),
                     held: engine.machine.load(index),
-                    finished,
+                    finished: glimpse.as_ref().map_or(0, |glimpse| glimpse.finished),
+                    task: glimpse.and_then(|glimpse| glimpse.running),
                     rss: None,
                 }
             };
@@ -330,7 +322,10 @@ impl Pool {
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool").field("name", &self.name()).field("workers", &self.inner.workers).finish_non_exhaustive()
+        f.debug_struct("Pool")
+            .field("name", &self.name())
+            .field("workers", &self.inner.workers)
+            .finish_non_exhaustive()
     }
 }
 
@@ -347,7 +342,10 @@ impl Inner {
             return;
         }
         if !self.shared.wait_gone(Some(Instant::now() + REAP_PATIENCE)) {
-            tracing::error!(pool = self.shared.name, "killed workers are still not gone: are they stuck in the kernel?");
+            tracing::error!(
+                pool = self.shared.name,
+                "killed workers are still not gone: are they stuck in the kernel?"
+            );
             return;
         }
         self.flush();

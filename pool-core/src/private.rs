@@ -1,4 +1,4 @@
-//! What the code written by `#[task]` refers to, and the parts of the task layer that are public for it
+//! What the code written by `#[task]` and `test_worker!()` refers to, and the parts of the task layer that are public for it
 //! alone; no part of the public API.
 
 pub use linkme;
@@ -10,3 +10,4 @@ pub use crate::codec::{
 pub use crate::context::CancelProbe;
 pub use crate::state::States;
 pub use crate::task::{RunContext, RunError, RunFn, TASKS, TaskEntry};
+pub use crate::worker::test_support::TEST_WORKERS;

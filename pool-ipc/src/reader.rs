@@ -375,6 +375,21 @@ mod tests {
     }
 
     #[test]
+    fn a_payload_reserves_at_most_twice_what_has_arrived() {
+        let arrived = 3 << 20;
+        let header = Header { len: DEFAULT_FRAME_LIMIT, kind: Kind::Done, ticket: 1 }.encode();
+        let (read, write) = pipe_pair().unwrap();
+        let sender =
+            thread::spawn(move || File::from(write).write_all(&[&header[..], &vec![1; arrived]].concat()));
+        let mut reader = FrameReader::new(DEFAULT_FRAME_LIMIT);
+        let missing = DEFAULT_FRAME_LIMIT as usize - arrived;
+        assert_eq!(drain(&mut reader, &read), Err(FrameError::Truncated { missing }));
+        sender.join().unwrap().unwrap();
+        let capacity = reader.large.unwrap().payload.capacity();
+        assert!(capacity <= 2 * arrived, "{capacity} bytes for {arrived}");
+    }
+
+    #[test]
     fn a_payload_of_many_growth_steps_arrives_whole_in_memory_of_its_size() {
         let payload = pattern(9 << 20, 5);
         let bytes = [encoded(Kind::Done, 1, &payload), encoded(Kind::Bye, 0, b"")].concat();
@@ -459,7 +474,9 @@ mod tests {
                     Ok(Some(_)) => good += 1,
                     Err(error) => break Err(error),
                     Ok(None) => {
-                        if reader.fill(fd.as_fd()).unwrap() == Fill::Eof {
+                        let fill = reader.fill(fd.as_fd()).unwrap();
+                        prop_assert_ne!(fill, Fill::Bytes(0), "a reader whose frames are taken has room");
+                        if fill == Fill::Eof {
                             break reader.end();
                         }
                     }

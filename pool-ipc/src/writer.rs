@@ -324,9 +324,13 @@ mod tests {
         (read, write)
     }
 
-    /// Takes all that can be read now.
-    fn take(reader: &mut FrameReader, fd: &OwnedFd, frames: &mut Vec<Frame<'static>>) {
-        while let Fill::Bytes(_) = reader.fill(fd.as_fd()).unwrap() {
+    /// Takes all that can be read now; what ended it.
+    fn take(reader: &mut FrameReader, fd: &OwnedFd, frames: &mut Vec<Frame<'static>>) -> Fill {
+        loop {
+            match reader.fill(fd.as_fd()).unwrap() {
+                Fill::Bytes(bytes) => assert!(bytes > 0, "a reader whose frames are taken has room"),
+                end => return end,
+            }
             while let Some(frame) = reader.next_frame().unwrap() {
                 frames.push(frame.into_owned());
             }
@@ -459,9 +463,10 @@ mod tests {
             write_frame(write.as_fd(), Kind::Bye, 0, &[])
         });
         let (mut reader, mut frames) = (FrameReader::new(DEFAULT_FRAME_LIMIT), Vec::new());
-        while !matches!(frames.last(), Some(Frame { kind: Kind::Bye, .. })) {
-            poll(&mut [PollFd::new(read.as_fd(), PollFlags::POLLIN)], PollTimeout::from(10_000_u16)).unwrap();
-            take(&mut reader, &read, &mut frames);
+        while take(&mut reader, &read, &mut frames) != Fill::Eof {
+            let events =
+                poll(&mut [PollFd::new(read.as_fd(), PollFlags::POLLIN)], PollTimeout::from(10_000_u16));
+            assert_eq!(events, Ok(1), "the sender neither writes nor ends");
         }
         sender.join().unwrap().unwrap();
         assert_eq!(frames.len(), 3);

@@ -68,8 +68,12 @@ impl Launcher {
             core_dumps: self.core_dumps,
             oom_score_adj: 500,
         };
-        pool_ipc::boot::send(ours.as_fd(), &boot, [task_reader.as_fd(), result_writer.as_fd(), board_fd.as_fd()])
-            .map_err(io::Error::other)?;
+        pool_ipc::boot::send(
+            ours.as_fd(),
+            &boot,
+            [task_reader.as_fd(), result_writer.as_fd(), board_fd.as_fd()],
+        )
+        .map_err(io::Error::other)?;
 
         let mut command = Command::new(&self.exe.launch);
         command.arg0(format!("{}: worker {}", self.pool, who.worker)).args(&self.exe.args);

@@ -139,11 +139,14 @@ impl Link {
         let cause = match (remains.status, &self.killed) {
             // A kill of ours explains a SIGKILL; any other end came before it.
             (Some(ExitStatus::Signalled { signal: libc::SIGKILL, .. }) | None, Some(why)) => requested(why),
-            (Some(ExitStatus::Signalled { signal: libc::SIGKILL, core_dumped }), None) => match oom.explain() {
+            (Some(ExitStatus::Signalled { signal: libc::SIGKILL, core_dumped }), None) => match oom.explain()
+            {
                 Some(evidence) => DeathCause::OutOfMemory { evidence },
                 None => DeathCause::Signalled { signal: libc::SIGKILL, core_dumped },
             },
-            (Some(ExitStatus::Signalled { signal, core_dumped }), _) => DeathCause::Signalled { signal, core_dumped },
+            (Some(ExitStatus::Signalled { signal, core_dumped }), _) => {
+                DeathCause::Signalled { signal, core_dumped }
+            }
             (Some(ExitStatus::Exited(code)), _) => DeathCause::Exited(code),
             (None, None) => DeathCause::StatusLost,
         };
@@ -168,7 +171,7 @@ impl Link {
             task_id: None,
             ran_for: None,
             peak_rss: exact.max(self.sampled_peak),
-            stderr_tail: self.tail.text(),
+            stderr_tail: self.tail.text(None),
         }
     }
 }

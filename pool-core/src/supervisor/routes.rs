@@ -48,12 +48,15 @@ impl Routes {
         let table = task::table();
         // The entry is an element of the table, so its place is the distance from the start; a search covers the case
         // that some future registry hands out entries of its own.
-        let place = (std::ptr::from_ref(entry) as usize).wrapping_sub(table.as_ptr() as usize) / size_of::<TaskEntry>();
+        let place = (std::ptr::from_ref(entry) as usize).wrapping_sub(table.as_ptr() as usize)
+            / size_of::<TaskEntry>();
         let same = |place: &usize| table.get(*place).is_some_and(|at| std::ptr::eq(at, entry));
         let place = Some(place).filter(same).or_else(|| table.iter().position(|at| at.name == entry.name));
         match place.and_then(|place| self.routes.get(place)) {
             Some(route) => route.clone(),
-            None => Err(TaskError::UnknownTask { task: entry.name.into(), executable: "this program".into() }),
+            None => {
+                Err(TaskError::UnknownTask { task: entry.name.into(), executable: "this program".into() })
+            }
         }
     }
 }

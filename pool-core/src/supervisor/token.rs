@@ -41,7 +41,9 @@ impl Token {
             Source::Output(OutputStream::Stderr) => 4,
         };
         let generation = self.who.generation.get() & ((1 << GENERATION_BITS) - 1);
-        u64::from(self.who.worker.get()) << (GENERATION_BITS + SOURCE_BITS) | generation << SOURCE_BITS | source
+        u64::from(self.who.worker.get()) << (GENERATION_BITS + SOURCE_BITS)
+            | generation << SOURCE_BITS
+            | source
     }
 
     pub(crate) fn decode(bits: u64) -> Option<Self> {
@@ -67,9 +69,13 @@ mod tests {
     fn tokens_survive_the_way_through_the_kernel() {
         for worker in [0, 1, MAX_WORKERS - 1] {
             for generation in [1, 77, (1 << GENERATION_BITS) - 1] {
-                for source in [Source::Death, Source::Results, Source::Room, Source::Output(OutputStream::Stderr)] {
-                    let who =
-                        Incarnation { worker: WorkerId::new(worker), generation: Generation::new(generation) };
+                for source in
+                    [Source::Death, Source::Results, Source::Room, Source::Output(OutputStream::Stderr)]
+                {
+                    let who = Incarnation {
+                        worker: WorkerId::new(worker),
+                        generation: Generation::new(generation),
+                    };
                     let token = Token { who, source };
                     assert_eq!(Token::decode(token.encode()), Some(token));
                     assert!(token.encode() < TIMER);

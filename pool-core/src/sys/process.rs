@@ -150,7 +150,8 @@ pub(crate) fn arm_timer(timer: BorrowedFd<'_>, after: Option<Duration>) -> io::R
     spec.it_value.tv_sec = libc::time_t::try_from(after.as_secs()).unwrap_or(libc::time_t::MAX);
     spec.it_value.tv_nsec = after.subsec_nanos() as _;
     // SAFETY: `spec` is valid for the call, and the old value is not asked for.
-    let result = unsafe { libc::timerfd_settime(timer.as_raw_fd(), 0, &raw const spec, std::ptr::null_mut()) };
+    let result =
+        unsafe { libc::timerfd_settime(timer.as_raw_fd(), 0, &raw const spec, std::ptr::null_mut()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

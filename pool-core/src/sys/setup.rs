@@ -13,8 +13,10 @@ pub(crate) fn close_inherited() {
     }
     // A seccomp filter may refuse the call: close one by one what /proc shows.
     let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return };
-    let open: Vec<i32> =
-        entries.flatten().filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse().ok())).collect();
+    let open: Vec<i32> = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse().ok()))
+        .collect();
     for fd in open.into_iter().filter(|fd| *fd > 2) {
         // SAFETY: as above. EBADF for the directory stream that has been closed already is harmless.
         unsafe { libc::close(fd) };
@@ -28,14 +30,15 @@ pub(crate) fn null_stdin() -> io::Result<()> {
     if unsafe { libc::dup2(null.as_raw_fd(), 0) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// Empties the signal mask, and gives every ignored signal its default action back, SIGPIPE excepted: Rust programs
-/// expect `EPIPE`. Handlers need no care, `exec` has reset them, and those found now are of this program's own.
+/// Empties the signal mask, and gives every ignored signal its default action back, except SIGPIPE, which is ignored as in
+/// every Rust program: task code expects `EPIPE`. Handlers need no care, `exec` has reset them, and those found now are of this program's own.
 pub(crate) fn reset_signals() {
     // SAFETY: plain-data structures, valid for the calls; only dispositions that are SIG_IGN are changed.
     unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut set);
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
+        libc::signal(libc::SIGPIPE, libc::SIG_IGN);
         for signal in 1..=libc::SIGRTMAX() {
             let mut action: libc::sigaction = std::mem::zeroed();
             if signal != libc::SIGPIPE

@@ -21,6 +21,7 @@ static STATE: AtomicU32 = AtomicU32::new(0);
 /// [`Builder::build`](crate::Builder::build) fails, in a launched copy of it too, so nothing is launched without end.
 ///
 /// ```
+/// # #[expect(clippy::needless_doctest_main, reason = "main is the point")]
 /// fn main() {
 ///     pool_core::init();
 ///     // … the program
@@ -33,7 +34,8 @@ pub fn init() {
     if STATE.load(Ordering::Acquire) != 0 {
         return;
     }
-    let launched = std::env::var_os(BOOT_ENV).is_some() && pool_ipc::boot::is_boot_socket(io::stdin().as_fd());
+    let launched =
+        std::env::var_os(BOOT_ENV).is_some() && pool_ipc::boot::is_boot_socket(io::stdin().as_fd());
     if launched {
         match become_worker() {
             Ok((boot, ends, board)) => serve::serve(&boot, ends, board),
@@ -76,7 +78,8 @@ fn become_worker() -> Result<(Boot, WorkerEnds, Board)> {
 }
 
 fn say_hello(ends: &WorkerEnds) -> Result<()> {
-    let declare = |task: &task::TaskEntry| TaskDecl { name: task.name.into(), signature: task.signature.into() };
+    let declare =
+        |task: &task::TaskEntry| TaskDecl { name: task.name.into(), signature: task.signature.into() };
     let hello = Hello {
         pid: std::process::id(),
         build_id: Vec::new(),

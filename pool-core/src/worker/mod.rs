@@ -11,3 +11,4 @@
 pub(crate) mod init;
 mod panics;
 mod serve;
+pub(crate) mod test_support;

@@ -119,13 +119,21 @@ impl Worker {
         let Some(entry) = usize::try_from(head.index).ok().and_then(|index| task::table().get(index)) else {
             return Some(Failure::UnknownTask { index: head.index });
         };
-        let deadline =
-            (head.timeout_ns > 0).then(|| Instant::now().checked_add(Duration::from_nanos(head.timeout_ns))).flatten();
-        let context =
-            TaskContext::new(self.id, TaskId::new(head.task), head.attempt, deadline, Arc::clone(&self.probe));
+        let deadline = (head.timeout_ns > 0)
+            .then(|| Instant::now().checked_add(Duration::from_nanos(head.timeout_ns)))
+            .flatten();
+        let context = TaskContext::new(
+            self.id,
+            TaskId::new(head.task),
+            head.attempt,
+            deadline,
+            Arc::clone(&self.probe),
+        );
         panics::forget();
         let (states, output) = (&mut self.states, &mut self.output);
-        let run = AssertUnwindSafe(|| (entry.run)(&mut RunContext { context: &context, states }, arguments, output));
+        let run = AssertUnwindSafe(|| {
+            (entry.run)(&mut RunContext { context: &context, states }, arguments, output)
+        });
         match catch_unwind(run) {
             Ok(Ok(())) => None,
             Ok(Err(RunError::Decode(message))) => Some(Failure::Decode(message)),
@@ -171,7 +179,9 @@ fn start_watch(tasks: &OwnedFd) {
         })
     });
     if let Err(error) = spawned {
-        eprintln!("pool worker has no watch thread ({error}): if its supervisor is killed, only the death signal ends it");
+        eprintln!(
+            "pool worker has no watch thread ({error}): if its supervisor is killed, only the death signal ends it"
+        );
     }
 }
 

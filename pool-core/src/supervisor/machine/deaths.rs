@@ -20,7 +20,9 @@ impl<P> Machine<P> {
         let Some(index) = self.alive(who) else { return };
         let Autopsy { death, started } = autopsy;
         match std::mem::replace(&mut self.slots[index].phase, Phase::Stopped) {
-            Phase::Starting { .. } | Phase::Dying { was_ready: false, .. } => self.start_failed(now, index, death),
+            Phase::Starting { .. } | Phase::Dying { was_ready: false, .. } => {
+                self.start_failed(now, index, death)
+            }
             Phase::Ready(ready) => self.bury(now, index, ready.held, ready.reserved, started, death),
             Phase::Dying { held, reserved, .. } => self.bury(now, index, held, reserved, started, death),
             Phase::Retiring { .. } | Phase::Stopped => {}
@@ -141,8 +143,12 @@ impl<P> Machine<P> {
     pub(super) fn kill_and_await(&mut self, _now: Instant, who: Incarnation, why: KillReason) {
         let Some(index) = self.alive(who) else { return };
         let phase = match std::mem::replace(&mut self.slots[index].phase, Phase::Stopped) {
-            Phase::Starting { .. } => Phase::Dying { held: VecDeque::new(), reserved: None, was_ready: false },
-            Phase::Ready(ready) => Phase::Dying { held: ready.held, reserved: ready.reserved, was_ready: true },
+            Phase::Starting { .. } => {
+                Phase::Dying { held: VecDeque::new(), reserved: None, was_ready: false }
+            }
+            Phase::Ready(ready) => {
+                Phase::Dying { held: ready.held, reserved: ready.reserved, was_ready: true }
+            }
             Phase::Retiring { since, killed: false } => Phase::Retiring { since, killed: true },
             other => {
                 self.slots[index].phase = other;
@@ -158,7 +164,9 @@ impl<P> Machine<P> {
     /// place is filled at once.
     pub(super) fn execute(&mut self, now: Instant, index: usize) {
         let who = self.slots[index].incarnation();
-        let Phase::Ready(ready) = std::mem::replace(&mut self.slots[index].phase, Phase::Stopped) else { return };
+        let Phase::Ready(ready) = std::mem::replace(&mut self.slots[index].phase, Phase::Stopped) else {
+            return;
+        };
         let Some(condemned) = ready.condemned else { return };
         self.held -= ready.held.len();
         self.counters.kills += 1;

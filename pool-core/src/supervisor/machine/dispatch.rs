@@ -149,7 +149,8 @@ impl<P> Machine<P> {
                 Phase::Ready(ready) if ready.is_open() && !ready.has_doomed_head() => Some(ready.held.len()),
                 _ => None,
             };
-            let best = self.slots.iter().enumerate().filter_map(|(i, slot)| fits(slot).map(|load| (load, i))).min();
+            let best =
+                self.slots.iter().enumerate().filter_map(|(i, slot)| fits(slot).map(|load| (load, i))).min();
             let Some((_, index)) = best else { return };
             self.suspects.pop_front();
             if let Some(waiting) = self.tasks.get_mut(task) {
@@ -206,7 +207,8 @@ impl<P> Machine<P> {
         let mut broken = None;
         let mut removed = 0;
         for (ticket, unclaimed) in answers {
-            let Some(position) = ready.held.iter().position(|held| held.ticket == ticket && held.taking) else {
+            let Some(position) = ready.held.iter().position(|held| held.ticket == ticket && held.taking)
+            else {
                 continue;
             };
             ready.taking = ready.taking.saturating_sub(1);
@@ -235,7 +237,11 @@ impl<P> Machine<P> {
         self.counters.taken_back += back.len() as u64;
         self.requeue(back);
         if let Some(ticket) = broken {
-            self.on_violation(now, who, format!("ticket {ticket} was claimed before an older one had its result"));
+            self.on_violation(
+                now,
+                who,
+                format!("ticket {ticket} was claimed before an older one had its result"),
+            );
             return self.dispatch(now);
         }
         if running {

@@ -44,7 +44,11 @@ impl<P> Machine<P> {
     ) {
         let Some((index, ready)) = self.working(who) else { return };
         if ready.held.front().is_none_or(|head| head.ticket != ticket) {
-            return self.on_violation(now, who, format!("a result for ticket {ticket}, which it does not run"));
+            return self.on_violation(
+                now,
+                who,
+                format!("a result for ticket {ticket}, which it does not run"),
+            );
         }
         let Some(held) = ready.held.pop_front() else { return };
         ready.bytes = ready.bytes.saturating_sub(held.size);
@@ -154,7 +158,9 @@ impl<P> Machine<P> {
                 self.resolve(key, Err(TaskError::Cancelled));
             }
             Phase::Ready(ready) => {
-                let Some(position) = ready.held.iter().position(|held| held.task == Some(key)) else { return };
+                let Some(position) = ready.held.iter().position(|held| held.task == Some(key)) else {
+                    return;
+                };
                 let held = &mut ready.held[position];
                 held.task = None;
                 if position == 0 && held.started.is_some() {

@@ -32,9 +32,7 @@ use std::time::{Duration, Instant};
 use crate::error::{BrokenReason, Death, TaskError};
 use crate::ids::{TaskId, WorkerId};
 use crate::policy::RestartPolicy;
-use crate::supervisor::event::{
-    Action, Event, Incarnation, KillReason, TaskKey, TaskSpec, Ticket,
-};
+use crate::supervisor::event::{Action, Event, Incarnation, KillReason, TaskKey, TaskSpec, Ticket};
 use crate::supervisor::slot::{Phase, Ready, Slot};
 use crate::supervisor::table::TaskTable;
 
@@ -234,8 +232,9 @@ impl<P> Machine<P> {
 
     /// Whether a process of this incarnation is wanted.
     pub(crate) fn expects(&self, who: Incarnation) -> bool {
-        self.alive(who)
-            .is_some_and(|index| matches!(self.slots[index].phase, Phase::Starting { .. } | Phase::Dying { .. }))
+        self.alive(who).is_some_and(|index| {
+            matches!(self.slots[index].phase, Phase::Starting { .. } | Phase::Dying { .. })
+        })
     }
 
     /// Whether this incarnation has been asked to exit.

@@ -1,0 +1,132 @@
+//! What workers print: read, cut into lines, forwarded.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+
+use super::{BACKLOG, Engine};
+use crate::output::{Forwarder, Lines, Output, OutputStream};
+use crate::supervisor::link::Link;
+use crate::supervisor::token::{Source, Token};
+
+impl Engine {
+    /// Reads what a dead worker had printed.
+    pub(super) fn last_words(&mut self, link: &mut Link) {
+        for stream in [OutputStream::Stdout, OutputStream::Stderr] {
+            // A pipe holds no more than this; a grandchild that has escaped may go on writing for ever.
+            read_output(&self.epoll, &mut self.forwarder, &mut self.buffer, link, stream, 8);
+            let (worker, pid, greeted) = (link.who.worker, link.pid, link.routes.is_some());
+            let left = link.stream(stream);
+            let stalled = left.stalled.take();
+            let last = left.splitter.finish().filter(|_| greeted || stream == OutputStream::Stderr);
+            for bytes in stalled.into_iter().chain(last) {
+                let lines = Lines { worker, pid, stream, bytes };
+                if let Err(lines) = self.forwarder.send(lines) {
+                    if self.backlog.len() < BACKLOG {
+                        self.backlog.push_back(lines);
+                    } else {
+                        tracing::warn!(
+                            pool = self.pool,
+                            pid,
+                            "output of a dead worker is dropped: this program's own output is blocked"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tries again to forward what found the queue full.
+    pub(super) fn retry_output(&mut self) {
+        while let Some(lines) = self.backlog.pop_front() {
+            if let Err(lines) = self.forwarder.send(lines) {
+                self.backlog.push_front(lines);
+                return;
+            }
+        }
+        for link in self.links.iter_mut().flatten().chain(&mut self.dying) {
+            for stream in [OutputStream::Stdout, OutputStream::Stderr] {
+                let (worker, pid, who) = (link.who.worker, link.pid, link.who);
+                let state = link.stream(stream);
+                let Some(bytes) = state.stalled.take() else { continue };
+                match self.forwarder.send(Lines { worker, pid, stream, bytes }) {
+                    Ok(()) => {
+                        let token = Token { who, source: Source::Output(stream) }.encode();
+                        if let Some(fd) = &state.fd
+                            && let Err(error) =
+                                self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token))
+                        {
+                            tracing::error!(pid, %error, "cannot watch the output of a worker");
+                        }
+                    }
+                    Err(lines) => {
+                        state.stalled = Some(lines.bytes);
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Hands the forwarder over, with the last output queued, so that it can be waited for outside of the lock.
+    pub(crate) fn take_forwarder(&mut self) -> Forwarder {
+        let mut forwarder = std::mem::replace(
+            &mut self.forwarder,
+            Forwarder::new(Output::Null, self.pool.clone(), Arc::new(|| {})),
+        );
+        while let Some(lines) = self.backlog.pop_front() {
+            if forwarder.send(lines).is_err() {
+                break;
+            }
+        }
+        forwarder
+    }
+}
+
+/// Reads an output stream, `reads` times at most, and forwards whole lines.
+pub(super) fn read_output(
+    epoll: &Epoll,
+    forwarder: &mut Forwarder,
+    buffer: &mut [u8],
+    link: &mut Link,
+    stream: OutputStream,
+    reads: usize,
+) {
+    let (worker, pid, greeted) = (link.who.worker, link.pid, link.routes.is_some());
+    for _ in 0..reads {
+        let state = match stream {
+            OutputStream::Stdout => &mut link.stdout,
+            OutputStream::Stderr => &mut link.stderr,
+        };
+        let Some(fd) = state.fd.as_ref().filter(|_| state.stalled.is_none()) else { return };
+        let bytes = match nix::unistd::read(fd, buffer) {
+            Ok(0) => {
+                state.fd = None;
+                return;
+            }
+            Ok(read) => &buffer[..read],
+            Err(nix::errno::Errno::EINTR) => continue,
+            Err(nix::errno::Errno::EAGAIN) => return,
+            Err(error) => {
+                tracing::warn!(pid, %error, "cannot read the output of a worker");
+                state.fd = None;
+                return;
+            }
+        };
+        if stream == OutputStream::Stderr {
+            link.tail.push(Instant::now(), bytes);
+        } else if !greeted {
+            continue;
+        }
+        let Some(bytes) = state.splitter.feed(bytes) else { continue };
+        if let Err(lines) = forwarder.send(Lines { worker, pid, stream, bytes }) {
+            // The worker will block when its pipe is full, as it would on a terminal that does not scroll.
+            // Taken out of epoll altogether: a hang-up would be reported without end.
+            state.stalled = Some(lines.bytes);
+            if let Err(error) = epoll.delete(fd) {
+                tracing::error!(pid, %error, "cannot pause the output of a worker");
+            }
+        }
+    }
+}

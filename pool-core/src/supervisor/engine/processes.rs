@@ -1,0 +1,188 @@
+//! Workers as processes: spawned, killed, buried.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Instant;
+
+use nix::sys::epoll::{EpollEvent, EpollFlags};
+use pool_ipc::Slot;
+
+use super::Engine;
+use crate::error::{BrokenReason, Death, DeathCause};
+use crate::output::OutputStream;
+use crate::supervisor::event::{Autopsy, Event, Incarnation, KillReason};
+use crate::supervisor::launch::{Launched, may_pass};
+use crate::supervisor::link::Link;
+use crate::supervisor::token::{Source, Token};
+use crate::sys::process;
+
+impl Engine {
+    pub(super) fn kill(&mut self, now: Instant, who: Incarnation, why: KillReason, fenced: bool) {
+        if let Some(place) = self.to_spawn.iter().position(|waiting| *waiting == who) {
+            self.to_spawn.remove(place);
+            if !fenced {
+                let death = unborn(who, "it could not be spawned in time (start_timeout)".to_owned());
+                self.machine.on(now, Event::Died(who, Autopsy { death, started: false }));
+            }
+            return;
+        }
+        if let Some((spawning, decided)) = &mut self.spawning
+            && *spawning == who
+        {
+            decided.get_or_insert(why);
+            return;
+        }
+        let Some(link) = self.live(who) else { return };
+        tracing::debug!(pid = link.pid, worker = %who.worker, ?why, "killing worker");
+        link.kill(why);
+        if fenced && let Some(mut link) = self.links[who.index()].take() {
+            link.fenced = true;
+            // Nothing that it still writes is wanted; closing the pipes frees them now.
+            link.results = None;
+            link.tasks = None;
+            self.dying.push(link);
+        }
+    }
+
+    /// The next worker to spawn; only the reactor asks, and answers with [`launched`](Self::launched).
+    pub(crate) fn next_spawn(&mut self) -> Option<Incarnation> {
+        let who = self.to_spawn.pop_front()?;
+        self.spawning = Some((who, None));
+        Some(who)
+    }
+
+    /// What became of a spawn.
+    pub(crate) fn launched(&mut self, now: Instant, who: Incarnation, result: io::Result<Launched>) {
+        let decided = self.spawning.take().and_then(|(_, decided)| decided);
+        let launched = match result {
+            Ok(launched) => launched,
+            Err(error) => return self.not_launched(now, who, &error),
+        };
+        tracing::debug!(pool = self.pool, worker = %who.worker, pid = launched.pid, "worker spawned");
+        let mut link = Link::new(who, launched, self.frame_limit);
+        if let Err(error) = self.watch(&link) {
+            link.kill(KillReason::Terminated);
+            // SIGKILL cannot be refused; the wait is short, and without epoll there is nobody else to do it.
+            while matches!(link.reap(), Ok(None)) {
+                std::thread::yield_now();
+            }
+            return self.not_launched(now, who, &error);
+        }
+        if let Some(why) = decided {
+            link.kill(why);
+        }
+        if self.machine.expects(who) {
+            self.links[who.index()] = Some(link);
+        } else {
+            if link.killed.is_none() {
+                link.kill(KillReason::Terminated);
+            }
+            link.fenced = true;
+            self.dying.push(link);
+        }
+    }
+
+    pub(super) fn not_launched(&mut self, now: Instant, who: Incarnation, error: &io::Error) {
+        tracing::warn!(pool = self.pool, worker = %who.worker, %error, "worker cannot be spawned");
+        let event = if may_pass(error) || self.machine.was_ever_ready() {
+            Event::SpawnFailed(who, unborn(who, format!("it cannot be spawned: {error}")))
+        } else {
+            let (executable, why) = (self.executable.clone(), error.to_string());
+            Event::Unusable(who, BrokenReason::CannotStart { executable, why })
+        };
+        self.machine.on(now, event);
+    }
+
+    pub(super) fn watch(&self, link: &Link) -> io::Result<()> {
+        let add = |fd: &OwnedFd, source| {
+            let token = Token { who: link.who, source }.encode();
+            self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token)).map_err(io::Error::from)
+        };
+        add(&link.pidfd, Source::Death)?;
+        for (fd, source) in [
+            (&link.results, Source::Results),
+            (&link.stdout.fd, Source::Output(OutputStream::Stdout)),
+            (&link.stderr.fd, Source::Output(OutputStream::Stderr)),
+        ] {
+            if let Some(fd) = fd {
+                add(fd, source)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A worker is dead: deliver what it had written, find out what it was doing, and tell the state machine.
+    pub(super) fn bury(&mut self, now: Instant, who: Incarnation) {
+        if let Some(place) = self.dying.iter().position(|link| link.who == who) {
+            let link = &self.dying[place];
+            // Before it is reaped: afterwards its number may belong to somebody else.
+            link.kill_group();
+            if let Some(remains) = self.reap(who) {
+                let mut link = self.dying.swap_remove(place);
+                self.last_words(&mut link);
+                let death = link.death(&remains, &mut self.oom);
+                self.deaths.count(&death.cause);
+            }
+            return;
+        }
+        let Some(link) = self.live(who) else { return };
+        link.kill_group();
+        self.read_results(now, who.index(), usize::MAX);
+        let Some(remains) = self.reap(who) else { return };
+        let Some(mut link) = self.links.get_mut(who.index()).and_then(Option::take) else { return };
+        self.last_words(&mut link);
+        let mut death = link.death(&remains, &mut self.oom);
+        let mut started = false;
+        if let Some((ticket, task)) = self.machine.head(who) {
+            let slot = link.board.observe(ticket);
+            // Whatever else than "offered" is in the slot, scribbling included: the task may have started.
+            started = slot != Slot::Offered;
+            if started {
+                if let Slot::Claimed { since_ns } = slot {
+                    let since = link.started_at(since_ns, now);
+                    death.ran_for = Some(now.saturating_duration_since(since));
+                    // What it printed in earlier tasks explains nothing.
+                    death.stderr_tail = link.tail.text(Some(since));
+                }
+                if let Some(job) = task.and_then(|task| self.jobs.get(task)) {
+                    death.task = Some(job.shown().to_owned());
+                    death.task_id = task.map(|task| task.id);
+                }
+            }
+        }
+        let retired = self.machine.is_retiring(who) && death.cause == DeathCause::Exited(0);
+        if !retired {
+            self.deaths.count(&death.cause);
+            tracing::warn!(pool = self.pool, worker = %who.worker, pid = link.pid, cause = %death.cause, task = death.task, "worker died");
+        }
+        self.machine.on(now, Event::Died(who, Autopsy { death, started }));
+    }
+
+    pub(super) fn reap(&mut self, who: Incarnation) -> Option<process::Remains> {
+        let link = match self.dying.iter().find(|link| link.who == who) {
+            Some(link) => link,
+            None => self.links.get(who.index())?.as_ref()?,
+        };
+        match link.reap() {
+            Ok(remains) => remains,
+            Err(error) => {
+                tracing::error!(pid = link.pid, %error, "cannot wait for a dead worker");
+                Some(process::Remains { status: None, max_rss: None })
+            }
+        }
+    }
+}
+
+/// A report for a worker that never was a process.
+fn unborn(who: Incarnation, why: String) -> Death {
+    Death {
+        pid: 0,
+        worker: who.worker,
+        cause: DeathCause::StartFailed { why },
+        task: None,
+        task_id: None,
+        ran_for: None,
+        peak_rss: None,
+        stderr_tail: String::new(),
+    }
+}
