@@ -13,7 +13,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use crate::error::BuildError;
 use crate::executable::WorkerExe;
 use crate::output::{Forwarder, Output};
-use crate::policy::RestartPolicy;
+use crate::policy::{RestartPolicy, bounded};
 use crate::pool::Pool;
 use crate::supervisor::engine::{Engine, Parts};
 use crate::supervisor::launch::Launcher;
@@ -211,11 +211,11 @@ impl Builder {
         let config = Config {
             workers,
             executable: executable.clone(),
-            restart: self.restart,
-            start_timeout: self.start_timeout,
-            exit_timeout: self.exit_timeout,
-            cancel_grace: self.cancel_grace,
-            claim_timeout: self.start_timeout,
+            restart: self.restart.bounded(),
+            start_timeout: bounded(self.start_timeout),
+            exit_timeout: bounded(self.exit_timeout),
+            cancel_grace: bounded(self.cancel_grace),
+            claim_timeout: bounded(self.start_timeout),
             prefetch: PREFETCH,
             prefetch_bytes: PREFETCH_BYTES,
             ticket_window: pool_ipc::SLOTS as u64,

@@ -41,3 +41,22 @@ impl Default for RestartPolicy {
         }
     }
 }
+
+/// The longest time that is told apart from "for ever": some 136 years. It keeps sums with points in time in range.
+const LONGEST: Duration = Duration::from_secs(u32::MAX as u64);
+
+/// Cuts a duration that came from outside.
+pub(crate) fn bounded(duration: Duration) -> Duration {
+    duration.min(LONGEST)
+}
+
+impl RestartPolicy {
+    pub(crate) fn bounded(self) -> Self {
+        Self {
+            window: bounded(self.window),
+            first_delay: bounded(self.first_delay),
+            max_delay: bounded(self.max_delay),
+            ..self
+        }
+    }
+}

@@ -12,6 +12,7 @@ use crate::call::{CallOptions, IntoCall};
 use crate::error::{MapError, TaskError};
 use crate::handle::TaskHandle;
 use crate::outcome::Cell;
+use crate::policy::bounded;
 use crate::stats::{Stats, WorkerInfo, WorkerStatus};
 use crate::supervisor::engine::{Job, Sink};
 use crate::supervisor::event::{Event, TaskSpec};
@@ -69,7 +70,7 @@ pub(crate) struct Inner {
 /// What the state machine needs to know of a call.
 pub(crate) fn spec_of(options: &CallOptions, size: usize, default_limit: Option<Duration>) -> TaskSpec {
     TaskSpec {
-        limit: options.timeout.or(default_limit),
+        limit: options.timeout.or(default_limit).map(bounded),
         retries: options.retries,
         retry_on: options.retry_on,
         group: None,

@@ -308,7 +308,8 @@ pub fn now_ns() -> u64 {
 #[cfg(test)]
 mod tests {
     use std::{
-        sync::{atomic::AtomicBool, mpsc::sync_channel},
+        hint,
+        sync::atomic::AtomicBool,
         thread,
         time::{Duration, Instant},
     };
@@ -433,71 +434,106 @@ mod tests {
         assert_eq!(next_ticket(1_000, (1..).take(SLOTS - 1)), Some(1_024), "one slot is left");
     }
 
-    /// Supervisor and worker race for 200,000 tickets. The worker uses the ticket for the time, so that each
-    /// look at a claimed ticket can be checked to be paired with its own time.
+    /// Spins until `is_reached`, giving way now and then; fails after a minute.
+    fn spin_until(mut is_reached: impl FnMut() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !(0..1_000).any(|_| {
+            hint::spin_loop();
+            is_reached()
+        }) {
+            assert!(Instant::now() < deadline, "the other side stands still");
+            thread::yield_now();
+        }
+    }
+
+    /// Supervisor and worker race for 200,000 tickets: turn by turn, where the worker claims what is taken back at that
+    /// very moment, and in a stream, where older tickets are taken back and slots come round again.
     #[test]
     fn each_ticket_goes_to_exactly_one_side() {
         const TICKETS: u64 = 200_000;
-        /// Frames under way; less than the distance at which tickets are taken back, so that the worker is
-        /// sure of some.
-        const PIPE: usize = 16;
         let (supervisor, worker) = pair();
-        let is_over = AtomicBool::new(false);
-        let (send, receive) = sync_channel::<u64>(PIPE);
-        let deadline = Instant::now() + Duration::from_secs(120);
-        let (taken, claimed, looks) = thread::scope(|scope| {
-            let worker = scope.spawn(move || {
+        let (sent, seen) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (taken, claimed) = thread::scope(|scope| {
+            let worker = scope.spawn(|| {
                 let mut claimed = Vec::new();
-                for ticket in receive {
+                for ticket in 1..=TICKETS {
+                    spin_until(|| sent.load(Acquire) >= ticket);
                     if worker.claim(ticket, ticket) {
                         claimed.push(ticket);
                         worker.finish(ticket);
                     }
+                    seen.store(ticket, Release);
                 }
                 claimed
             });
-            let observer = scope.spawn(|| {
-                let mut looks = 0_u64;
-                while !is_over.load(Acquire) {
-                    for word in supervisor.page.words()[FIRST_SLOT..].iter().map(|slot| slot.load(Acquire)) {
-                        if let Slot::Claimed { since_ns } = supervisor.observe(word >> 2) {
-                            assert_eq!(since_ns, word >> 2, "the time of another ticket");
-                            looks += 1;
-                        }
-                    }
-                }
-                looks
-            });
             let mut taken = Vec::new();
+            let mut take_back = |ticket| {
+                if supervisor.take_back(ticket) {
+                    taken.push(ticket);
+                }
+            };
             let mut random = 1_u64;
             for ticket in 1..=TICKETS {
-                if let Some(previous) = ticket.checked_sub(SLOTS as u64).filter(|&previous| previous > 0) {
-                    while matches!(supervisor.observe(previous), Slot::Offered | Slot::Claimed { .. }) {
-                        assert!(Instant::now() < deadline, "ticket {previous} never settled");
-                        thread::yield_now();
-                    }
-                }
-                supervisor.offer(ticket);
+                let is_stream = ticket / 1_000 % 2 == 1;
+                let lag = if is_stream { SLOTS as u64 } else { 1 };
+                spin_until(|| seen.load(Acquire) + lag >= ticket);
                 random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                // 0 is certain to be taken, since it is not sent yet; from PIPE + 2 on the worker has had it.
-                let victim = ticket.saturating_sub(random >> 59);
-                if victim == ticket && supervisor.take_back(victim) {
-                    taken.push(victim);
+                let pick = random >> 58;
+                supervisor.offer(ticket);
+                if pick == 0 {
+                    take_back(ticket);
                 }
-                send.send(ticket).unwrap();
-                if victim != ticket && supervisor.take_back(victim) {
-                    taken.push(victim);
+                sent.store(ticket, Release);
+                if is_stream {
+                    take_back(ticket.saturating_sub(pick));
+                } else if pick != 1 {
+                    (0..pick).for_each(|_| hint::spin_loop());
+                    take_back(ticket);
                 }
             }
-            drop(send);
-            let claimed = worker.join().unwrap();
-            is_over.store(true, Release);
-            (taken, claimed, observer.join().unwrap())
+            (taken, worker.join().unwrap())
         });
+        // Each side is sure of some: by turns, pick 0 is taken before it is sent, and pick 1 is left alone.
         assert!(!taken.is_empty() && !claimed.is_empty(), "{} against {}", taken.len(), claimed.len());
         let mut all = [taken, claimed].concat();
         all.sort_unstable();
-        assert!(all.iter().copied().eq(1..=TICKETS), "a ticket was lost or went to both ({looks} looks)");
+        let mut expected = 1..=TICKETS;
+        if let Some((found, expected)) =
+            all.iter().map(|&found| (found, expected.next())).find(|&(f, e)| Some(f) != e)
+        {
+            panic!("ticket {found} follows where {expected:?} should: lost, or gone to both");
+        }
+        assert_eq!(all.len() as u64, TICKETS);
+    }
+
+    /// The worker uses the ticket for the time, so that each look can be checked to pair a ticket with its own time.
+    #[test]
+    fn a_claimed_ticket_is_seen_with_its_own_time() {
+        let (supervisor, worker) = pair();
+        let (is_over, last) = (AtomicBool::new(false), AtomicU64::new(1));
+        let looks = thread::scope(|scope| {
+            scope.spawn(|| {
+                for ticket in (1..).take_while(|_| !is_over.load(Acquire)) {
+                    worker.offer(ticket);
+                    last.store(ticket, Release);
+                    assert!(worker.claim(ticket, ticket));
+                    worker.finish(ticket);
+                }
+            });
+            let mut outcomes = Ok(0);
+            spin_until(|| {
+                let ticket = last.load(Acquire);
+                match (supervisor.observe(ticket), &mut outcomes) {
+                    (Slot::Claimed { since_ns }, Ok(looks)) if since_ns == ticket => *looks += 1,
+                    (Slot::Claimed { since_ns }, _) => outcomes = Err((ticket, since_ns)),
+                    _ => {}
+                }
+                !matches!(outcomes, Ok(0..20_000))
+            });
+            is_over.store(true, Release);
+            outcomes
+        });
+        assert_eq!(looks, Ok(20_000), "(ticket, the time it was seen with)");
     }
 
     proptest! {

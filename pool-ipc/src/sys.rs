@@ -178,10 +178,16 @@ unsafe impl Sync for SharedWords {}
 
 #[cfg(test)]
 mod tests {
-    use std::{fs::File, io::Write, os::fd::AsFd};
+    use std::{
+        fs::File,
+        io::{IoSlice, Write},
+        os::fd::AsFd,
+    };
+
+    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
     use super::*;
-    use crate::pipe_pair;
+    use crate::{boot, pipe_pair};
 
     #[test]
     fn read_spare_appends_within_its_bounds_and_keeps_what_was_there() {
@@ -200,6 +206,19 @@ mod tests {
         into.reserve(16);
         while read_spare(read.as_fd(), &mut into, 1).unwrap() > 0 {}
         assert_eq!(into, b"123abcdef");
+    }
+
+    #[test]
+    fn received_descriptors_close_on_exec_from_the_start() {
+        let (ours, theirs) = boot::socket_pair().unwrap();
+        let raw = [ours.as_raw_fd(), theirs.as_raw_fd()];
+        let rights = [ControlMessage::ScmRights(&raw)];
+        sendmsg::<()>(raw[0], &[IoSlice::new(b"x")], &rights, MsgFlags::empty(), None).unwrap();
+        let received = receive(theirs.as_fd(), &mut [0; 4]).unwrap();
+        assert_eq!((received.len, received.truncated, received.descriptors.len()), (1, false, 2));
+        for fd in &received.descriptors {
+            assert_eq!(fcntl(fd, FcntlArg::F_GETFD), Ok(libc::FD_CLOEXEC));
+        }
     }
 
     #[test]

@@ -94,7 +94,6 @@ impl Launcher {
             Ok(pidfd) => pidfd,
             Err(error) => {
                 // Without a pidfd its death would go unnoticed: it must not live.
-                let _ = process::kill_group(pid);
                 let _ = child.kill();
                 let _ = child.wait();
                 return Err(error);

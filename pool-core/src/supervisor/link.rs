@@ -1,10 +1,11 @@
 //! The supervisor's side of one worker process: its descriptors, buffers and board.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::sys::epoll::{Epoll, EpollFlags};
 use pool_ipc::{Board, FrameReader, FrameWriter};
 
 use crate::error::{Death, DeathCause};
@@ -13,6 +14,8 @@ use crate::output::{OutputStream, Splitter, Tail};
 use crate::supervisor::event::{Incarnation, KillReason};
 use crate::supervisor::launch::Launched;
 use crate::supervisor::routes::Routes;
+use crate::supervisor::token::{Source, Token};
+use crate::supervisor::watched::Watched;
 use crate::sys::process::{self, ExitStatus, Remains};
 
 /// A worker process and what connects us to it.
@@ -20,14 +23,12 @@ use crate::sys::process::{self, ExitStatus, Remains};
 pub(crate) struct Link {
     pub(crate) who: Incarnation,
     pub(crate) pid: u32,
-    pub(crate) pidfd: OwnedFd,
+    pub(crate) pidfd: Watched,
     pub(crate) board: Board,
-    pub(crate) tasks: Option<OwnedFd>,
-    pub(crate) results: Option<OwnedFd>,
+    pub(crate) tasks: Option<Watched>,
+    pub(crate) results: Option<Watched>,
     pub(crate) reader: FrameReader,
     pub(crate) writer: FrameWriter,
-    /// Whether the task pipe is watched for room.
-    pub(crate) watching_room: bool,
     /// Whether frames have been queued since the last flush.
     pub(crate) dirty: bool,
     /// Bytes written when the board was inspected last.
@@ -50,34 +51,34 @@ pub(crate) struct Link {
 /// One of the worker's output streams.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    pub(crate) fd: Option<OwnedFd>,
+    pub(crate) fd: Option<Watched>,
     pub(crate) splitter: Splitter,
     /// Lines that found the queue full; while there are some, nothing more is read.
     pub(crate) stalled: Option<Vec<u8>>,
 }
 
 impl Stream {
-    fn new(fd: OwnedFd) -> Self {
+    fn new(fd: Watched) -> Self {
         Self { fd: Some(fd), splitter: Splitter::default(), stalled: None }
     }
 }
 
 impl Link {
-    pub(crate) fn new(who: Incarnation, launched: Launched, frame_limit: u32) -> Self {
+    pub(crate) fn new(who: Incarnation, launched: Launched, frame_limit: u32, epoll: &Arc<Epoll>) -> Self {
+        let watched = |fd| Watched::new(fd, epoll);
         Self {
             who,
             pid: launched.pid,
-            pidfd: launched.pidfd,
+            pidfd: watched(launched.pidfd),
             board: launched.board,
-            tasks: Some(launched.tasks),
-            results: Some(launched.results),
+            tasks: Some(watched(launched.tasks)),
+            results: Some(watched(launched.results)),
             reader: FrameReader::new(frame_limit),
             writer: FrameWriter::new(),
-            watching_room: false,
             dirty: false,
             written_then: 0,
-            stdout: Stream::new(launched.stdout),
-            stderr: Stream::new(launched.stderr),
+            stdout: Stream::new(watched(launched.stdout)),
+            stderr: Stream::new(watched(launched.stderr)),
             tail: Tail::default(),
             routes: None,
             base_max_rss: u64::MAX,
@@ -86,6 +87,22 @@ impl Link {
             fenced: false,
             finished: 0,
         }
+    }
+
+    /// Has epoll report its death, its results and its output.
+    pub(crate) fn watch(&mut self) -> io::Result<()> {
+        let token = |source| Token { who: self.who, source };
+        self.pidfd.watch(EpollFlags::EPOLLIN, token(Source::Death))?;
+        for (fd, source) in [
+            (&mut self.results, Source::Results),
+            (&mut self.stdout.fd, Source::Output(OutputStream::Stdout)),
+            (&mut self.stderr.fd, Source::Output(OutputStream::Stderr)),
+        ] {
+            if let Some(fd) = fd {
+                fd.watch(EpollFlags::EPOLLIN, token(source))?;
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn stream(&mut self, stream: OutputStream) -> &mut Stream {
@@ -118,7 +135,7 @@ impl Link {
 
     /// Kills what is left of the process group. The worker must not have been reaped.
     pub(crate) fn kill_group(&self) {
-        if let Err(error) = process::kill_group(self.pid) {
+        if let Err(error) = process::kill_group(self.pidfd.as_fd(), self.pid) {
             tracing::warn!(pid = self.pid, %error, "cannot kill the process group of a worker");
         }
     }

@@ -12,3 +12,4 @@ pub(crate) mod shared;
 pub(crate) mod slot;
 mod table;
 pub(crate) mod token;
+mod watched;

@@ -48,19 +48,32 @@ pub(crate) fn pidfd_kill(pidfd: BorrowedFd<'_>) -> io::Result<()> {
 
 /// Sends SIGKILL to every process of the group that `leader` leads.
 ///
-/// Only for a child that has not been reaped: until then its number cannot belong to anybody else.
-pub(crate) fn kill_group(leader: u32) -> io::Result<()> {
-    let Ok(group) = libc::pid_t::try_from(leader) else { return Ok(()) };
-    if group <= 1 {
-        return Ok(());
+/// Through the pidfd where the kernel can do that (6.9); before, by number, which is safe for a child that has not been
+/// reaped: until then its number cannot belong to anybody else.
+pub(crate) fn kill_group(pidfd: BorrowedFd<'_>, leader: u32) -> io::Result<()> {
+    const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
+    // SAFETY: a null siginfo is allowed; no other memory is passed.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            libc::SIGKILL,
+            std::ptr::null::<libc::siginfo_t>(),
+            PIDFD_SIGNAL_PROCESS_GROUP,
+        )
+    };
+    let mut error = if result < 0 { Some(io::Error::last_os_error()) } else { None };
+    let unknown = error.as_ref().is_some_and(|error| error.raw_os_error() == Some(libc::EINVAL));
+    if let (true, Ok(group @ 2..)) = (unknown, libc::pid_t::try_from(leader)) {
+        // SAFETY: kill(2) takes two integers.
+        let result = unsafe { libc::kill(-group, libc::SIGKILL) };
+        error = if result < 0 { Some(io::Error::last_os_error()) } else { None };
     }
-    // SAFETY: kill(2) takes two integers.
-    if unsafe { libc::kill(-group, libc::SIGKILL) } < 0 {
-        let error = io::Error::last_os_error();
-        // Nobody is left in the group.
-        return if error.raw_os_error() == Some(libc::ESRCH) { Ok(()) } else { Err(error) };
+    match error {
+        // ESRCH: nobody is left in the group.
+        Some(error) if error.raw_os_error() != Some(libc::ESRCH) => Err(error),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// waitid(2) on a pidfd, without blocking: reaps the child if it is dead.

@@ -75,7 +75,11 @@ impl Engine {
                     };
                     self.machine.on(now, event);
                 }
-                (Kind::Bye, true) => {}
+                (Kind::Bye, true) if self.machine.is_retiring(who) => {
+                    // It has nothing more to say.
+                    link.results = None;
+                    return false;
+                }
                 (Kind::Hello, false) => {
                     let hello = Hello::decode(&frame.payload);
                     self.greet(now, who, hello);
@@ -115,7 +119,7 @@ impl Engine {
         link.set_base(hello.base_max_rss);
         // What it printed before it was a worker (a banner of its main, say) is not for anybody.
         if let Some(fd) = &link.stdout.fd {
-            while matches!(nix::unistd::read(fd, discard), Ok(read) if read == discard.len()) {}
+            while matches!(nix::unistd::read(fd.as_fd(), discard), Ok(read) if read == discard.len()) {}
         }
         link.routes = Some(routes);
         tracing::debug!(pool = self.pool, worker = %who.worker, pid = link.pid, "worker ready");

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use nix::sys::epoll::{Epoll, EpollFlags};
 use pool_ipc::{Flush, Kind, Slot, TaskHead};
 
 use crate::error::TaskError;
@@ -35,6 +35,10 @@ mod processes;
 
 /// How long a worker may live on after it has closed its pipes.
 const CLOSED_PIPES_GRACE: Duration = Duration::from_millis(500);
+/// Reads that empty the pipe of a living worker: more than a full pipe needs, and bounded, whatever it goes on writing.
+const DRAIN_READS: usize = 64;
+/// Reads that empty the pipe of a dead worker, were it as large as a privileged process can make it.
+const LAST_READS: usize = 4096;
 /// Reads from one worker before the others get their turn.
 const READS_A_TURN: usize = 16;
 /// Lines of dead workers that wait while this program's own output is blocked.
@@ -262,7 +266,7 @@ impl Engine {
             tickets.into_iter().map(|ticket| (ticket, link.board.take_back(ticket))).collect();
         if answers.iter().any(|(_, unclaimed)| !unclaimed) {
             // It was claimed, so all older results have been written: they must be known before the answer.
-            self.read_results(now, who.index(), usize::MAX);
+            self.read_results(now, who.index(), DRAIN_READS);
         }
         self.machine.on(now, Event::TookBack(who, answers));
     }
@@ -271,7 +275,7 @@ impl Engine {
         if self.live(who).is_none() {
             return;
         }
-        self.read_results(now, who.index(), usize::MAX);
+        self.read_results(now, who.index(), DRAIN_READS);
         let Some((ticket, _)) = self.machine.head(who) else {
             return self
                 .machine
@@ -285,7 +289,7 @@ impl Engine {
             Slot::Claimed { since_ns } => Some(link.started_at(since_ns, now)),
             other => {
                 // It may have finished since the results were read. Anything else cannot be.
-                self.read_results(now, who.index(), usize::MAX);
+                self.read_results(now, who.index(), DRAIN_READS);
                 if other == Slot::Finished && self.machine.head(who).map(|(head, _)| head) != Some(ticket) {
                     return self.inspect(now, who);
                 }
@@ -317,14 +321,7 @@ impl Engine {
                     None => self.dying.iter_mut().find(|link| link.who == token.who),
                 };
                 if let Some(link) = link {
-                    printing::read_output(
-                        &self.epoll,
-                        &mut self.forwarder,
-                        &mut self.buffer,
-                        link,
-                        stream,
-                        1,
-                    );
+                    printing::read_output(&mut self.forwarder, &mut self.buffer, link, stream, 1);
                 }
             }
         }
@@ -369,34 +366,28 @@ impl Engine {
         while let Some(index) = self.dirty.pop() {
             let Some(link) = &mut self.links[index] else { continue };
             link.dirty = false;
-            let Some(tasks) = &link.tasks else { continue };
+            let Some(tasks) = &mut link.tasks else { continue };
             match link.writer.flush(tasks.as_fd()) {
-                Ok(Flush::Done) => self.watch_room(index, false),
-                Ok(Flush::Blocked | Flush::More) => self.watch_room(index, true),
+                Ok(Flush::Done) => {
+                    if let Err(error) = tasks.unwatch() {
+                        tracing::error!(pid = link.pid, %error, "cannot stop watching the task pipe");
+                    }
+                }
+                Ok(Flush::Blocked | Flush::More) => {
+                    let token = Token { who: link.who, source: Source::Room };
+                    if let Err(error) = tasks.watch(EpollFlags::EPOLLOUT, token) {
+                        let what = format!("its task pipe cannot be watched: {error}");
+                        self.machine.on(now, Event::Violation(link.who, what));
+                    }
+                }
                 Err(error) => {
                     // EPIPE: it is dying, or it has closed its pipes; as for the other pipe, a deadline tells.
                     tracing::debug!(pid = link.pid, %error, "cannot write to the task pipe");
                     let who = link.who;
                     link.tasks = None;
-                    link.watching_room = false;
                     self.closed_pipes.push((now + CLOSED_PIPES_GRACE, who));
                 }
             }
-        }
-    }
-
-    fn watch_room(&mut self, index: usize, wanted: bool) {
-        let Some(link) = &mut self.links[index] else { return };
-        let Some(tasks) = link.tasks.as_ref().filter(|_| link.watching_room != wanted) else { return };
-        let token = Token { who: link.who, source: Source::Room }.encode();
-        let changed = if wanted {
-            self.epoll.add(tasks, EpollEvent::new(EpollFlags::EPOLLOUT, token))
-        } else {
-            self.epoll.delete(tasks)
-        };
-        match changed {
-            Ok(()) => link.watching_room = wanted,
-            Err(error) => tracing::error!(pid = link.pid, %error, "cannot watch the task pipe"),
         }
     }
 

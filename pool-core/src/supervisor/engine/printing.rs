@@ -1,9 +1,10 @@
 //! What workers print: read, cut into lines, forwarded.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Instant;
 
-use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+use nix::sys::epoll::EpollFlags;
 
 use super::{BACKLOG, Engine};
 use crate::output::{Forwarder, Lines, Output, OutputStream};
@@ -15,7 +16,7 @@ impl Engine {
     pub(super) fn last_words(&mut self, link: &mut Link) {
         for stream in [OutputStream::Stdout, OutputStream::Stderr] {
             // A pipe holds no more than this; a grandchild that has escaped may go on writing for ever.
-            read_output(&self.epoll, &mut self.forwarder, &mut self.buffer, link, stream, 8);
+            read_output(&mut self.forwarder, &mut self.buffer, link, stream, 8);
             let (worker, pid, greeted) = (link.who.worker, link.pid, link.routes.is_some());
             let left = link.stream(stream);
             let stalled = left.stalled.take();
@@ -52,10 +53,9 @@ impl Engine {
                 let Some(bytes) = state.stalled.take() else { continue };
                 match self.forwarder.send(Lines { worker, pid, stream, bytes }) {
                     Ok(()) => {
-                        let token = Token { who, source: Source::Output(stream) }.encode();
-                        if let Some(fd) = &state.fd
-                            && let Err(error) =
-                                self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token))
+                        let token = Token { who, source: Source::Output(stream) };
+                        if let Some(fd) = &mut state.fd
+                            && let Err(error) = fd.watch(EpollFlags::EPOLLIN, token)
                         {
                             tracing::error!(pid, %error, "cannot watch the output of a worker");
                         }
@@ -86,7 +86,6 @@ impl Engine {
 
 /// Reads an output stream, `reads` times at most, and forwards whole lines.
 pub(super) fn read_output(
-    epoll: &Epoll,
     forwarder: &mut Forwarder,
     buffer: &mut [u8],
     link: &mut Link,
@@ -99,8 +98,8 @@ pub(super) fn read_output(
             OutputStream::Stdout => &mut link.stdout,
             OutputStream::Stderr => &mut link.stderr,
         };
-        let Some(fd) = state.fd.as_ref().filter(|_| state.stalled.is_none()) else { return };
-        let bytes = match nix::unistd::read(fd, buffer) {
+        let Some(fd) = state.fd.as_mut().filter(|_| state.stalled.is_none()) else { return };
+        let bytes = match nix::unistd::read(fd.as_fd(), buffer) {
             Ok(0) => {
                 state.fd = None;
                 return;
@@ -124,7 +123,7 @@ pub(super) fn read_output(
             // The worker will block when its pipe is full, as it would on a terminal that does not scroll.
             // Taken out of epoll altogether: a hang-up would be reported without end.
             state.stalled = Some(lines.bytes);
-            if let Err(error) = epoll.delete(fd) {
+            if let Err(error) = fd.unwatch() {
                 tracing::error!(pid, %error, "cannot pause the output of a worker");
             }
         }

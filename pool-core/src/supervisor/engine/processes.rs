@@ -1,19 +1,15 @@
 //! Workers as processes: spawned, killed, buried.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::time::Instant;
 
-use nix::sys::epoll::{EpollEvent, EpollFlags};
 use pool_ipc::Slot;
 
-use super::Engine;
+use super::{Engine, LAST_READS};
 use crate::error::{BrokenReason, Death, DeathCause};
-use crate::output::OutputStream;
 use crate::supervisor::event::{Autopsy, Event, Incarnation, KillReason};
 use crate::supervisor::launch::{Launched, may_pass};
 use crate::supervisor::link::Link;
-use crate::supervisor::token::{Source, Token};
 use crate::sys::process;
 
 impl Engine {
@@ -59,8 +55,8 @@ impl Engine {
             Err(error) => return self.not_launched(now, who, &error),
         };
         tracing::debug!(pool = self.pool, worker = %who.worker, pid = launched.pid, "worker spawned");
-        let mut link = Link::new(who, launched, self.frame_limit);
-        if let Err(error) = self.watch(&link) {
+        let mut link = Link::new(who, launched, self.frame_limit, &self.epoll);
+        if let Err(error) = link.watch() {
             link.kill(KillReason::Terminated);
             // SIGKILL cannot be refused; the wait is short, and without epoll there is nobody else to do it.
             while matches!(link.reap(), Ok(None)) {
@@ -93,24 +89,6 @@ impl Engine {
         self.machine.on(now, event);
     }
 
-    pub(super) fn watch(&self, link: &Link) -> io::Result<()> {
-        let add = |fd: &OwnedFd, source| {
-            let token = Token { who: link.who, source }.encode();
-            self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, token)).map_err(io::Error::from)
-        };
-        add(&link.pidfd, Source::Death)?;
-        for (fd, source) in [
-            (&link.results, Source::Results),
-            (&link.stdout.fd, Source::Output(OutputStream::Stdout)),
-            (&link.stderr.fd, Source::Output(OutputStream::Stderr)),
-        ] {
-            if let Some(fd) = fd {
-                add(fd, source)?;
-            }
-        }
-        Ok(())
-    }
-
     /// A worker is dead: deliver what it had written, find out what it was doing, and tell the state machine.
     pub(super) fn bury(&mut self, now: Instant, who: Incarnation) {
         if let Some(place) = self.dying.iter().position(|link| link.who == who) {
@@ -127,7 +105,7 @@ impl Engine {
         }
         let Some(link) = self.live(who) else { return };
         link.kill_group();
-        self.read_results(now, who.index(), usize::MAX);
+        self.read_results(now, who.index(), LAST_READS);
         let Some(remains) = self.reap(who) else { return };
         let Some(mut link) = self.links.get_mut(who.index()).and_then(Option::take) else { return };
         self.last_words(&mut link);
