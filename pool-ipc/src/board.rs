@@ -209,12 +209,18 @@ impl Board {
     /// Supervisor: what the board says about `ticket`. To be checked against the supervisor's own records.
     #[must_use]
     pub fn observe(&self, ticket: u64) -> Slot {
+        self.observe_around(ticket, || {})
+    }
+
+    /// [`observe`](Self::observe), with `between` called between the first look at the slot and the look at the time.
+    fn observe_around(&self, ticket: u64, between: impl FnOnce()) -> Slot {
         if !is_ticket(ticket) {
             return Slot::Foreign;
         }
         let slot = self.slot(ticket);
         let mut word = slot.load(Acquire);
         if word == (ticket << 2 | CLAIMED) {
+            between();
             let since_ns = self.word(STARTED_WORD).load(Acquire);
             let again = slot.load(Acquire);
             if again == word {
@@ -504,6 +510,20 @@ mod tests {
             panic!("ticket {found} follows where {expected:?} should: lost, or gone to both");
         }
         assert_eq!(all.len() as u64, TICKETS);
+    }
+
+    #[test]
+    fn a_task_that_ends_during_the_look_is_not_given_the_time_of_the_next() {
+        let (supervisor, worker) = pair();
+        supervisor.offer(1);
+        supervisor.offer(2);
+        assert!(worker.claim(1, 100));
+        let seen = supervisor.observe_around(1, || {
+            worker.finish(1);
+            assert!(worker.claim(2, 200));
+        });
+        assert_eq!(seen, Slot::Finished);
+        assert_eq!(supervisor.observe(2), Slot::Claimed { since_ns: 200 });
     }
 
     /// The worker uses the ticket for the time, so that each look can be checked to pair a ticket with its own time.

@@ -2,4 +2,5 @@
 
 pub(crate) mod process;
 pub(crate) mod setup;
+pub(crate) mod sigpipe;
 pub(crate) mod wipe;

@@ -26,7 +26,7 @@ use crate::supervisor::machine::Machine;
 use crate::supervisor::routes::Routes;
 use crate::supervisor::table::TaskTable;
 use crate::supervisor::token::{Source, Token};
-use crate::sys::process;
+use crate::sys::{process, sigpipe};
 use crate::task::TaskEntry;
 
 mod frames;
@@ -363,6 +363,12 @@ impl Engine {
     }
 
     fn flush_dirty(&mut self, now: Instant) {
+        if !self.dirty.is_empty() {
+            sigpipe::without_sigpipe(|| self.flush_all(now));
+        }
+    }
+
+    fn flush_all(&mut self, now: Instant) {
         while let Some(index) = self.dirty.pop() {
             let Some(link) = &mut self.links[index] else { continue };
             link.dirty = false;
