@@ -71,3 +71,9 @@ pub use stats::{DeathCounts, Stats, WorkerInfo, WorkerStatus};
 #[doc(inline)]
 pub use task::task;
 pub use worker::init::init;
+
+/// Compiles the example of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+#[derive(Debug)]
+pub struct Readme;

@@ -70,8 +70,6 @@ pub(crate) struct Ready {
     pub(crate) bytes: usize,
     /// The worker is about to be killed for its head; see [`Condemned`].
     pub(crate) condemned: Option<Condemned>,
-    /// Requests to take tasks back that have not been answered.
-    pub(crate) taking: u32,
 }
 
 /// The two steps to a kill of our own: first every unclaimed task is taken back, so that no innocent can start; then the
@@ -132,13 +130,17 @@ impl Ready {
             alone: false,
             bytes: 0,
             condemned: None,
-            taking: 0,
         }
     }
 
     /// Whether it may be given tasks now.
     pub(crate) fn is_open(&self) -> bool {
         self.condemned.is_none() && self.reserved.is_none() && !self.alone
+    }
+
+    /// Whether tasks are being taken back from it. Derived and not counted: a task may finish before the answer comes.
+    pub(crate) fn is_taking(&self) -> bool {
+        self.held.iter().any(|held| held.taking)
     }
 
     /// Whether a task that must not wait behind a doomed one may be given to it.

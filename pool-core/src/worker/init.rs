@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use pool_ipc::{BOOT_ENV, Board, Boot, Hello, Kind, TaskDecl, WorkerEnds, write_frame};
 
 use crate::supervisor::launch::DEPTH_ENV;
-use crate::sys::{process, setup};
+use crate::sys::{build_id, process, setup};
 use crate::task;
 use crate::worker::{panics, serve};
 
@@ -82,7 +82,7 @@ fn say_hello(ends: &WorkerEnds) -> Result<()> {
         |task: &task::TaskEntry| TaskDecl { name: task.name.into(), signature: task.signature.into() };
     let hello = Hello {
         pid: std::process::id(),
-        build_id: Vec::new(),
+        build_id: build_id::build_id(),
         executable: std::env::current_exe().map(|path| path.display().to_string()).unwrap_or_default(),
         base_max_rss: process::own_max_rss(),
         tasks: task::table().iter().map(declare).collect(),

@@ -109,6 +109,7 @@ impl Engine {
                 return self.machine.on(now, Event::Unusable(who, reason));
             }
         };
+        let build_id = hex(&hello.build_id);
         let routes = match &self.routes {
             Some(routes) if routes.made_from(&hello.tasks) => Arc::clone(routes),
             _ => Arc::new(Routes::new(&self.executable, hello.tasks)),
@@ -122,7 +123,7 @@ impl Engine {
             while matches!(nix::unistd::read(fd.as_fd(), discard), Ok(read) if read == discard.len()) {}
         }
         link.routes = Some(routes);
-        tracing::debug!(pool = self.pool, worker = %who.worker, pid = link.pid, "worker ready");
+        tracing::debug!(pool = self.pool, worker = %who.worker, pid = link.pid, build_id, "worker ready");
         self.machine.on(now, Event::Ready(who));
     }
 
@@ -141,4 +142,9 @@ impl Engine {
             }
         }
     }
+}
+
+/// At most 20 bytes, as they are printed by other tools.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().take(20).map(|byte| format!("{byte:02x}")).collect()
 }

@@ -174,7 +174,7 @@ impl<P> Machine<P> {
         let mut best: Option<(usize, usize)> = None;
         for (other, slot) in self.slots.iter().enumerate() {
             if let Phase::Ready(ready) = &slot.phase {
-                let spare = if ready.taking > 0 { 0 } else { ready.held.len().saturating_sub(1) };
+                let spare = if ready.is_taking() { 0 } else { ready.held.len().saturating_sub(1) };
                 if spare > best.map_or(0, |(spare, _)| spare) {
                     best = Some((spare, other));
                 }
@@ -194,7 +194,6 @@ impl<P> Machine<P> {
             tickets.push(held.ticket);
         }
         if !tickets.is_empty() {
-            ready.taking += tickets.len() as u32;
             tickets.reverse();
             self.out.push(Action::TakeBack(who, tickets));
         }
@@ -211,7 +210,6 @@ impl<P> Machine<P> {
             else {
                 continue;
             };
-            ready.taking = ready.taking.saturating_sub(1);
             if unclaimed {
                 if let Some(held) = ready.held.remove(position) {
                     ready.bytes = ready.bytes.saturating_sub(held.size);
@@ -272,7 +270,7 @@ impl<P> Machine<P> {
     pub(super) fn proceed(&mut self, index: usize) {
         let who = self.slots[index].incarnation();
         let Some(ready) = self.slots[index].ready() else { return };
-        if ready.condemned.is_some() && ready.taking == 0 {
+        if ready.condemned.is_some() && !ready.is_taking() {
             self.out.push(Action::Inspect(who));
         }
     }

@@ -167,7 +167,6 @@ impl<P> Machine<P> {
                     self.doom(now, index, KillReason::Cancelled);
                 } else if !held.taking {
                     held.taking = true;
-                    ready.taking += 1;
                     let ticket = held.ticket;
                     self.out.push(Action::TakeBack(who, vec![ticket]));
                 }

@@ -130,12 +130,12 @@ impl<P> Machine<P> {
     pub(super) fn on_observed(&mut self, now: Instant, who: Incarnation, seen: Observation) {
         let claim = self.config.claim_timeout;
         let Some((index, ready)) = self.working(who) else { return };
-        let since = ready.since;
+        let (since, taking) = (ready.since, ready.is_taking());
         let Some(head) = ready.held.front_mut().filter(|head| Some(head.ticket) == seen.ticket) else {
             return self.arm(index, now);
         };
         let condemned = ready.condemned.as_ref().is_some_and(|condemned| condemned.ticket == head.ticket);
-        if condemned && ready.taking == 0 {
+        if condemned && !taking {
             return self.execute(now, index);
         }
         match seen.started {
