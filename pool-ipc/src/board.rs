@@ -198,6 +198,23 @@ impl Board {
         self.step(ticket, OFFERED, CLAIMED)
     }
 
+    /// Worker, after a claim has failed: whether `ticket` was withdrawn by the supervisor, which has taken it back and may
+    /// have used its slot for a later ticket. If not, task code has scribbled over the board.
+    #[must_use]
+    pub fn is_withdrawn(&self, ticket: u64) -> bool {
+        /// Nobody offers more tickets than this while one frame is on its way.
+        const FURTHEST: u64 = 1 << 32;
+        let (found, state) = {
+            let word = self.slot(ticket).load(Acquire);
+            (word >> 2, word & 3)
+        };
+        let later = found.wrapping_sub(ticket);
+        match later {
+            0 => state == TAKEN,
+            _ => later < FURTHEST && later % SLOTS as u64 == 0 && matches!(state, OFFERED | TAKEN),
+        }
+    }
+
     /// Worker, after the result has been written: marks `ticket` finished.
     ///
     /// Does nothing if the ticket is not claimed, which takes a task that scribbled over the board; the
@@ -313,6 +330,23 @@ pub fn now_ns() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn a_failed_claim_tells_a_withdrawn_ticket_from_a_scribbled_slot() {
+        let (board, _page) = Board::create().expect("memory is left");
+        board.offer(7);
+        assert!(board.take_back(7));
+        assert!(board.is_withdrawn(7));
+        board.offer(7 + SLOTS as u64);
+        assert!(board.is_withdrawn(7), "its slot is in use again");
+        board.offer(8);
+        assert!(!board.is_withdrawn(8), "it could be claimed");
+        for garbage in [0, u64::MAX, 0xA5A5_A5A5_A5A5_A5A5, 7 << 2 | CLAIMED, 6 << 2 | TAKEN, 8 << 2 | TAKEN]
+        {
+            board.slot(7).store(garbage, Release);
+            assert!(!board.is_withdrawn(7), "{garbage:#x}");
+        }
+    }
+
     use std::{
         hint,
         sync::atomic::AtomicBool,

@@ -10,5 +10,5 @@
 
 pub(crate) mod init;
 mod panics;
-mod serve;
+pub(crate) mod serve;
 pub(crate) mod test_support;

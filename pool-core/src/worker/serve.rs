@@ -1,5 +1,6 @@
 //! The worker's loop: claim, run, answer.
 
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 use pool_ipc::{Board, Boot, Failure, Fill, FrameReader, Kind, TaskHead, WorkerEnds, write_frame};
 
 use crate::context::{CancelProbe, TaskContext};
+use crate::fork::Origin;
 use crate::ids::{TaskId, WorkerId};
 use crate::state::States;
 use crate::sys::setup;
@@ -18,8 +20,12 @@ use crate::worker::panics;
 /// A result buffer that has grown larger than this is given back.
 const KEPT: usize = 1 << 20;
 
-/// Exit status of a worker that has received something that makes no sense.
-const BAD_SUPERVISOR: i32 = 102;
+/// Exit status of a worker that cannot go on, for a reason that it has printed.
+const GAVE_UP: i32 = 102;
+
+/// Exit status of a worker that has found its claim board overwritten when it was about to start a task. The supervisor
+/// learns from it that this task has not been started.
+pub(crate) const SCRIBBLED: i32 = 103;
 
 struct Worker {
     id: WorkerId,
@@ -31,6 +37,8 @@ struct Worker {
     current: Arc<AtomicU64>,
     probe: CancelProbe,
     output: Vec<u8>,
+    /// This process, as opposed to one that a task has forked.
+    origin: Origin,
 }
 
 /// Works until the supervisor says otherwise or is gone.
@@ -42,7 +50,9 @@ pub(super) fn serve(boot: &Boot, ends: WorkerEnds, board: Board) -> ! {
         let (board, current) = (Arc::clone(&board), Arc::clone(&current));
         Arc::new(move |_| board.cancel_requested(current.load(Ordering::Relaxed)))
     };
-    start_watch(&tasks);
+    // The watch thread uses the same descriptor, whose number is out of the way of task code.
+    let tasks: &'static OwnedFd = Box::leak(Box::new(tasks));
+    start_watch(tasks);
     let mut worker = Worker {
         id: WorkerId::new(boot.worker),
         results,
@@ -52,6 +62,7 @@ pub(super) fn serve(boot: &Boot, ends: WorkerEnds, board: Board) -> ! {
         current,
         probe,
         output: Vec::new(),
+        origin: Origin::here(),
     };
     let mut reader = FrameReader::new(boot.frame_limit);
     loop {
@@ -72,7 +83,7 @@ pub(super) fn serve(boot: &Boot, ends: WorkerEnds, board: Board) -> ! {
             // The supervisor is gone.
             Ok(Fill::Eof) => setup::kill_own_group(),
             // Somebody has made the descriptor non-blocking: wait for it as for any other.
-            Ok(Fill::WouldBlock) => wait_readable(&tasks),
+            Ok(Fill::WouldBlock) => wait_readable(tasks),
             Err(error) => give_up(&format!("cannot read tasks: {error}")),
         }
     }
@@ -81,7 +92,11 @@ pub(super) fn serve(boot: &Boot, ends: WorkerEnds, board: Board) -> ! {
 impl Worker {
     fn run(&mut self, ticket: u64, payload: &[u8]) {
         if !self.board.claim(ticket, pool_ipc::now_ns()) {
-            // The supervisor has taken it back.
+            if !self.board.is_withdrawn(ticket) {
+                // Skipping it would lose it, and running it might be the second time.
+                eprintln!("pool worker gives up: an earlier task has overwritten its claim board");
+                std::process::exit(SCRIBBLED);
+            }
             return;
         }
         let (head, arguments) = match TaskHead::split(payload) {
@@ -91,6 +106,10 @@ impl Worker {
         self.current.store(ticket, Ordering::Relaxed);
         self.output.clear();
         let failure = self.call(&head, arguments);
+        if self.origin.is_elsewhere() {
+            // The task has forked, and this is the child: the worker's pipes are not its own.
+            setup::leave();
+        }
         self.current.store(0, Ordering::Relaxed);
         let written = match failure {
             None if self.output.len() <= self.frame_limit => self.write(Kind::Done, ticket, &self.output),
@@ -104,9 +123,13 @@ impl Worker {
             }
             Some(failure) => self.fail(ticket, failure),
         };
-        if written.is_err() {
+        match written {
+            Ok(()) => {}
             // Nobody reads results any more.
-            setup::kill_own_group();
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => setup::kill_own_group(),
+            Err(error) => give_up(&format!(
+                "cannot write a result: {error} (has the task closed descriptors that are not its own?)"
+            )),
         }
         self.board.finish(ticket);
         if self.output.capacity() > KEPT {
@@ -168,16 +191,15 @@ impl Worker {
 }
 
 /// Watches for the end of the supervisor while the main thread is busy with a task.
-fn start_watch(tasks: &OwnedFd) {
-    let spawned = tasks.try_clone().and_then(|tasks| {
+fn start_watch(tasks: &'static OwnedFd) {
+    let spawned =
         std::thread::Builder::new().name("pool-watch".to_owned()).stack_size(64 * 1024).spawn(move || {
             setup::unblock_signals();
             if setup::wait_for_hang_up(tasks.as_fd()).is_ok() {
                 setup::kill_own_group();
             }
             // The task code has closed our descriptor: the death signal remains.
-        })
-    });
+        });
     if let Err(error) = spawned {
         eprintln!(
             "pool worker has no watch thread ({error}): if its supervisor is killed, only the death signal ends it"
@@ -194,5 +216,5 @@ fn wait_readable(fd: &OwnedFd) {
 
 fn give_up(why: &str) -> ! {
     eprintln!("pool worker gives up: {why}");
-    std::process::exit(BAD_SUPERVISOR)
+    std::process::exit(GAVE_UP)
 }

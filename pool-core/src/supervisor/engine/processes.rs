@@ -11,6 +11,7 @@ use crate::supervisor::event::{Autopsy, Event, Incarnation, KillReason};
 use crate::supervisor::launch::{Launched, may_pass};
 use crate::supervisor::link::Link;
 use crate::sys::process;
+use crate::worker::serve::SCRIBBLED;
 
 impl Engine {
     pub(super) fn kill(&mut self, now: Instant, who: Incarnation, why: KillReason, fenced: bool) {
@@ -114,7 +115,7 @@ impl Engine {
         if let Some((ticket, task)) = self.machine.head(who) {
             let slot = link.board.observe(ticket);
             // Whatever else than "offered" is in the slot, scribbling included: the task may have started.
-            started = slot != Slot::Offered;
+            started = slot != Slot::Offered && death.cause != DeathCause::Exited(SCRIBBLED);
             if started {
                 if let Slot::Claimed { since_ns } = slot {
                     let since = link.started_at(since_ns, now);
