@@ -21,7 +21,7 @@ use crate::supervisor::machine::{Config, Machine};
 use crate::supervisor::reactor;
 use crate::supervisor::shared::Shared;
 use crate::supervisor::token::{MAX_WORKERS, TIMER, WAKE};
-use crate::sys::process;
+use crate::sys::{process, stdio};
 use crate::worker::init;
 
 /// How deeply pools may be nested: a task may build a pool whose tasks build pools, and so on.
@@ -194,6 +194,10 @@ impl Builder {
             return Err(BuildError::TooDeep { depth, limit: MAX_DEPTH });
         }
         let workers = self.check()?;
+        stdio::plug().map_err(|source| BuildError::Os {
+            what: "open /dev/null in place of a closed standard stream",
+            source,
+        })?;
         let exe = self.worker.open()?;
         let executable = exe.shown.display().to_string();
 

@@ -156,7 +156,8 @@ pub struct Death {
     pub ran_for: Option<Duration>,
     /// Largest resident set of the worker in bytes, where the kernel tells it.
     pub peak_rss: Option<u64>,
-    /// The last lines that the worker wrote to stderr: 8 KiB at most.
+    /// The last lines that the worker wrote to stderr: 8 KiB at most. What was read before the task started is left out,
+    /// but lines of the tasks just before it may be among them.
     pub stderr_tail: String,
 }
 

@@ -12,7 +12,8 @@ use crate::error::BuildError;
 /// Which program workers run: this one, or another one.
 ///
 /// Either way the file is opened once, when the pool is built, and every worker is started from that open file: a
-/// program that is replaced or deleted on disk meanwhile changes nothing for a running pool.
+/// program that is replaced or deleted on disk meanwhile changes nothing for a running pool. The exception is a script
+/// (`#!`), whose interpreter opens it again by its path for every worker.
 ///
 /// ```
 /// use pool_core::WorkerExe;
@@ -40,7 +41,7 @@ impl WorkerExe {
         Self { path: None, args: Vec::new() }
     }
 
-    /// Another program. Its `main` must begin with [`pool_core::init()`](crate::init), and it must link the crates that define
+    /// Another program, by its path (`PATH` is not searched). Its `main` must begin with [`pool_core::init()`](crate::init), and it must link the crates that define
     /// the tasks.
     #[must_use]
     pub fn path(path: impl Into<PathBuf>) -> Self {
@@ -73,8 +74,11 @@ impl WorkerExe {
         nix::unistd::access(&path, nix::unistd::AccessFlags::X_OK).map_err(|errno| fail(errno.into()))?;
         let fd = OwnedFd::from(file);
         // The interpreter of a script opens the file again, by name, when the descriptor is closed already.
-        let launch =
-            if is_script(&path) { path } else { PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd())) };
+        let launch = if is_script(&path) {
+            path.canonicalize().map_err(fail)?
+        } else {
+            PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+        };
         Ok(OpenExe { shown, launch, args: self.args.clone(), _file: fd })
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 /// the task has its error. What counts is a worker that dies while it starts, or idle. The first replacement comes at once,
 /// the next after [`first_delay`](Self::first_delay), then twice as long each time, ± 20 %, up to
 /// [`max_delay`](Self::max_delay). When one worker dies more than [`max_restarts`](Self::max_restarts) times within
-/// [`window`](Self::window), and no task of the pool has ended in between, the pool is broken: every pending handle gets
+/// [`window`](Self::window), no task of the pool has ended in between, and no other worker is of any use, the pool is broken: every pending handle gets
 /// [`TaskError::PoolBroken`](crate::TaskError::PoolBroken) with these deaths. A pool in which idle workers die breaks only while
 /// somebody waits for a task.
 ///

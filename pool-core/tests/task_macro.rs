@@ -313,7 +313,12 @@ fn the_signature_names_crate_version_and_the_types_that_travel() {
     fn signature<R>(call: Call<R>) -> String {
         let signature = call.into_parts().entry.signature;
         let start = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"), ": ");
-        signature.strip_prefix(start).unwrap_or_else(|| panic!("{signature}")).to_owned()
+        let (shape, sources) = signature
+            .strip_prefix(start)
+            .and_then(|rest| rest.split_once(" (sources "))
+            .unwrap_or_else(|| panic!("{signature}"));
+        assert_eq!(sources.len(), 16 + 1, "{signature}");
+        shape.to_owned()
     }
     assert_eq!(signature(add(1, 2)), "fn(u64, u64) -> u64");
     assert_eq!(signature(nothing()), "fn()");

@@ -8,6 +8,7 @@ use syn::{FnArg, Ident, Type};
 
 use crate::item::{Item, Kind, Parameter};
 use crate::options::Options;
+use crate::sources;
 use crate::types;
 
 /// The function that makes the call, and inside it the body, the code that runs it, and the table entry.
@@ -40,6 +41,7 @@ pub(crate) fn expand(options: &Options, item: &Item) -> TokenStream {
         }
     };
     let shape = shape(parameters, result.as_ref());
+    let sources = format!(" (sources {})", sources::fingerprint());
 
     // the names of arguments and of the code around them must not meet: `mixed_site` keeps them apart
     quote_spanned! {Span::mixed_site()=>
@@ -64,7 +66,7 @@ pub(crate) fn expand(options: &Options, item: &Item) -> TokenStream {
             static __TASK_ENTRY: #private::TaskEntry = #private::TaskEntry::new(
                 #name,
                 ::core::concat!(
-                    ::core::env!("CARGO_PKG_NAME"), " ", ::core::env!("CARGO_PKG_VERSION"), ": ", #shape
+                    ::core::env!("CARGO_PKG_NAME"), " ", ::core::env!("CARGO_PKG_VERSION"), ": ", #shape, #sources
                 ),
                 __task_run,
             );

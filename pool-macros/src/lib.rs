@@ -5,6 +5,7 @@
 mod expand;
 mod item;
 mod options;
+mod sources;
 mod types;
 
 use proc_macro::TokenStream;

@@ -1,1 +1,35 @@
-//! placeholder
+//! The harness of the pool's integration tests, which kill real workers on purpose.
+//!
+//! A test makes a [`Scene`], builds its pool from it, does one thing, and looks at the outcome. When the scene is dropped,
+//! after the pool, it checks that nothing is left behind: no process, no descriptor, no thread, no shared memory. No test may
+//! take longer than [`LIMIT`].
+//!
+//! ```ignore
+//! let scene = Scene::new();
+//! let pool = scene.builder().worker(stock()).build().unwrap();
+//! let death = expect_death(pool.apply(play(1, Part::Segv)));
+//! assert!(is_signal(&death, 11));
+//! expect_healthy(&pool);
+//! ```
+//!
+//! The tests are in `tests/suite`; the worker programs, honest and hostile, in `src/bin`.
+
+mod footprint;
+mod modes;
+mod outcome;
+mod part;
+pub mod process;
+mod scene;
+mod wait;
+mod watchdog;
+
+pub use footprint::Footprint;
+pub use modes::{Mode, Trial};
+pub use outcome::{IsCause, cause_of, expect_death, expect_healthy, is_signal, running};
+pub use part::{
+    Answer, Part, attempt_after_deaths, even, exit_once_there, innocent, nested_hang, note_cancellation,
+    play, quiet, right, sevens, victim,
+};
+pub use scene::Scene;
+pub use wait::{wait_and_explain, wait_until};
+pub use watchdog::LIMIT;

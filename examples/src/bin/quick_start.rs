@@ -15,6 +15,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     pool_core::init(); // a launched worker never returns from here
     let pool = Pool::builder().build()?;
     let files: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
+    if files.is_empty() {
+        eprintln!("usage: quick_start FILE...");
+    }
     for count in pool.map(word_count, files)? {
         println!("{count:?}");
     }

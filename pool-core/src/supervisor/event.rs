@@ -73,10 +73,16 @@ pub(crate) enum Event<P> {
     Unsendable(Incarnation, Ticket, TaskError),
     /// The answer to [`Action::TakeBack`]: for each ticket whether it was still unclaimed.
     TookBack(Incarnation, Vec<(Ticket, bool)>),
+    /// The rest of the answer to [`Action::TakeBack`]: what the board says of these tickets makes no sense. Every result
+    /// that the worker had written by then has been reported.
+    Illegible(Incarnation, Vec<Ticket>),
     /// The answer to [`Action::Inspect`].
     Observed(Incarnation, Observation),
     /// A worker broke the protocol.
     Violation(Incarnation, String),
+    /// A worker that is about to be reported dead had started these tasks besides its oldest one, and their results are
+    /// lost.
+    Lost(Incarnation, Vec<(Ticket, Death)>),
     /// A worker is dead, and every result it had written has been reported.
     Died(Incarnation, Autopsy),
     /// Somebody cancels a task.

@@ -12,7 +12,7 @@ use pool_ipc::{BOOT_ENV, Board, Boot, pipe_pair, set_nonblocking};
 
 use crate::executable::OpenExe;
 use crate::supervisor::event::Incarnation;
-use crate::sys::process;
+use crate::sys::{process, stdio};
 
 /// How deeply this process is nested: a worker of a pool of the main program is 1.
 pub(crate) const DEPTH_ENV: &str = "POOL_WORKER_DEPTH";
@@ -49,6 +49,7 @@ impl Launcher {
     /// All descriptors are close-on-exec. What the worker needs travels through a socket that is its standard input,
     /// where it is waiting before the worker exists.
     pub(crate) fn launch(&self, who: Incarnation) -> io::Result<Launched> {
+        stdio::plug()?;
         let (board, board_fd) = Board::create()?;
         let (task_reader, tasks) = pipe_pair()?;
         let (results, result_writer) = pipe_pair()?;

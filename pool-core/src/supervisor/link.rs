@@ -171,7 +171,8 @@ impl Link {
             DeathCause::StartFailed { .. } => cause,
             other if self.routes.is_none() && !matches!(other, DeathCause::Terminated) => {
                 let hint = if matches!(other, DeathCause::Exited(_)) {
-                    "; is `pool_core::init()` the first line of its main()?"
+                    "; is `pool_core::init()` the first line of its main(), or `pool_core::test_worker!();` at the root of the \
+                     test crate?"
                 } else {
                     ""
                 };

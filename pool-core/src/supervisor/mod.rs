@@ -9,6 +9,8 @@ pub(crate) mod machine;
 pub(crate) mod reactor;
 mod routes;
 pub(crate) mod shared;
+#[cfg(test)]
+mod simulation;
 pub(crate) mod slot;
 mod table;
 pub(crate) mod token;

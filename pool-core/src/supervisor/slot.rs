@@ -27,13 +27,17 @@ pub(crate) struct Slot {
     pub(crate) strikes: Vec<Strike>,
     /// When this slot wants to be looked at again.
     pub(crate) timer: Option<Instant>,
+    /// How long its incarnations have been ready, all told.
+    pub(crate) uptime: Duration,
 }
 
 /// A death that counts against the restart policy.
 #[derive(Debug, Clone)]
 pub(crate) struct Strike {
-    pub(crate) at: Instant,
-    /// How many tasks had been settled in the pool by then.
+    /// The slot's uptime at that moment. The window of the policy is measured by it: neither slow starts nor our own
+    /// back-off may carry strikes out of the window, or a worker that never starts would be replaced for ever.
+    pub(crate) uptime: Duration,
+    /// How many tasks of the pool had been finished by then.
     pub(crate) settled: u64,
     pub(crate) death: Death,
 }
@@ -47,7 +51,7 @@ pub(crate) enum Phase {
     /// Working.
     Ready(Ready),
     /// Killed by us with tasks still to settle.
-    Dying { held: VecDeque<Held>, reserved: Option<TaskKey>, was_ready: bool },
+    Dying { held: VecDeque<Held>, was_ready: bool },
     /// Asked to exit.
     Retiring { since: Instant, killed: bool },
     /// Gone for good.
@@ -104,6 +108,7 @@ impl Slot {
             phase: Phase::Waiting { until: now },
             strikes: Vec::new(),
             timer: None,
+            uptime: Duration::ZERO,
         }
     }
 
@@ -131,6 +136,26 @@ impl Ready {
             bytes: 0,
             condemned: None,
         }
+    }
+
+    /// Removes a task that it does not hold any more, for whatever reason.
+    pub(crate) fn remove(&mut self, place: usize, now: Instant) -> Option<Held> {
+        let held = self.held.remove(place)?;
+        self.bytes = self.bytes.saturating_sub(held.size);
+        if place == 0 {
+            self.head_since = now;
+            self.alone = false;
+        }
+        if self.condemned.as_ref().is_some_and(|condemned| condemned.ticket == held.ticket) {
+            // It ended after all; the worker need not die.
+            self.condemned = None;
+        }
+        Some(held)
+    }
+
+    /// Whether it has nothing to do, and may be given something.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.held.is_empty() && self.is_open()
     }
 
     /// Whether it may be given tasks now.

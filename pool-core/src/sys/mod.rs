@@ -4,4 +4,5 @@ pub(crate) mod build_id;
 pub(crate) mod process;
 pub(crate) mod setup;
 pub(crate) mod sigpipe;
+pub(crate) mod stdio;
 pub(crate) mod wipe;

@@ -62,6 +62,12 @@ pub(crate) fn kill_own_group() -> ! {
     }
 }
 
+/// Whether the calling thread is the one that the process has begun with.
+pub(crate) fn on_main_thread() -> bool {
+    // SAFETY: both calls take nothing and return a number.
+    unsafe { libc::gettid() == libc::getpid() }
+}
+
 /// Ends this process at once, without running anything (`_exit(2)`).
 pub(crate) fn leave() -> ! {
     // SAFETY: takes an integer, and does not return.

@@ -1,8 +1,8 @@
 //! How a process becomes a worker.
 
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use pool_ipc::{BOOT_ENV, Board, Boot, Hello, Kind, TaskDecl, WorkerEnds, write_frame};
 
@@ -34,19 +34,37 @@ pub fn init() {
     if STATE.load(Ordering::Acquire) != 0 {
         return;
     }
-    let launched =
-        std::env::var_os(BOOT_ENV).is_some() && pool_ipc::boot::is_boot_socket(io::stdin().as_fd());
-    if launched {
+    if is_launched() {
+        if !setup::on_main_thread() {
+            fail_to_start(
+                "pool_core::init() was called on a thread other than the main one; in a program of #[test] functions, use \
+                 `pool_core::test_worker!();` at the root of the test crate instead",
+            );
+        }
         match become_worker() {
             Ok((boot, ends, board)) => serve::serve(&boot, ends, board),
-            Err(error) => {
-                eprintln!("pool worker cannot start: {error}");
-                std::process::exit(1);
-            }
+            Err(error) => fail_to_start(&error.to_string()),
         }
     }
     let depth = std::env::var(DEPTH_ENV).ok().and_then(|depth| depth.parse::<u32>().ok()).unwrap_or(0);
     STATE.store(depth.saturating_add(1), Ordering::Release);
+}
+
+fn fail_to_start(why: &str) -> ! {
+    // Not `eprintln!`, which a test harness keeps to itself. If there is no stderr, the exit status has to do.
+    let _ = writeln!(io::stderr(), "pool worker cannot start: {why}");
+    std::process::exit(1)
+}
+
+/// Whether a pool has launched this process, and it has not become a worker yet.
+fn is_launched() -> bool {
+    LAUNCHED.load(Ordering::Acquire)
+        || (std::env::var_os(BOOT_ENV).is_some() && pool_ipc::boot::is_boot_socket(io::stdin().as_fd()))
+}
+
+/// Called before `main`: remembers that a pool has launched this process, whatever `main` does until it calls [`init`].
+pub(crate) fn note_launch() {
+    LAUNCHED.store(is_launched(), Ordering::Release);
 }
 
 /// How deeply this process is nested; `None` before [`init`].
@@ -54,9 +72,13 @@ pub(crate) fn depth() -> Option<u32> {
     STATE.load(Ordering::Acquire).checked_sub(1)
 }
 
+/// A pool has launched this process.
+static LAUNCHED: AtomicBool = AtomicBool::new(false);
+
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn become_worker() -> Result<(Boot, WorkerEnds, Board)> {
+    LAUNCHED.store(false, Ordering::Release);
     setup::remove_env(BOOT_ENV);
     setup::close_inherited();
     let (boot, ends) = pool_ipc::boot::receive(io::stdin().as_fd())?;

@@ -1,6 +1,6 @@
 //! The worker's loop: claim, run, answer.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -53,6 +53,7 @@ pub(super) fn serve(boot: &Boot, ends: WorkerEnds, board: Board) -> ! {
     // The watch thread uses the same descriptor, whose number is out of the way of task code.
     let tasks: &'static OwnedFd = Box::leak(Box::new(tasks));
     start_watch(tasks);
+    let own = identity(tasks);
     let mut worker = Worker {
         id: WorkerId::new(boot.worker),
         results,
@@ -80,6 +81,9 @@ pub(super) fn serve(boot: &Boot, ends: WorkerEnds, board: Board) -> ! {
         }
         match reader.fill(tasks.as_fd()) {
             Ok(Fill::Bytes(_)) => {}
+            Ok(Fill::Eof) if identity(tasks) != own => give_up(
+                "the task pipe is gone: has the task put something else in the place of descriptors that are not its own?",
+            ),
             // The supervisor is gone.
             Ok(Fill::Eof) => setup::kill_own_group(),
             // Somebody has made the descriptor non-blocking: wait for it as for any other.
@@ -94,7 +98,7 @@ impl Worker {
         if !self.board.claim(ticket, pool_ipc::now_ns()) {
             if !self.board.is_withdrawn(ticket) {
                 // Skipping it would lose it, and running it might be the second time.
-                eprintln!("pool worker gives up: an earlier task has overwritten its claim board");
+                complain("gives up: an earlier task has overwritten its claim board");
                 std::process::exit(SCRIBBLED);
             }
             return;
@@ -201,10 +205,15 @@ fn start_watch(tasks: &'static OwnedFd) {
             // The task code has closed our descriptor: the death signal remains.
         });
     if let Err(error) = spawned {
-        eprintln!(
-            "pool worker has no watch thread ({error}): if its supervisor is killed, only the death signal ends it"
-        );
+        complain(&format!(
+            "has no watch thread ({error}): if its supervisor is killed, only the death signal ends it"
+        ));
     }
+}
+
+/// Which file a descriptor stands for.
+fn identity(fd: &OwnedFd) -> Option<(u64, u64)> {
+    nix::sys::stat::fstat(fd).ok().map(|stat| (stat.st_dev, stat.st_ino))
 }
 
 fn wait_readable(fd: &OwnedFd) {
@@ -214,7 +223,12 @@ fn wait_readable(fd: &OwnedFd) {
     let _ = poll(&mut fds, PollTimeout::NONE);
 }
 
+/// Says something on stderr, if there is one.
+fn complain(what: &str) {
+    let _ = writeln!(io::stderr(), "pool worker {what}");
+}
+
 fn give_up(why: &str) -> ! {
-    eprintln!("pool worker gives up: {why}");
+    complain(&format!("gives up: {why}"));
     std::process::exit(GAVE_UP)
 }

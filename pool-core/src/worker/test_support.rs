@@ -4,6 +4,8 @@
 //! calls [`init`](crate::init) in place of `main`. The mark and the task table are plain data in link sections, so they are
 //! complete by then, whatever the order of such functions.
 
+use crate::worker::init;
+
 /// One entry for each `test_worker!()` of this program.
 #[linkme::distributed_slice]
 pub static TEST_WORKERS: [bool];
@@ -13,9 +15,10 @@ pub static TEST_WORKERS: [bool];
 static BEFORE_MAIN: extern "C" fn() = before_main;
 
 extern "C" fn before_main() {
+    init::note_launch();
     if !TEST_WORKERS.is_empty() {
         // A panic here would unwind into C: it ends the process instead, with its message.
-        crate::init();
+        init::init();
     }
 }
 

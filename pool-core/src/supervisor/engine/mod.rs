@@ -246,7 +246,8 @@ impl Engine {
         };
         let Some(routes) = link.routes.as_ref().filter(|_| link.who == to) else { return };
         let sent = routes.find(job.entry).and_then(|index| {
-            let timeout_ns = limit.map_or(0, |limit| u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX));
+            let timeout_ns =
+                limit.map_or(0, |limit| u64::try_from(limit.as_nanos().max(1)).unwrap_or(u64::MAX));
             let head = TaskHead { index, attempt, task: task.id.get(), timeout_ns };
             // Offered before the frame leaves, so that the worker never finds an older word in the slot.
             link.board.offer(ticket);
@@ -262,13 +263,32 @@ impl Engine {
 
     fn take_back(&mut self, now: Instant, who: Incarnation, tickets: Vec<Ticket>) {
         let Some(link) = self.live(who) else { return };
-        let answers: Vec<(Ticket, bool)> =
-            tickets.into_iter().map(|ticket| (ticket, link.board.take_back(ticket))).collect();
-        if answers.iter().any(|(_, unclaimed)| !unclaimed) {
-            // It was claimed, so all older results have been written: they must be known before the answer.
-            self.read_results(now, who.index(), DRAIN_READS);
+        let (mut taken, mut claimed, mut illegible) = (Vec::new(), Vec::new(), Vec::new());
+        // Against the worker's direction, from the youngest to the oldest: so what the worker has claimed meanwhile is older
+        // than all that was taken, and its results come in order.
+        for ticket in tickets.into_iter().rev() {
+            if link.board.take_back(ticket) {
+                taken.push((ticket, true));
+            } else if matches!(link.board.observe(ticket), Slot::Claimed { .. } | Slot::Finished) {
+                claimed.push((ticket, false));
+            } else {
+                illegible.push(ticket);
+            }
         }
-        self.machine.on(now, Event::TookBack(who, answers));
+        if !illegible.is_empty() {
+            self.machine.on(now, Event::Illegible(who, illegible));
+        }
+        if !taken.is_empty() {
+            // Before anything is read: should the worker break the protocol, these are no longer its own.
+            taken.reverse();
+            self.machine.on(now, Event::TookBack(who, taken));
+        }
+        if !claimed.is_empty() {
+            // All results that are older than a claim have been written: they must be known before the answer.
+            self.read_results(now, who.index(), DRAIN_READS);
+            claimed.reverse();
+            self.machine.on(now, Event::TookBack(who, claimed));
+        }
     }
 
     fn inspect(&mut self, now: Instant, who: Incarnation) {

@@ -7,7 +7,7 @@ use pool_ipc::Slot;
 
 use super::{Engine, LAST_READS};
 use crate::error::{BrokenReason, Death, DeathCause};
-use crate::supervisor::event::{Autopsy, Event, Incarnation, KillReason};
+use crate::supervisor::event::{Autopsy, Event, Incarnation, KillReason, TaskKey, Ticket};
 use crate::supervisor::launch::{Launched, may_pass};
 use crate::supervisor::link::Link;
 use crate::sys::process;
@@ -114,8 +114,11 @@ impl Engine {
         let mut started = false;
         if let Some((ticket, task)) = self.machine.head(who) {
             let slot = link.board.observe(ticket);
-            // Whatever else than "offered" is in the slot, scribbling included: the task may have started.
-            started = slot != Slot::Offered && death.cause != DeathCause::Exited(SCRIBBLED);
+            // Anything that the worker cannot have found as an offer, scribbling included: the task may have started. The
+            // exception is a worker that has said by its exit status that the slot kept it from starting the task; a task
+            // that exits with that status itself has its claim in the slot.
+            let refused = slot == Slot::Foreign && death.cause == DeathCause::Exited(SCRIBBLED);
+            started = !matches!(slot, Slot::Offered | Slot::Taken) && !refused;
             if started {
                 if let Slot::Claimed { since_ns } = slot {
                     let since = link.started_at(since_ns, now);
@@ -129,12 +132,36 @@ impl Engine {
                 }
             }
         }
+        let lost = self.lost(&link, &death);
+        if !lost.is_empty() {
+            self.machine.on(now, Event::Lost(who, lost));
+        }
         let retired = self.machine.is_retiring(who) && death.cause == DeathCause::Exited(0);
         if !retired {
             self.deaths.count(&death.cause);
             tracing::warn!(pool = self.pool, worker = %who.worker, pid = link.pid, cause = %death.cause, task = death.task, "worker died");
         }
         self.machine.on(now, Event::Died(who, Autopsy { death, started }));
+    }
+
+    /// What a dead worker had started besides its oldest task: something has broken its result pipe, and it went on. A slot
+    /// that makes no sense is no sign of a start, because it cannot be claimed.
+    fn lost(&self, link: &Link, death: &Death) -> Vec<(Ticket, Death)> {
+        let held = self.machine.tail(link.who).into_iter();
+        let started = held.filter(|(ticket, _)| {
+            matches!(link.board.observe(*ticket), Slot::Claimed { .. } | Slot::Finished)
+        });
+        let report = |(ticket, task): (Ticket, Option<TaskKey>)| {
+            let job = task.and_then(|task| self.jobs.get(task));
+            let death = Death {
+                task: job.map(|job| job.shown().to_owned()),
+                task_id: task.map(|task| task.id),
+                ran_for: None,
+                ..death.clone()
+            };
+            (ticket, death)
+        };
+        started.map(report).collect()
     }
 
     pub(super) fn reap(&mut self, who: Incarnation) -> Option<process::Remains> {

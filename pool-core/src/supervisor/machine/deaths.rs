@@ -3,7 +3,8 @@
 //! A death with a running task is that task's; the worker is replaced at once. A death without one (while starting, idle,
 //! or between two tasks) is a *strike* against the worker's slot: the first replacement comes at once, later ones after a
 //! back-off that doubles. More strikes within the window than the restart policy allows, with no task settled in the
-//! pool in between, break the pool, provided that somebody waits for it or that the worker never started.
+//! pool in between, break the pool, provided that no other worker is of any use: for a worker that does not start, that
+//! none is ready; for one that dies idle, that tasks wait and none is being worked on.
 //! Kills of our own count against nobody, except where the worker gave the reason (protocol violation, no start).
 
 use std::collections::VecDeque;
@@ -12,8 +13,11 @@ use std::time::{Duration, Instant};
 use super::endings::Mishap;
 use super::{Life, Machine, Place};
 use crate::error::{BrokenReason, Death, TaskError};
-use crate::supervisor::event::{Action, Autopsy, Incarnation, KillReason, TaskKey};
+use crate::supervisor::event::{Action, Autopsy, Incarnation, KillReason, TaskKey, Ticket};
 use crate::supervisor::slot::{Held, Phase, Strike};
+
+/// Strikes of a slot that are remembered, if the policy does not need more: the back-off has long reached its limit.
+const LONGEST_STREAK: usize = 32;
 
 impl<P> Machine<P> {
     pub(super) fn on_died(&mut self, now: Instant, who: Incarnation, autopsy: Autopsy) {
@@ -23,32 +27,48 @@ impl<P> Machine<P> {
             Phase::Starting { .. } | Phase::Dying { was_ready: false, .. } => {
                 self.start_failed(now, index, death)
             }
-            Phase::Ready(ready) => self.bury(now, index, ready.held, ready.reserved, started, death),
-            Phase::Dying { held, reserved, .. } => self.bury(now, index, held, reserved, started, death),
+            Phase::Ready(ready) => {
+                self.slots[index].uptime += now.duration_since(ready.since);
+                self.release_reserved(ready.reserved);
+                self.bury(now, index, ready.held, started, death);
+            }
+            Phase::Dying { held, .. } => self.bury(now, index, held, started, death),
             Phase::Retiring { .. } | Phase::Stopped => {}
             Phase::Waiting { until } => self.slots[index].phase = Phase::Waiting { until },
         }
         self.dispatch(now);
     }
 
-    /// Settles what a dead worker held, and replaces it.
-    fn bury(
-        &mut self,
-        now: Instant,
-        index: usize,
-        mut held: VecDeque<Held>,
-        reserved: Option<TaskKey>,
-        started: bool,
-        death: Death,
-    ) {
-        self.held -= held.len();
-        let victim = if started { held.pop_front() } else { None };
-        if let Some(task) = reserved {
-            self.suspects.push_front(task);
+    /// Tasks that a dying worker had started out of turn: they fail, and are not given out again without retries.
+    pub(super) fn on_lost(&mut self, now: Instant, who: Incarnation, lost: Vec<(Ticket, Death)>) {
+        let Some(index) = self.alive(who) else { return };
+        let mut failed = Vec::new();
+        for (ticket, death) in lost {
+            let place = |held: &VecDeque<Held>| held.iter().position(|held| held.ticket == ticket);
+            let held = match &mut self.slots[index].phase {
+                Phase::Ready(ready) => place(&ready.held).and_then(|place| ready.remove(place, now)),
+                Phase::Dying { held, .. } => place(held).and_then(|place| held.remove(place)),
+                _ => None,
+            };
+            let Some(held) = held else { continue };
+            self.held -= 1;
+            let Some(task) = held.task else { continue };
+            // Where the abort of their batch, which the first of them may cause, finds them.
             if let Some(waiting) = self.tasks.get_mut(task) {
                 waiting.place = Place::Suspect;
+                self.suspects.push_back(task);
             }
+            failed.push((task, death));
         }
+        for (task, death) in failed {
+            self.mishap(now, task, Mishap::Death(death));
+        }
+    }
+
+    /// Settles what a dead worker held, and replaces it.
+    fn bury(&mut self, now: Instant, index: usize, mut held: VecDeque<Held>, started: bool, death: Death) {
+        self.held -= held.len();
+        let victim = if started { held.pop_front() } else { None };
         let innocent: Vec<TaskKey> = held.iter().filter_map(|held| held.task).collect();
         self.counters.requeued += innocent.len() as u64;
         self.requeue(innocent);
@@ -71,7 +91,8 @@ impl<P> Machine<P> {
 
     pub(super) fn on_spawn_failed(&mut self, now: Instant, who: Incarnation, death: Death) {
         let Some(index) = self.alive(who) else { return };
-        if matches!(self.slots[index].phase, Phase::Starting { .. }) {
+        // It may have been killed for its start timeout while it was being spawned: then this is its end.
+        if matches!(self.slots[index].phase, Phase::Starting { .. } | Phase::Dying { was_ready: false, .. }) {
             self.start_failed(now, index, death);
         }
     }
@@ -84,23 +105,30 @@ impl<P> Machine<P> {
     /// A death that nobody's task explains: back off, and give up in the end.
     fn strike(&mut self, now: Instant, index: usize, death: Death, starting: bool) {
         let (settled, policy) = (self.settled, self.config.restart);
+        let needed = matches!(self.life, Life::Open) || self.tasks.len() > 0;
+        // While somebody works, the pool is of use, and what is missing is a matter of patience.
+        let stuck = if starting { !self.any_ready() } else { self.tasks.len() > 0 && self.held == 0 };
         let slot = &mut self.slots[index];
-        slot.strikes.retain(|strike| now.duration_since(strike.at) <= policy.window);
-        slot.strikes.push(Strike { at: now, settled, death });
-        let allowed = policy.max_restarts as usize;
-        while slot.strikes.len() > allowed + 1 {
+        let uptime = slot.uptime;
+        slot.strikes.retain(|strike| uptime - strike.uptime <= policy.window);
+        slot.strikes.push(Strike { uptime, settled, death });
+        let fatal = policy.max_restarts as usize + 1;
+        if slot.strikes.len() > fatal.max(LONGEST_STREAK) {
             slot.strikes.remove(0);
         }
         let count = slot.strikes.len();
-        let progress = slot.strikes.first().is_some_and(|first| first.settled != settled);
-        if count > allowed && !progress && (starting || self.tasks.len() > 0) {
-            let slot = &self.slots[index];
-            let deaths = slot.strikes.iter().map(|strike| strike.death.clone()).collect();
+        let last = count.checked_sub(fatal).map(|first| &slot.strikes[first..]);
+        if let Some(last) = last.filter(|last| needed && stuck && last[0].settled == settled) {
+            let deaths = last.iter().map(|strike| strike.death.clone()).collect();
             let (worker, window) = (slot.worker, policy.window);
             return self.break_pool(BrokenReason::TooManyDeaths { worker, deaths, window });
         }
         let until = now + self.back_off(count);
         self.replace(now, index, until);
+    }
+
+    fn any_ready(&self) -> bool {
+        self.slots.iter().any(|slot| matches!(slot.phase, Phase::Ready(_)))
     }
 
     /// Nothing before the first replacement, then `first_delay` doubled each time, ± 20 %.
@@ -113,7 +141,8 @@ impl<P> Machine<P> {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
-        delay.mul_f64(0.8 + 0.4 * ((self.random >> 11) as f64 / (1_u64 << 53) as f64))
+        let jitter = 0.8 + 0.4 * ((self.random >> 11) as f64 / (1_u64 << 53) as f64);
+        delay.mul_f64(jitter).min(policy.max_delay)
     }
 
     /// Puts the next incarnation into a slot, now or later.
@@ -136,18 +165,19 @@ impl<P> Machine<P> {
 
     pub(super) fn on_violation(&mut self, now: Instant, who: Incarnation, what: String) {
         self.kill_and_await(now, who, KillReason::Violation(what));
+        self.dispatch(now);
     }
 
     /// Kills a worker for a reason of its own making. What it holds is settled when it is dead, because only then the
     /// board has its last word.
-    pub(super) fn kill_and_await(&mut self, _now: Instant, who: Incarnation, why: KillReason) {
+    pub(super) fn kill_and_await(&mut self, now: Instant, who: Incarnation, why: KillReason) {
         let Some(index) = self.alive(who) else { return };
         let phase = match std::mem::replace(&mut self.slots[index].phase, Phase::Stopped) {
-            Phase::Starting { .. } => {
-                Phase::Dying { held: VecDeque::new(), reserved: None, was_ready: false }
-            }
+            Phase::Starting { .. } => Phase::Dying { held: VecDeque::new(), was_ready: false },
             Phase::Ready(ready) => {
-                Phase::Dying { held: ready.held, reserved: ready.reserved, was_ready: true }
+                self.slots[index].uptime += now.duration_since(ready.since);
+                self.release_reserved(ready.reserved);
+                Phase::Dying { held: ready.held, was_ready: true }
             }
             Phase::Retiring { since, killed: false } => Phase::Retiring { since, killed: true },
             other => {
@@ -171,16 +201,12 @@ impl<P> Machine<P> {
         self.held -= ready.held.len();
         self.counters.kills += 1;
         self.out.push(Action::Kill { who, why: condemned.why, fenced: true });
-        if let Some(task) = ready.reserved {
-            self.suspects.push_front(task);
-            if let Some(waiting) = self.tasks.get_mut(task) {
-                waiting.place = Place::Suspect;
-            }
-        }
+        self.slots[index].uptime += now.duration_since(ready.since);
+        self.release_reserved(ready.reserved);
         let mut held = ready.held;
         let head = held.pop_front();
+        // Everything else was taken back before the kill, unless the board was overwritten: then it cannot be claimed.
         let innocent: Vec<TaskKey> = held.iter().filter_map(|held| held.task).collect();
-        debug_assert!(innocent.is_empty(), "everything else was taken back before the kill");
         self.requeue(innocent);
         self.replace(now, index, now);
         if let Some(Held { task: Some(task), limit: Some(limit), .. }) = head {

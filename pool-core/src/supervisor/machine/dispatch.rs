@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::{Machine, Place};
 use crate::supervisor::event::{Action, Incarnation, KillReason, TaskKey, Ticket};
-use crate::supervisor::slot::{Held, Phase};
+use crate::supervisor::slot::{Held, Phase, Slot};
 
 impl<P> Machine<P> {
     /// Fills every worker that has room.
@@ -16,6 +16,7 @@ impl<P> Machine<P> {
         if self.is_over() {
             return;
         }
+        self.place_reserved(now);
         self.reserve_suspects(now);
         let count = self.slots.len();
         let open = self.slots.iter().filter(|slot| matches!(slot.phase, Phase::Ready(_))).count();
@@ -31,8 +32,10 @@ impl<P> Machine<P> {
                 }
                 let index = (self.cursor + offset) % count;
                 let Phase::Ready(ready) = &self.slots[index].phase else { continue };
-                if ready.held.is_empty() == idle_only {
+                if !idle_only {
                     self.fill(index, now, share);
+                } else if ready.held.is_empty() {
+                    self.fill(index, now, 1);
                 }
                 if self.queued == 0 {
                     self.cursor = (index + 1) % count;
@@ -50,6 +53,10 @@ impl<P> Machine<P> {
     pub(super) fn refill(&mut self, index: usize, now: Instant) {
         if !self.suspects.is_empty() {
             self.reserve_suspects(now);
+        }
+        let Some(ready) = self.slots[index].ready() else { return };
+        if ready.is_idle() {
+            self.place_reserved(now);
         }
         let Some(ready) = self.slots[index].ready() else { return };
         let (load, waiting) = (ready.held.len(), ready.reserved.is_some());
@@ -138,6 +145,42 @@ impl<P> Machine<P> {
         }
     }
 
+    /// Sends the suspects whose workers have become empty. One whose worker is still busy is given to a worker that has
+    /// become idle meanwhile: what it waits for may take for ever.
+    fn place_reserved(&mut self, now: Instant) {
+        for index in 0..self.slots.len() {
+            let Some(ready) = self.slots[index].ready() else { continue };
+            let Some(task) = ready.reserved else { continue };
+            if ready.held.is_empty() {
+                self.fill(index, now, 1);
+                continue;
+            }
+            let idle = |slot: &Slot| matches!(&slot.phase, Phase::Ready(ready) if ready.is_idle());
+            let Some(other) = self.slots.iter().position(idle) else { continue };
+            self.slots[index].ready().into_iter().for_each(|ready| ready.reserved = None);
+            self.reserve(other, task);
+            self.fill(other, now, 1);
+        }
+    }
+
+    fn reserve(&mut self, index: usize, task: TaskKey) {
+        let worker = self.slots[index].worker;
+        let Some(ready) = self.slots[index].ready() else { return };
+        ready.reserved = Some(task);
+        if let Some(waiting) = self.tasks.get_mut(task) {
+            waiting.place = Place::With(worker);
+        }
+    }
+
+    /// The worker that a suspect waited for is gone: it waits for another one.
+    pub(super) fn release_reserved(&mut self, reserved: Option<TaskKey>) {
+        let Some(task) = reserved else { return };
+        if let Some(waiting) = self.tasks.get_mut(task) {
+            waiting.place = Place::Suspect;
+            self.suspects.push_front(task);
+        }
+    }
+
     /// Finds every suspect a worker of its own: the emptiest one gets nothing else until it has run the suspect.
     fn reserve_suspects(&mut self, now: Instant) {
         while let Some(&task) = self.suspects.front() {
@@ -145,7 +188,7 @@ impl<P> Machine<P> {
                 self.suspects.pop_front();
                 continue;
             }
-            let fits = |slot: &crate::supervisor::slot::Slot| match &slot.phase {
+            let fits = |slot: &Slot| match &slot.phase {
                 Phase::Ready(ready) if ready.is_open() && !ready.has_doomed_head() => Some(ready.held.len()),
                 _ => None,
             };
@@ -153,22 +196,14 @@ impl<P> Machine<P> {
                 self.slots.iter().enumerate().filter_map(|(i, slot)| fits(slot).map(|load| (load, i))).min();
             let Some((_, index)) = best else { return };
             self.suspects.pop_front();
-            if let Some(waiting) = self.tasks.get_mut(task) {
-                waiting.place = Place::With(self.slots[index].worker);
-            }
-            let Some(ready) = self.slots[index].ready() else { return };
-            ready.reserved = Some(task);
+            self.reserve(index, task);
             self.fill(index, now, 1);
         }
     }
 
     /// Asks the fullest worker for half of its unclaimed tasks, on behalf of an idle one.
     fn steal_for(&mut self, index: usize) {
-        let idle = |slot: &crate::supervisor::slot::Slot| match &slot.phase {
-            Phase::Ready(ready) => ready.held.is_empty() && ready.is_open(),
-            _ => false,
-        };
-        if !idle(&self.slots[index]) {
+        if !self.slots[index].ready().is_some_and(|ready| ready.is_idle()) {
             return;
         }
         let mut best: Option<(usize, usize)> = None;
@@ -211,20 +246,15 @@ impl<P> Machine<P> {
                 continue;
             };
             if unclaimed {
-                if let Some(held) = ready.held.remove(position) {
-                    ready.bytes = ready.bytes.saturating_sub(held.size);
+                if let Some(held) = ready.remove(position, now) {
                     removed += 1;
                     back.extend(held.task);
-                    if position == 0 {
-                        ready.head_since = now;
-                        ready.alone = false;
-                    }
                 }
             } else {
                 // The worker was faster: it runs this task. Its older results came before this answer.
                 let held = &mut ready.held[position];
                 held.taking = false;
-                held.started = Some(now);
+                held.started.get_or_insert(now);
                 running |= position == 0 && held.task.is_none();
                 if position > 0 {
                     broken = Some(ticket);
@@ -235,18 +265,36 @@ impl<P> Machine<P> {
         self.counters.taken_back += back.len() as u64;
         self.requeue(back);
         if let Some(ticket) = broken {
-            self.on_violation(
+            return self.on_violation(
                 now,
                 who,
                 format!("ticket {ticket} was claimed before an older one had its result"),
             );
-            return self.dispatch(now);
         }
         if running {
             // A cancelled task turned out to be running.
             self.doom(now, index, KillReason::Cancelled);
         }
         self.arm(index, now);
+        self.proceed(index);
+        self.dispatch(now);
+    }
+
+    /// Task code has overwritten the board. The head may be running, so it stays. The others were not claimed before, or the
+    /// result of the head would have been reported by now, and cannot be claimed any more: they are given to somebody else.
+    pub(super) fn on_illegible(&mut self, now: Instant, who: Incarnation, tickets: &[Ticket]) {
+        let Some((index, ready)) = self.working(who) else { return };
+        let mut back = Vec::new();
+        for ticket in tickets {
+            match ready.held.iter().position(|held| held.ticket == *ticket && held.taking) {
+                Some(0) => ready.held[0].taking = false,
+                Some(place) => back.extend(ready.remove(place, now)),
+                None => {}
+            }
+        }
+        self.held -= back.len();
+        back.sort_unstable_by_key(|held| held.ticket);
+        self.requeue(back.into_iter().filter_map(|held| held.task).collect());
         self.proceed(index);
         self.dispatch(now);
     }

@@ -1,12 +1,13 @@
 //! How tasks end: results, failures, retries, cancellation, and the abort of a batch.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::{Machine, Place};
 use crate::call::RetryOn;
 use crate::error::{Death, TaskError};
 use crate::supervisor::event::{Action, GroupId, Incarnation, KillReason, TaskKey, Ticket};
-use crate::supervisor::slot::Phase;
+use crate::supervisor::slot::{Held, Phase};
 
 /// What became of an attempt that did not succeed.
 #[derive(Debug)]
@@ -30,7 +31,6 @@ impl<P> Machine<P> {
             Err(TaskError::TimedOut { .. }) => self.counters.timed_out += 1,
             Err(_) => self.counters.failed += 1,
         }
-        self.settled += 1;
         self.out.push(Action::Resolve { task, result });
     }
 
@@ -42,23 +42,24 @@ impl<P> Machine<P> {
         ticket: Ticket,
         outcome: Result<P, TaskError>,
     ) {
-        let Some((index, ready)) = self.working(who) else { return };
-        if ready.held.front().is_none_or(|head| head.ticket != ticket) {
-            return self.on_violation(
-                now,
-                who,
-                format!("a result for ticket {ticket}, which it does not run"),
-            );
-        }
-        let Some(held) = ready.held.pop_front() else { return };
-        ready.bytes = ready.bytes.saturating_sub(held.size);
-        ready.head_since = now;
-        ready.alone = false;
-        if ready.condemned.as_ref().is_some_and(|condemned| condemned.ticket == ticket) {
-            // It finished after all; the worker need not die.
-            ready.condemned = None;
-        }
+        let Some(index) = self.alive(who) else { return };
+        let (held, working) = match &mut self.slots[index].phase {
+            Phase::Ready(ready) if ready.held.front().is_some_and(|head| head.ticket == ticket) => {
+                (ready.remove(0, now), true)
+            }
+            // It finished its task after all before the signal arrived. Whatever it was killed for, this is its head's result.
+            Phase::Dying { held, .. } if held.front().is_some_and(|head| head.ticket == ticket) => {
+                (held.pop_front(), false)
+            }
+            Phase::Ready(_) => {
+                let what = format!("a result for ticket {ticket}, which it does not run");
+                return self.on_violation(now, who, what);
+            }
+            _ => return,
+        };
+        let Some(held) = held else { return };
         self.held -= 1;
+        self.settled += 1;
         self.slots[index].strikes.clear();
         if let Some(task) = held.task {
             match outcome {
@@ -66,31 +67,34 @@ impl<P> Machine<P> {
                 Err(error) => self.mishap(now, task, Mishap::Error(error)),
             }
         }
-        self.new_head(index, now);
-        self.refill(index, now);
+        if working {
+            self.new_head(index, now);
+            self.refill(index, now);
+        } else {
+            self.dispatch(now);
+        }
     }
 
     /// A task cannot be sent to this worker.
     pub(super) fn on_unsendable(&mut self, now: Instant, who: Incarnation, ticket: Ticket, error: TaskError) {
-        let Some(task) = self.drop_held(now, who, ticket) else { return };
-        self.fail(now, task, error);
+        if let Some(task) = self.drop_held(now, who, ticket) {
+            self.fail(now, task, error);
+        }
         self.dispatch(now);
     }
 
     /// Removes a task that a worker holds but will never run, and returns it if it has not ended.
     pub(super) fn drop_held(&mut self, now: Instant, who: Incarnation, ticket: Ticket) -> Option<TaskKey> {
-        let (index, ready) = self.working(who)?;
-        let position = ready.held.iter().position(|held| held.ticket == ticket)?;
-        let held = ready.held.remove(position)?;
-        ready.bytes = ready.bytes.saturating_sub(held.size);
-        if position == 0 {
-            ready.head_since = now;
-            ready.alone = false;
-        }
+        let index = self.alive(who)?;
+        let position = |held: &VecDeque<Held>| held.iter().position(|held| held.ticket == ticket);
+        let held = match &mut self.slots[index].phase {
+            Phase::Ready(ready) => ready.remove(position(&ready.held)?, now)?,
+            // It must not be taken for a task that was started, when the worker is dead.
+            Phase::Dying { held, .. } => held.remove(position(held)?)?,
+            _ => return None,
+        };
         self.held -= 1;
-        if position == 0 {
-            self.new_head(index, now);
-        }
+        self.new_head(index, now);
         held.task
     }
 
@@ -118,8 +122,10 @@ impl<P> Machine<P> {
             task.deaths.push(death.clone());
         }
         if retry {
-            task.place = Place::Suspect;
-            self.suspects.push_back(key);
+            if task.place != Place::Suspect {
+                task.place = Place::Suspect;
+                self.suspects.push_back(key);
+            }
             self.counters.retried += 1;
             return;
         }
@@ -172,10 +178,7 @@ impl<P> Machine<P> {
                 }
                 self.resolve(key, Err(TaskError::Cancelled));
             }
-            Phase::Dying { held, reserved, .. } => {
-                if *reserved == Some(key) {
-                    *reserved = None;
-                }
+            Phase::Dying { held, .. } => {
                 held.iter_mut().filter(|held| held.task == Some(key)).for_each(|held| held.task = None);
                 self.resolve(key, Err(TaskError::Cancelled));
             }
@@ -191,7 +194,7 @@ impl<P> Machine<P> {
         for slot in &self.slots {
             let (held, reserved) = match &slot.phase {
                 Phase::Ready(ready) => (&ready.held, ready.reserved),
-                Phase::Dying { held, reserved, .. } => (held, *reserved),
+                Phase::Dying { held, .. } => (held, None),
                 _ => continue,
             };
             doomed.extend(held.iter().filter_map(|held| held.task).chain(reserved).filter(of_group));

@@ -13,6 +13,10 @@
 //!   the head is still the condemned task, kill.
 //! * *A take-back and a claim cross.* The compare-and-swap on the board decides; the answer arrives as
 //!   [`Event::TookBack`]. Until then the entry stays in `held` with `taking` set.
+//! * *Results are lost.* A worker whose result pipe was broken by task code may have run several tasks since. The board
+//!   knows; they are reported by [`Event::Lost`] before the death, and treated as started.
+//! * *The board is overwritten.* Then nothing on it can be claimed or taken back any more: the worker gives up when it
+//!   comes to its next task. Whatever it held besides its head has not been started, and never will be.
 //! * *A result and the death cross.* The shell reports everything that the worker had written before it reports
 //!   [`Event::Died`], so what is still held then has no result.
 //! * *Late news of an old incarnation* carry its generation and are dropped (see [`Machine::alive`]).
@@ -22,6 +26,10 @@
 mod deaths;
 mod dispatch;
 mod endings;
+#[cfg(test)]
+mod invariants;
+#[cfg(test)]
+mod tests;
 mod timing;
 
 use std::cmp::Reverse;
@@ -195,8 +203,10 @@ impl<P> Machine<P> {
             Event::Failed(who, ticket, error) => self.on_outcome(now, who, ticket, Err(error)),
             Event::Unsendable(who, ticket, error) => self.on_unsendable(now, who, ticket, error),
             Event::TookBack(who, answers) => self.on_took_back(now, who, answers),
+            Event::Illegible(who, tickets) => self.on_illegible(now, who, &tickets),
             Event::Observed(who, seen) => self.on_observed(now, who, seen),
             Event::Violation(who, what) => self.on_violation(now, who, what),
+            Event::Lost(who, lost) => self.on_lost(now, who, lost),
             Event::Died(who, autopsy) => self.on_died(now, who, autopsy),
             Event::Cancel(task) => {
                 self.cancel(now, task);
@@ -256,6 +266,17 @@ impl<P> Machine<P> {
             _ => return None,
         };
         held.front().map(|held| (held.ticket, held.task))
+    }
+
+    /// Everything that a worker holds besides its oldest task.
+    pub(crate) fn tail(&self, who: Incarnation) -> Vec<(Ticket, Option<TaskKey>)> {
+        let Some(index) = self.alive(who) else { return Vec::new() };
+        let held = match &self.slots[index].phase {
+            Phase::Ready(ready) => &ready.held,
+            Phase::Dying { held, .. } => held,
+            _ => return Vec::new(),
+        };
+        held.iter().skip(1).map(|held| (held.ticket, held.task)).collect()
     }
 
     /// How many tasks a worker holds.
@@ -388,7 +409,8 @@ impl<P> Machine<P> {
     }
 
     fn break_pool(&mut self, reason: BrokenReason) {
-        if matches!(self.life, Life::Over(_)) {
+        // After the last worker has gone there is nothing left that could break.
+        if self.is_over() || self.drained {
             return;
         }
         let reason = Arc::new(reason);
@@ -397,7 +419,7 @@ impl<P> Machine<P> {
     }
 
     fn on_unusable(&mut self, _now: Instant, who: Incarnation, reason: BrokenReason) {
-        if self.alive(who).is_some() {
+        if self.expects(who) {
             self.break_pool(reason);
         }
     }

@@ -5,13 +5,16 @@
 //! `head_since + limit`. Only then the board is read, and the timer is set again from the true start.
 
 use std::cmp::Reverse;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Machine;
 use crate::call::RetryOn;
 use crate::error::{BrokenReason, TaskError};
 use crate::supervisor::event::{Action, Incarnation, KillReason, Observation};
 use crate::supervisor::slot::Phase;
+
+/// An unclaimed task is not looked at more often than this, however short its limit is.
+const LEAST_LOOK: Duration = Duration::from_millis(1);
 
 impl<P> Machine<P> {
     /// When [`Event::Tick`](crate::supervisor::event::Event::Tick) is due next.
@@ -119,7 +122,10 @@ impl<P> Machine<P> {
                 let (ticket, why) = (head.ticket, why.clone());
                 self.condemn(index, ticket, why);
             }
-            (None, Some(started), Some(limit)) if now >= started + limit => self.expire(index, now),
+            // Inspected first: it may have finished in time, and only the news of it be late.
+            (None, Some(started), Some(limit)) if now >= started + limit => {
+                self.out.push(Action::Inspect(who))
+            }
             (None, None, limit) if now >= ready.head_since + limit.unwrap_or(claim).min(claim) => {
                 self.out.push(Action::Inspect(who));
             }
@@ -138,12 +144,15 @@ impl<P> Machine<P> {
         if condemned && !taking {
             return self.execute(now, index);
         }
-        match seen.started {
-            Some(at) => {
-                // The board is untrusted: a start in the future would put the limit off for ever.
-                head.started.get_or_insert(at.clamp(since, now));
-                if head.task.is_none() {
+        // The board is untrusted: a start in the future would put the limit off for ever.
+        head.started = head.started.or(seen.started.map(|at| at.clamp(since, now)));
+        match head.started {
+            Some(started) => {
+                let late = head.limit.is_some_and(|limit| now >= started + limit);
+                if head.doomed.is_none() && head.task.is_none() {
                     self.doom(now, index, KillReason::Cancelled);
+                } else if head.doomed.is_none() && late {
+                    self.expire(index, now);
                 }
                 self.check_head(index, now);
             }
@@ -154,9 +163,10 @@ impl<P> Machine<P> {
             None if now >= ready.head_since + claim => {
                 let waited = now.duration_since(ready.head_since);
                 self.kill_and_await(now, who, KillReason::Unresponsive(waited));
+                self.dispatch(now);
             }
             None => {
-                let later = head.limit.map_or(ready.head_since + claim, |limit| now + limit);
+                let later = head.limit.map_or(ready.head_since + claim, |limit| now + limit.max(LEAST_LOOK));
                 let due = later.min(ready.head_since + claim);
                 self.schedule(index, due);
             }

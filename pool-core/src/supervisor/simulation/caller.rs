@@ -1,0 +1,187 @@
+//! Those who use the pool: they submit, cancel, close and terminate at random moments.
+
+use std::time::Duration;
+
+use super::fact::{Batch, Fact, Nature};
+use super::world::{Happening, World};
+use crate::call::RetryOn;
+use crate::supervisor::event::{Event, GroupId, TaskSpec};
+
+/// How much they still want to do.
+#[derive(Debug)]
+pub(super) struct Caller {
+    left: u32,
+}
+
+impl Caller {
+    pub(super) fn new(operations: u32) -> Self {
+        Self { left: operations }
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.left == 0
+    }
+}
+
+/// Most tasks that are pending before callers wait.
+const MOST_PENDING: usize = 150;
+
+impl World<'_> {
+    pub(super) fn call(&mut self) {
+        self.caller.left -= 1;
+        match self.random.below(100) {
+            0..45 => self.submit_singles(),
+            45..65 => self.submit_batch(),
+            65..82 => self.cancel_one(),
+            82..90 => self.cancel_batch(),
+            90 if self.random.chance(300) => self.close(),
+            91 if self.random.chance(200) => self.terminate(),
+            92 if self.random.chance(20) => {
+                self.broken = true;
+                self.note(|_| "the shell fails".to_owned());
+                self.feed(Event::Fault("simulated".to_owned()), &[]);
+            }
+            93..97 => self.feed(Event::Pump, &[]),
+            _ => self.feed(Event::Tick, &[]),
+        }
+        if self.caller.left > 0 {
+            let most = self.scenario.pause.as_micros() as u64;
+            let pause = if self.random.chance(300) { Duration::ZERO } else { self.random.micros(0, most) };
+            self.plan(pause, Happening::Caller);
+        }
+    }
+
+    fn submit_singles(&mut self) {
+        for _ in 0..self.random.within(1, 6) {
+            self.submit(None);
+        }
+        self.feed(Event::Pump, &[]);
+    }
+
+    fn submit_batch(&mut self) {
+        // Sometimes more tasks for an old batch, as when its caller has not noticed yet that it was aborted.
+        let late = !self.batches.is_empty() && self.random.chance(100);
+        let index = if late { self.random.below(self.batches.len()) } else { self.batches.len() };
+        if !late {
+            let abort = self.random.chance(600);
+            let id = GroupId(index as u64 + 1);
+            self.batches.push(Batch { id, abort, members: Vec::new(), failed: false, cancelled: false });
+        }
+        for _ in 0..self.random.pick(&[0, 1, 2, 5, 40]) {
+            self.submit(Some(index));
+        }
+        self.feed(Event::Pump, &[]);
+        if late && (self.batches[index].failed || self.batches[index].cancelled) {
+            // The caller finds out, and takes back what it has submitted meanwhile.
+            self.feed_cancel_batch(index);
+        }
+    }
+
+    fn submit(&mut self, group: Option<usize>) {
+        if self.unresolved >= MOST_PENDING {
+            return;
+        }
+        let temper = self.scenario.temper;
+        let limit = match self.random.below(10) {
+            0..5 => None,
+            5 => Some(Duration::ZERO),
+            _ => Some(self.random.micros(100, 80_000)),
+        };
+        let nature = if self.random.chance(temper.poison) {
+            self.random.pick(&[Nature::Kills, Nature::Hangs, Nature::Panics])
+        } else {
+            Nature::Plain
+        };
+        let retry_on = self.random.pick(&[
+            RetryOn::DEATH,
+            RetryOn::DEATH,
+            RetryOn::TIMEOUT,
+            RetryOn::PANIC,
+            RetryOn::TIMEOUT | RetryOn::PANIC,
+        ]);
+        let spec = TaskSpec {
+            limit,
+            retries: self.random.pick(&[0, 0, 1, 2, 3]),
+            retry_on,
+            group: group.map(|index| self.batches[index].id),
+            abort: group.is_some_and(|index| self.batches[index].abort),
+            size: self.random.pick(&[0, 1, 10, 60, 5000]),
+        };
+        let (retries, closed) = (spec.retries, self.closed || self.terminated || self.broken);
+        match self.machine.submit(spec) {
+            Ok(key) => {
+                assert!(!closed, "a pool that takes no more tasks took task {}", key.id);
+                assert_eq!(key.id.get() as usize, self.facts.len() + 1, "tasks are numbered in order");
+                if let Some(index) = group {
+                    self.batches[index].members.push(self.facts.len());
+                }
+                self.unresolved += 1;
+                self.note(|_| format!("submitted {key:?}: {nature:?}, {limit:?}, {retries} retries on {retry_on:?}, {group:?}"));
+                self.facts.push(Fact {
+                    key,
+                    nature,
+                    limit,
+                    retries,
+                    retry_on,
+                    group,
+                    claims: Vec::new(),
+                    resolved: false,
+                    cancelled: false,
+                    unsendable: false,
+                });
+            }
+            Err(error) => assert!(closed, "an open pool refused a task: {error}"),
+        }
+    }
+
+    fn cancel_one(&mut self) {
+        if self.facts.is_empty() {
+            return;
+        }
+        // The youngest ones are the most interesting: they have not ended yet.
+        let reach = if self.random.chance(800) { self.facts.len().min(20) } else { self.facts.len() };
+        let index = self.facts.len() - 1 - self.random.below(reach);
+        self.feed_cancel(index);
+    }
+
+    fn feed_cancel(&mut self, index: usize) {
+        self.facts[index].cancelled = true;
+        self.feed(Event::Cancel(self.facts[index].key), &[]);
+        assert!(self.facts[index].resolved, "a cancelled task has not ended: {:?}", self.facts[index]);
+    }
+
+    fn cancel_batch(&mut self) {
+        if !self.batches.is_empty() {
+            let reach = self.batches.len().min(4);
+            let index = self.batches.len() - 1 - self.random.below(reach);
+            self.feed_cancel_batch(index);
+        }
+    }
+
+    fn feed_cancel_batch(&mut self, index: usize) {
+        self.batches[index].cancelled = true;
+        self.feed(Event::CancelGroup(self.batches[index].id), &[]);
+        let open = self.batches[index].members.iter().find(|member| !self.facts[**member].resolved);
+        assert!(open.is_none(), "a task of a cancelled batch has not ended: {open:?}");
+    }
+
+    /// Cancels everything that is still there.
+    pub(super) fn cancel_all(&mut self) {
+        for index in 0..self.facts.len() {
+            if !self.facts[index].resolved {
+                self.feed_cancel(index);
+            }
+        }
+    }
+
+    pub(super) fn close(&mut self) {
+        self.closed = true;
+        self.feed(Event::Close, &[]);
+    }
+
+    fn terminate(&mut self) {
+        (self.terminated, self.closed) = (true, true);
+        self.feed(Event::Terminate, &[]);
+        assert_eq!(self.unresolved, 0, "tasks outlive the end of their pool");
+    }
+}

@@ -1,0 +1,88 @@
+//! What really happened to a task and to a batch, as an all-knowing observer saw it.
+
+use std::time::{Duration, Instant};
+
+use crate::call::RetryOn;
+use crate::supervisor::event::{GroupId, TaskKey, Ticket};
+
+/// A result: which task was computed, and where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Answer {
+    pub(super) task: u64,
+    pub(super) generation: u64,
+    pub(super) ticket: Ticket,
+}
+
+/// What a task does wherever it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Nature {
+    Plain,
+    Kills,
+    Hangs,
+    Panics,
+}
+
+/// How one run of a task ended, as far as the supervisor has been told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Done,
+    Panicked,
+    Failed,
+    /// The worker died, and its death has been reported.
+    Died,
+    /// The worker was killed because of the time limit.
+    TimedOut,
+}
+
+/// One run of a task.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Claim {
+    pub(super) generation: u64,
+    pub(super) ticket: Ticket,
+    pub(super) at: Instant,
+    pub(super) end: Option<End>,
+}
+
+/// One task.
+#[derive(Debug)]
+pub(super) struct Fact {
+    pub(super) key: TaskKey,
+    pub(super) nature: Nature,
+    pub(super) limit: Option<Duration>,
+    pub(super) retries: u32,
+    pub(super) retry_on: RetryOn,
+    /// Index of its batch.
+    pub(super) group: Option<usize>,
+    pub(super) claims: Vec<Claim>,
+    pub(super) resolved: bool,
+    pub(super) cancelled: bool,
+    pub(super) unsendable: bool,
+}
+
+impl Fact {
+    pub(super) fn last_end(&self) -> Option<End> {
+        self.claims.last().and_then(|claim| claim.end)
+    }
+
+    /// Whether every run so far has ended in a way that allows another one.
+    pub(super) fn may_run_again(&self) -> bool {
+        let allows = |claim: &Claim| match claim.end {
+            Some(End::Died) => true,
+            Some(End::Panicked) => self.retry_on.contains(RetryOn::PANIC),
+            Some(End::TimedOut) => self.retry_on.contains(RetryOn::TIMEOUT),
+            Some(End::Done | End::Failed) | None => false,
+        };
+        self.claims.len() <= self.retries as usize && self.claims.iter().all(allows)
+    }
+}
+
+/// One batch.
+#[derive(Debug)]
+pub(super) struct Batch {
+    pub(super) id: GroupId,
+    pub(super) abort: bool,
+    /// Indices of its tasks.
+    pub(super) members: Vec<usize>,
+    pub(super) failed: bool,
+    pub(super) cancelled: bool,
+}

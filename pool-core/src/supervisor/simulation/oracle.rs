@@ -1,0 +1,345 @@
+//! Objects to whatever the machine does that does not follow from what really happened.
+
+use std::time::Duration;
+
+use super::board::Mark;
+use super::fact::{Answer, End};
+use super::process::Process;
+use super::world::{Streak, World};
+use crate::error::{BrokenReason, TaskError};
+use crate::supervisor::event::{Action, Incarnation, KillReason, TaskKey, Ticket};
+
+/// How long a waiting task and an idle worker may be there together when answers take their time.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+impl World<'_> {
+    /// Checks an action at the moment when the machine decides it.
+    pub(super) fn judge(&mut self, action: &Action<Answer>) {
+        assert!(!self.drained, "a drained pool acts: {action:?}");
+        match action {
+            Action::Spawn(who) => self.judge_spawn(*who),
+            Action::Send { to, ticket, task, attempt, .. } => self.judge_send(*to, *ticket, *task, *attempt),
+            Action::TakeBack(who, tickets) => {
+                let process = self.process(who.generation.get());
+                let known = tickets.iter().all(|ticket| process.assigned.contains_key(ticket));
+                assert!(process.is_working() && known, "cannot take {tickets:?} back from {process:?}");
+            }
+            Action::Inspect(who) => {
+                assert!(self.process(who.generation.get()).is_working(), "{who:?} is gone")
+            }
+            Action::FlagCancel(who, ticket) => self.judge_flag(*who, *ticket),
+            Action::Kill { who, why, fenced } => self.judge_kill(*who, why, *fenced),
+            Action::Retire(who) => {
+                assert!(self.closed && self.unresolved == 0, "{who:?} retires while there is work");
+                let now = self.now;
+                let process = self.process(who.generation.get());
+                assert!(process.is_working() && process.assigned.is_empty(), "cannot retire {process:?}");
+                process.retired = Some(now);
+            }
+            Action::Resolve { task, result } => self.judge_end(*task, result),
+            Action::Broken(reason) => self.judge_broken(reason),
+            Action::Drained => {
+                assert_eq!(self.unresolved, 0, "drained with tasks");
+                let left = self.processes.iter().find(|process| !process.reported && !process.fenced);
+                assert!(left.is_none(), "drained with a worker: {left:?}");
+                self.drained = true;
+            }
+        }
+    }
+
+    fn judge_spawn(&mut self, who: Incarnation) {
+        let generation = who.generation.get();
+        assert_eq!(generation as usize, self.processes.len() + 1, "generations are numbered in order");
+        let gone = |process: &Process| process.reported || process.fenced;
+        let former = self.processes.iter().rev().find(|process| process.who.worker == who.worker);
+        assert!(former.is_none_or(gone), "{who:?} takes the place of {former:?}");
+        self.judge_back_off(who);
+        self.processes.push(Process::new(who, self.scenario.config.ticket_window, self.now));
+    }
+
+    /// The second unexplained death in a row is followed by `first_delay`, each further one by twice as much.
+    fn judge_back_off(&mut self, who: Incarnation) {
+        let policy = self.scenario.config.restart;
+        let Streak { strikes, last, explained } = self.streaks[who.index()];
+        if strikes < 2 || explained || policy.window < Duration::from_secs(3600) {
+            return;
+        }
+        let delay = policy.first_delay.saturating_mul(1 << (strikes - 2).min(20)).min(policy.max_delay);
+        let waited = self.now.duration_since(last);
+        assert!(
+            waited >= delay.mul_f64(0.79),
+            "{who:?} comes {waited:?} after death {strikes}, not {delay:?}"
+        );
+        let late = delay.mul_f64(1.21) + Duration::from_millis(400);
+        assert!(waited <= late, "{who:?} comes {waited:?} after death {strikes}, not {delay:?}");
+    }
+
+    fn judge_send(&mut self, to: Incarnation, ticket: Ticket, task: TaskKey, attempt: u32) {
+        let generation = to.generation.get();
+        let fact = self.fact(task);
+        assert!(fact.key == task && !fact.resolved, "{task:?} is sent, and has ended: {fact:?}");
+        assert!(
+            fact.claims.is_empty() || fact.may_run_again(),
+            "{task:?} was started, and is sent again: {fact:?}"
+        );
+        assert_eq!(
+            attempt as usize,
+            fact.claims.len() + 1,
+            "{task:?} has another number of attempts: {fact:?}"
+        );
+        let suspect = !fact.claims.is_empty();
+        let elsewhere = self.living().find(|process| process.assigned.values().any(|key| *key == task));
+        assert!(elsewhere.is_none(), "{task:?} is sent, and is elsewhere: {elsewhere:?}");
+        let accused = |key: &TaskKey| !self.facts[key.id.get() as usize - 1].claims.is_empty();
+        let process = &self.processes[generation as usize - 1];
+        assert!(process.is_working(), "{task:?} is sent to {process:?}");
+        if suspect {
+            assert!(process.assigned.is_empty(), "suspect {task:?} does not run alone: {process:?}");
+        } else {
+            // What is claimed there already and has failed before is a suspect that must be alone.
+            let other = process.assigned.values().find(|key| {
+                accused(key)
+                    && self.facts[key.id.get() as usize - 1]
+                        .claims
+                        .iter()
+                        .any(|claim| claim.generation != generation)
+            });
+            assert!(other.is_none(), "{task:?} joins suspect {other:?}");
+        }
+        let now = self.now;
+        let process = self.process(generation);
+        if process.assigned.is_empty() {
+            process.head_since = now;
+        }
+        let last = process.assigned.insert(ticket, task);
+        assert!(last.is_none(), "ticket {ticket} is used twice");
+    }
+
+    fn judge_flag(&mut self, who: Incarnation, ticket: Ticket) {
+        let now = self.now;
+        let process = self.process(who.generation.get());
+        let Some(key) = process.assigned.get(&ticket).copied() else {
+            panic!("{who:?} does not hold {ticket}")
+        };
+        process.flagged.entry(ticket).or_insert(now);
+        assert!(
+            process.board.observe(ticket) != Mark::Offered,
+            "ticket {ticket} of {who:?} is told to stop before its start"
+        );
+        self.flagged.push(key);
+    }
+
+    /// Whether a task really has been running longer than its limit.
+    fn is_overdue(&mut self, key: TaskKey) -> bool {
+        let now = self.now;
+        let fact = self.fact(key);
+        match (fact.limit, fact.claims.last()) {
+            (Some(limit), Some(claim)) => now.duration_since(claim.at) >= limit,
+            _ => false,
+        }
+    }
+
+    fn judge_kill(&mut self, who: Incarnation, why: &KillReason, fenced: bool) {
+        let generation = who.generation.get();
+        let (now, config) = (self.now, self.scenario.config.clone());
+        let idle_close = self.closed && self.unresolved == 0;
+        let (over, remote) = (self.terminated || self.broken, self.scenario.remote);
+        let process = &self.processes[generation as usize - 1];
+        assert!(!process.fenced, "{who:?} is killed twice: {process:?}");
+        assert!(fenced || process.killed.is_none(), "{who:?} is killed twice: {process:?}");
+        match why {
+            KillReason::Timeout | KillReason::Cancelled => {
+                assert!(fenced && process.is_working(), "{who:?}: {process:?}");
+                assert_eq!(process.assigned.len(), 1, "innocents are with {who:?}: {process:?}");
+                let (&ticket, &key) = process.assigned.first_key_value().expect("counted above");
+                assert!(
+                    remote || process.results.is_empty(),
+                    "results of {who:?} have not been read: {process:?}"
+                );
+                let runs = process.current.is_none_or(|(current, _)| current == ticket);
+                assert!(runs, "{who:?} runs an innocent: {process:?}");
+                let flagged = process.flagged.get(&ticket).copied();
+                assert!(
+                    flagged.is_some_and(|at| now >= at + config.cancel_grace),
+                    "ticket {ticket} of {who:?} was flagged at {flagged:?}, and had no grace"
+                );
+                if !self.fact(key).resolved {
+                    assert_eq!(*why, KillReason::Timeout, "{key:?} was not cancelled");
+                    assert!(self.is_overdue(key), "{key:?} is within its limit");
+                    if let Some(claim) = self.fact(key).claims.last_mut() {
+                        claim.end = Some(End::TimedOut);
+                    }
+                }
+            }
+            KillReason::Violation(what) => assert!(process.misbehaved, "{who:?} did nothing wrong: {what}"),
+            KillReason::Unresponsive(_) => {
+                let unclaimed = process
+                    .assigned
+                    .first_key_value()
+                    .is_some_and(|(ticket, _)| process.board.observe(*ticket) == Mark::Offered);
+                let waited = now.duration_since(process.head_since);
+                assert!(remote || unclaimed, "{who:?} has claimed its head: {process:?}");
+                assert!(waited >= config.claim_timeout, "{who:?} had only {waited:?} to claim");
+            }
+            KillReason::StartTimeout(_) => {
+                let had = now.duration_since(process.spawned_at);
+                assert!(!process.ready && had >= config.start_timeout, "{who:?} had {had:?} to start");
+            }
+            KillReason::Terminated => assert!(over || idle_close && !process.ready, "{who:?} is terminated"),
+            KillReason::ExitTimeout => {
+                let had = process.retired.map(|at| now.duration_since(at));
+                assert!(had.is_some_and(|had| had >= config.exit_timeout), "{who:?} had {had:?} to exit");
+            }
+        }
+        let process = self.process(generation);
+        process.killed.get_or_insert(why.clone());
+        process.fenced = fenced;
+        if fenced {
+            process.assigned.clear();
+            self.streaks[who.index()].explained = true;
+        }
+    }
+
+    fn judge_end(&mut self, task: TaskKey, result: &Result<Answer, TaskError>) {
+        let over = self.terminated || self.broken;
+        let batch = self.fact(task).group;
+        let (batch_cancelled, aborts) = batch.map_or((false, false), |index| {
+            (self.batches[index].cancelled || self.batches[index].failed, self.batches[index].abort)
+        });
+        let overdue = self.is_overdue(task);
+        let fact = self.fact(task);
+        assert!(fact.key == task && !fact.resolved, "{task:?} ends twice: {result:?}, {fact:?}");
+        fact.resolved = true;
+        let died =
+            fact.claims.iter().filter(|claim| claim.end == Some(End::Died)).map(|claim| claim.generation);
+        let mut died = died.collect::<Vec<_>>().into_iter();
+        let last = fact.claims.last().copied();
+        let right = match result {
+            Ok(answer) => {
+                last.is_some_and(|claim| {
+                    claim.end == Some(End::Done)
+                        && (claim.generation, claim.ticket) == (answer.generation, answer.ticket)
+                }) && answer.task == task.id.get()
+            }
+            Err(TaskError::Cancelled) => fact.cancelled || batch_cancelled,
+            Err(TaskError::TimedOut { limit }) => fact.limit == Some(*limit) && overdue,
+            Err(TaskError::WorkerDied(death)) => {
+                let there = last.is_some_and(|claim| claim.generation == u64::from(death.pid));
+                fact.retries == 0 && fact.last_end() == Some(End::Died) && there
+            }
+            Err(TaskError::Poisoned { deaths }) => {
+                fact.retries > 0
+                    && fact.claims.len() == fact.retries as usize + 1
+                    && fact.last_end() == Some(End::Died)
+                    && !deaths.is_empty()
+                    // In their order; a death after the time limit counts as a timeout.
+                    && deaths.iter().all(|death| died.any(|generation| generation == u64::from(death.pid)))
+            }
+            Err(TaskError::Panicked { .. }) => fact.last_end() == Some(End::Panicked),
+            Err(TaskError::Decode { .. }) => fact.last_end() == Some(End::Failed),
+            Err(TaskError::Encode { .. }) => fact.unsendable,
+            Err(TaskError::PoolBroken(_) | TaskError::PoolClosed) => over,
+            Err(_) => false,
+        };
+        assert!(right, "{task:?} ends with {result:?}, which does not follow from {fact:?}");
+        self.unresolved -= 1;
+        let cancelled = matches!(result, Err(TaskError::Cancelled));
+        if let (Some(index), true, Err(_), false) = (batch, aborts, result, cancelled) {
+            self.batches[index].failed = true;
+            self.aborting.push(index);
+        }
+    }
+
+    fn judge_broken(&mut self, reason: &BrokenReason) {
+        let config = &self.scenario.config;
+        match reason {
+            BrokenReason::TooManyDeaths { worker, deaths, .. } => {
+                assert!(deaths.len() > config.restart.max_restarts as usize, "{reason}");
+                let strikes = self.streaks[worker.get() as usize].strikes;
+                assert!(strikes > config.restart.max_restarts, "{worker} had {strikes} deaths: {reason}");
+                self.broken = true;
+            }
+            BrokenReason::CannotStart { .. } => {
+                assert!(self.processes.iter().all(|process| !process.ready), "workers did start: {reason}");
+                self.broken = true;
+            }
+            _ => assert!(self.broken, "nothing is wrong: {reason}"),
+        }
+    }
+
+    /// What must be true at the end of an event: after the first failure of a batch that aborts, none of it is left; and
+    /// only tasks that have ended or are late are told to stop.
+    pub(super) fn check_consequences(&mut self) {
+        for key in std::mem::take(&mut self.flagged) {
+            assert!(self.fact(key).resolved || self.is_overdue(key), "{key:?} is told to stop for no reason");
+        }
+        for index in std::mem::take(&mut self.aborting) {
+            let open = self.batches[index].members.iter().find(|member| !self.facts[**member].resolved);
+            assert!(
+                open.is_none(),
+                "batch {index} has failed, and task {:?} goes on",
+                open.map(|open| open + 1)
+            );
+        }
+    }
+
+    /// Tasks that come back go to the front, in their order; nothing else changes the order of the queue.
+    pub(super) fn check_order(&mut self, back: &[TaskKey], before: &[TaskKey], sent: &[TaskKey]) {
+        let fact = |key: &TaskKey| &self.facts[key.id.get() as usize - 1];
+        let mut expected: Vec<TaskKey> = back.iter().chain(before).copied().collect();
+        let after = self.machine.waiting();
+        let fresh = sent.iter().copied().filter(|key| fact(key).claims.is_empty());
+        let found: Vec<TaskKey> = fresh.chain(after).filter(|key| !fact(key).resolved).collect();
+        expected.retain(|key| !fact(key).resolved);
+        assert_eq!(expected, found, "the queue is out of order");
+    }
+
+    /// Nobody is idle while there is something to do.
+    pub(super) fn check_work_conservation(&mut self) {
+        let idle = self.living().any(|process| process.is_working() && process.assigned.is_empty());
+        let mut starving = false;
+        if idle && self.unresolved > 0 {
+            let open = |key: &&TaskKey| !self.facts[key.id.get() as usize - 1].resolved;
+            let assigned: usize =
+                self.living().map(|process| process.assigned.values().filter(open).count()).sum();
+            let hoards = self.living().any(|process| process.is_working() && process.assigned.len() > 1);
+            starving = hoards || assigned < self.unresolved;
+        }
+        if !starving {
+            self.starving_since = None;
+            return;
+        }
+        let since = *self.starving_since.get_or_insert(self.now);
+        if !self.scenario.remote || self.now > since + PATIENCE {
+            let who: Vec<_> = self.living().map(|process| (process.who, &process.assigned)).collect();
+            panic!("a worker is idle while tasks wait: {who:?} {:#?}", self.machine.slots());
+        }
+    }
+
+    /// What has not ended after everything came to rest runs without a limit, or waits for such tasks to end.
+    pub(super) fn check_stragglers(&mut self) {
+        let forever = self.living().filter(|process| process.runs_for_ever()).count();
+        let working = self.living().count();
+        for fact in self.facts.iter().filter(|fact| !fact.resolved) {
+            let runs = fact.claims.last().is_some_and(|claim| {
+                claim.end.is_none() && self.processes[claim.generation as usize - 1].runs_for_ever()
+            });
+            let waits = forever == working && forever > 0;
+            assert!(
+                runs && fact.limit.is_none() || waits,
+                "nothing happens to {fact:?}: {:#?}",
+                self.machine.slots()
+            );
+        }
+    }
+
+    pub(super) fn first_unresolved(&self) -> String {
+        let fact = self.facts.iter().find(|fact| !fact.resolved);
+        format!("{fact:?}: {:#?}", self.machine.slots())
+    }
+
+    /// Workers that have a place in the pool.
+    fn living(&self) -> impl Iterator<Item = &Process> {
+        self.processes.iter().rev().filter(|process| !process.reported && !process.fenced)
+    }
+}

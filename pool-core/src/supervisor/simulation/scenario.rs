@@ -1,0 +1,114 @@
+//! What a seed decides once for its pool: configuration, temper of the workers, habits of the callers.
+
+use std::time::Duration;
+
+use super::random::Random;
+use crate::policy::RestartPolicy;
+use crate::supervisor::machine::Config;
+
+/// How often workers do what, in a thousand opportunities.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Temper {
+    pub(super) spawn_fails: u32,
+    pub(super) dies_booting: u32,
+    pub(super) never_hello: u32,
+    pub(super) unusable: u32,
+    pub(super) garbage_boot: u32,
+    pub(super) dies_idle: u32,
+    pub(super) dies_at_claim: u32,
+    pub(super) dies_running: u32,
+    pub(super) dies_before_writing: u32,
+    pub(super) dies_after_writing: u32,
+    pub(super) dies_retiring: u32,
+    pub(super) ignores_retire: u32,
+    pub(super) stalls: u32,
+    pub(super) hangs: u32,
+    pub(super) panics: u32,
+    pub(super) fails: u32,
+    pub(super) garbage: u32,
+    pub(super) scribbles: u32,
+    pub(super) unsendable: u32,
+    /// Tasks that misbehave wherever they run.
+    pub(super) poison: u32,
+    /// Late events of incarnations that are gone.
+    pub(super) ghosts: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct Scenario {
+    pub(super) config: Config,
+    pub(super) temper: Temper,
+    /// What callers do before they are done.
+    pub(super) operations: u32,
+    /// Longest pause between two of them.
+    pub(super) pause: Duration,
+    /// Longest task.
+    pub(super) work: Duration,
+    /// Take-backs and inspections are answered late, as by a worker on another machine.
+    pub(super) remote: bool,
+    /// The supervisor itself is held up from time to time.
+    pub(super) sluggish: bool,
+}
+
+impl Scenario {
+    pub(super) fn new(random: &mut Random) -> Self {
+        let millis = |random: &mut Random, choices: &[u64]| Duration::from_millis(random.pick(choices));
+        let first_delay = millis(random, &[0, 1, 5, 20]);
+        let restart = RestartPolicy {
+            max_restarts: random.pick(&[0, 1, 2, 5, 50]),
+            window: millis(random, &[20, 500, 60_000, 3_600_000]),
+            first_delay,
+            max_delay: millis(random, &[20, 200, 1000]).max(first_delay),
+        };
+        let config = Config {
+            workers: random.pick(&[1, 1, 2, 2, 3, 4, 8]),
+            executable: "simulated".to_owned(),
+            restart,
+            start_timeout: millis(random, &[60, 500]),
+            exit_timeout: millis(random, &[10, 300]),
+            cancel_grace: millis(random, &[0, 0, 10, 50]),
+            claim_timeout: millis(random, &[40, 300]),
+            prefetch: random.pick(&[1, 2, 3, 8, 64]),
+            prefetch_bytes: random.pick(&[1, 100, 1 << 20]),
+            ticket_window: random.pick(&[64, 64, 100, 256]),
+            seed: random.next(),
+        };
+        let calm = random.chance(150);
+        let mut rate = |most: u32| {
+            let rate = random.pick(&[0, 0, most / 8, most]);
+            if calm { 0 } else { rate }
+        };
+        let temper = Temper {
+            spawn_fails: rate(200),
+            dies_booting: rate(300),
+            never_hello: rate(100),
+            unusable: rate(16),
+            garbage_boot: rate(60),
+            dies_idle: rate(40),
+            dies_at_claim: rate(60),
+            dies_running: rate(60),
+            dies_before_writing: rate(60),
+            dies_after_writing: rate(60),
+            dies_retiring: rate(300),
+            ignores_retire: rate(300),
+            stalls: rate(40),
+            hangs: rate(40),
+            panics: rate(80),
+            fails: rate(80),
+            garbage: rate(40),
+            scribbles: rate(20),
+            unsendable: rate(30),
+            poison: rate(80),
+            ghosts: rate(100),
+        };
+        Self {
+            config,
+            temper,
+            operations: random.within(5, 120) as u32,
+            pause: Duration::from_micros(random.pick(&[20, 500, 5_000, 60_000])),
+            work: Duration::from_micros(random.pick(&[50, 2_000, 30_000, 200_000])),
+            remote: random.chance(250),
+            sluggish: random.chance(250),
+        }
+    }
+}

@@ -1,0 +1,512 @@
+//! Carries the machine's actions out as the engine does, and reports what workers write and how they die.
+
+use std::time::Duration;
+
+use super::board::Mark;
+use super::fact::{Answer, Claim, End};
+use super::process::{Frame, Out};
+use super::world::{Happening, Streak, World};
+use crate::error::{BrokenReason, Death, DeathCause, TaskError};
+use crate::ids::{TaskId, WorkerId};
+use crate::supervisor::event::{Action, Autopsy, Event, Observation, TaskKey, Ticket};
+
+pub(super) fn death(generation: u64, worker: WorkerId) -> Death {
+    Death {
+        pid: generation as u32,
+        worker,
+        cause: DeathCause::Exited(1),
+        task: None,
+        task_id: None,
+        ran_for: None,
+        peak_rss: None,
+        stderr_tail: String::new(),
+    }
+}
+
+pub(super) fn panicked() -> TaskError {
+    TaskError::Panicked { message: "simulated".to_owned(), location: None, backtrace: None }
+}
+
+pub(super) fn failed() -> TaskError {
+    TaskError::Decode { task: "simulated".to_owned(), message: "simulated".to_owned() }
+}
+
+pub(super) fn unsendable() -> TaskError {
+    TaskError::Encode { task: "simulated".to_owned(), message: "simulated".to_owned() }
+}
+
+impl World<'_> {
+    pub(super) fn perform(&mut self, action: Action<Answer>) {
+        match action {
+            Action::Spawn(who) => {
+                let after = self.lateness();
+                self.plan(after, Happening::Spawned(who.generation.get()));
+            }
+            Action::Send { to, ticket, task, .. } => self.send(to.generation.get(), ticket, task),
+            Action::TakeBack(who, tickets) => self.take_back(who.generation.get(), tickets),
+            Action::Inspect(who) if self.scenario.remote => {
+                let after = self.random.micros(0, 10_000);
+                self.plan(after, Happening::Look(who.generation.get()));
+            }
+            Action::Inspect(who) => self.inspect(who.generation.get()),
+            Action::FlagCancel(who, ticket) => {
+                if self.process(who.generation.get()).linked {
+                    self.flag(who.generation.get(), ticket);
+                }
+            }
+            Action::Kill { who, fenced, .. } => self.kill(who.generation.get(), fenced),
+            Action::Retire(who) => {
+                if self.process(who.generation.get()).linked {
+                    self.deliver(who.generation.get(), Frame::Retire);
+                }
+            }
+            Action::Resolve { .. } | Action::Broken(_) | Action::Drained => {}
+        }
+    }
+
+    fn send(&mut self, generation: u64, ticket: Ticket, key: TaskKey) {
+        let unsendable_rate = self.scenario.temper.unsendable;
+        let process = self.process(generation);
+        if !process.linked || !process.greeted {
+            return;
+        }
+        let old = process.board.offer(ticket);
+        assert!(!process.assigned.contains_key(&old), "ticket {ticket} takes over the slot of {old}");
+        process.last_offered = ticket;
+        if self.chance(unsendable_rate) {
+            let process = self.process(generation);
+            if !process.fenced && !process.reported {
+                self.release(generation, ticket);
+            }
+            self.fact(key).unsendable = true;
+            let who = self.incarnation(generation);
+            return self.feed(Event::Unsendable(who, ticket, unsendable()), &[]);
+        }
+        self.deliver(generation, Frame::Task(ticket, key));
+    }
+
+    /// The machine is about to learn that a worker does not hold a ticket any more.
+    fn release(&mut self, generation: u64, ticket: Ticket) -> Option<TaskKey> {
+        let now = self.now;
+        let process = self.process(generation);
+        if process.assigned.first_key_value().is_some_and(|(first, _)| *first == ticket) {
+            process.head_since = now;
+        }
+        process.assigned.remove(&ticket)
+    }
+
+    fn take_back(&mut self, generation: u64, tickets: Vec<Ticket>) {
+        if !self.process(generation).linked {
+            return;
+        }
+        if self.scenario.remote {
+            let after = self.random.micros(0, 20_000);
+            return self.plan(after, Happening::Take(generation, tickets));
+        }
+        let (answers, illegible) = self.take_from_board(generation, tickets);
+        if !illegible.is_empty() || answers.iter().any(|(_, unclaimed)| !unclaimed) {
+            // It may have been claimed, and then all older results have been written: they must be known before the answer.
+            self.read_results(generation);
+        }
+        self.answer(generation, answers, illegible);
+    }
+
+    fn take_from_board(
+        &mut self,
+        generation: u64,
+        tickets: Vec<Ticket>,
+    ) -> (Vec<(Ticket, bool)>, Vec<Ticket>) {
+        let board = &mut self.process(generation).board;
+        let (mut answers, mut illegible) = (Vec::new(), Vec::new());
+        for ticket in tickets.into_iter().rev() {
+            if board.take_back(ticket) {
+                answers.push((ticket, true));
+            } else if matches!(board.observe(ticket), Mark::Claimed(_) | Mark::Finished) {
+                answers.push((ticket, false));
+            } else {
+                illegible.push(ticket);
+            }
+        }
+        answers.reverse();
+        (answers, illegible)
+    }
+
+    /// A worker far away is asked to give tasks back. Its answer comes in one stream with its results, so that those which
+    /// are older than the answer are known before it.
+    pub(super) fn take(&mut self, generation: u64, tickets: Vec<Ticket>) {
+        let (answers, illegible) = self.take_from_board(generation, tickets);
+        self.write(generation, Out::Answers(answers, illegible));
+    }
+
+    fn answer(&mut self, generation: u64, answers: Vec<(Ticket, bool)>, illegible: Vec<Ticket>) {
+        let who = self.incarnation(generation);
+        if !illegible.is_empty() {
+            let head = self.machine.head(who).map(|(head, _)| head);
+            let mut back = Vec::new();
+            for ticket in illegible.iter().rev().filter(|ticket| Some(**ticket) != head) {
+                if self.process(generation).is_working() {
+                    let key = self.release(generation, *ticket);
+                    back.extend(key.filter(|key| self.is_fresh(*key)));
+                }
+            }
+            self.feed(Event::Illegible(who, illegible), &back);
+        }
+        if answers.is_empty() {
+            return;
+        }
+        let mut back = Vec::new();
+        if self.process(generation).is_working() {
+            for (ticket, _) in answers.iter().filter(|(_, unclaimed)| *unclaimed) {
+                let key = self.release(generation, *ticket);
+                back.extend(key.filter(|key| self.is_fresh(*key)));
+            }
+        }
+        self.feed(Event::TookBack(who, answers), &back);
+    }
+
+    /// Whether a task has neither ended nor ever been started.
+    fn is_fresh(&mut self, key: TaskKey) -> bool {
+        let fact = self.fact(key);
+        !fact.resolved && fact.claims.is_empty()
+    }
+
+    fn inspect(&mut self, generation: u64) {
+        if !self.process(generation).linked {
+            return;
+        }
+        self.read_results(generation);
+        let who = self.incarnation(generation);
+        let Some((ticket, _)) = self.machine.head(who) else {
+            let seen = Observation { ticket: None, started: None, moving: false };
+            return self.feed(Event::Observed(who, seen), &[]);
+        };
+        let moving = self.has_moved(generation);
+        let process = self.process(generation);
+        let started = match process.board.observe(ticket) {
+            // It became the head just now, and has not been sent.
+            _ if AS_FIXED && ticket > process.last_offered => None,
+            Mark::Offered => None,
+            Mark::Claimed(at) => Some(at),
+            other => {
+                let what = format!("the board of {who:?} shows {other:?} for its head, ticket {ticket}");
+                return self.feed(Event::Violation(who, what), &[]);
+            }
+        };
+        self.feed(Event::Observed(who, Observation { ticket: Some(ticket), started, moving }), &[]);
+    }
+
+    /// Whether bytes have moved to the worker since the last look.
+    fn has_moved(&mut self, generation: u64) -> bool {
+        let now = self.now;
+        let process = self.process(generation);
+        let arrived = process.received + process.inbox.iter().filter(|(at, _)| *at <= now).count();
+        std::mem::replace(&mut process.arrived_then, arrived) != arrived
+    }
+
+    /// A worker far away looks at its board.
+    pub(super) fn look(&mut self, generation: u64) {
+        let who = self.incarnation(generation);
+        if !self.process(generation).linked {
+            return;
+        }
+        let ticket = self.machine.head(who).map(|(ticket, _)| ticket);
+        let moving = self.has_moved(generation);
+        let started = ticket.and_then(|ticket| match self.process(generation).board.observe(ticket) {
+            Mark::Claimed(at) => Some(at),
+            _ => None,
+        });
+        self.write(generation, Out::Seen(Observation { ticket, started, moving }));
+    }
+
+    fn kill(&mut self, generation: u64, fenced: bool) {
+        let process = self.process(generation);
+        if process.stage == super::process::Stage::Unborn && !process.spawn_is_off && !process.reported {
+            // Nobody has begun to spawn it, or the reactor is about to.
+            if self.random.chance(500) {
+                self.process(generation).spawn_is_off = true;
+                if !fenced {
+                    self.report_unborn(generation);
+                    let who = self.incarnation(generation);
+                    let autopsy = Autopsy { death: death(generation, who.worker), started: false };
+                    self.feed(Event::Died(who, autopsy), &[]);
+                }
+            } else {
+                self.process(generation).condemned_unborn = true;
+            }
+            return;
+        }
+        let process = self.process(generation);
+        if !process.linked {
+            return;
+        }
+        if fenced {
+            (process.linked, process.readable) = (false, false);
+        }
+        self.signal(generation);
+    }
+
+    fn signal(&mut self, generation: u64) {
+        let after =
+            if self.random.chance(100) { self.random.micros(0, 20_000) } else { self.random.micros(0, 50) };
+        self.plan(after, Happening::Kill(generation));
+    }
+
+    pub(super) fn spawned(&mut self, generation: u64) {
+        let who = self.incarnation(generation);
+        let process = self.process(generation);
+        if process.spawn_is_off {
+            return;
+        }
+        let condemned = process.condemned_unborn;
+        if self.chance(self.scenario.temper.spawn_fails) {
+            self.report_unborn(generation);
+            return self.feed(Event::SpawnFailed(who, death(generation, who.worker)), &[]);
+        }
+        self.born(generation);
+        if condemned {
+            self.signal(generation);
+        }
+        if self.machine.expects(who) {
+            self.process(generation).linked = true;
+        } else if !condemned {
+            self.signal(generation);
+        }
+    }
+
+    fn report_unborn(&mut self, generation: u64) {
+        let process = self.process(generation);
+        process.reported = true;
+        if !process.fenced {
+            self.count_death(generation, false);
+        }
+    }
+
+    /// Reports everything that a worker has written.
+    pub(super) fn read_results(&mut self, generation: u64) {
+        let who = self.incarnation(generation);
+        loop {
+            let process = self.process(generation);
+            if !process.linked || !process.readable {
+                return;
+            }
+            let Some(out) = process.results.pop_front() else { return };
+            match out {
+                Out::Hello if !process.greeted => {
+                    process.greeted = true;
+                    if process.killed.is_none() && !process.fenced {
+                        process.ready = true;
+                    }
+                    self.feed(Event::Ready(who), &[]);
+                }
+                Out::BadHello if !process.greeted => {
+                    process.readable = false;
+                    self.broken |= !process.fenced;
+                    let reason = BrokenReason::Incompatible { executable: String::new(), why: String::new() };
+                    self.feed(Event::Unusable(who, reason), &[]);
+                }
+                Out::Answers(answers, illegible) => self.answer(generation, answers, illegible),
+                Out::Seen(seen) => self.feed(Event::Observed(who, seen), &[]),
+                Out::Hello | Out::BadHello | Out::Garbage => {
+                    process.readable = false;
+                    self.feed(Event::Violation(who, format!("{out:?}")), &[]);
+                }
+                _ if !process.greeted => {
+                    process.readable = false;
+                    self.feed(Event::Violation(who, format!("{out:?} before its hello")), &[]);
+                }
+                Out::Bogus(ticket) => {
+                    let answer = Answer { task: 0, generation, ticket };
+                    self.feed(Event::Finished(who, ticket, answer), &[]);
+                }
+                Out::Done(ticket, answer) => {
+                    self.report_result(generation, ticket, End::Done, Event::Finished(who, ticket, answer));
+                }
+                Out::Panicked(ticket) => {
+                    let event = Event::Failed(who, ticket, panicked());
+                    self.report_result(generation, ticket, End::Panicked, event);
+                }
+                Out::Failed(ticket) => {
+                    self.report_result(generation, ticket, End::Failed, Event::Failed(who, ticket, failed()));
+                }
+            }
+        }
+    }
+
+    fn report_result(&mut self, generation: u64, ticket: Ticket, end: End, event: Event<Answer>) {
+        let process = self.process(generation);
+        if process.fenced || process.reported {
+            return self.feed(event, &[]);
+        }
+        let worker = self.incarnation(generation).worker;
+        self.streaks[worker.get() as usize].strikes = 0;
+        let Some(key) = self.release(generation, ticket) else {
+            panic!("the machine never gave ticket {ticket} to {worker}");
+        };
+        let fact = self.fact(key);
+        if let Some(claim) = fact.claims.last_mut().filter(|claim| !fact.resolved && claim.end.is_none()) {
+            claim.end = Some(end);
+        }
+        self.feed(event, &[]);
+        let fact = self.fact(key);
+        assert!(
+            fact.resolved || end == End::Panicked,
+            "the result of {key:?} was read and is lost: {fact:?}"
+        );
+    }
+
+    /// The death of a worker has been noticed.
+    pub(super) fn bury(&mut self, generation: u64) {
+        if self.process(generation).linked {
+            self.read_results(generation);
+        }
+        let who = self.incarnation(generation);
+        let process = self.process(generation);
+        if !process.linked {
+            process.reported = true;
+            return self.haunt(generation);
+        }
+        (process.linked, process.reported) = (false, true);
+        if process.fenced {
+            // The machine has decided to kill it, and its death was faster.
+            return;
+        }
+        let assigned: Vec<(Ticket, TaskKey)> =
+            process.assigned.iter().map(|(ticket, key)| (*ticket, *key)).collect();
+        let (offered, refused) = (process.last_offered, process.refused);
+        let process = self.process(generation);
+        let marks: Vec<Mark> = assigned.iter().map(|(ticket, _)| process.board.observe(*ticket)).collect();
+        let mut back = Vec::new();
+        let mut started = Vec::new();
+        for (place, ((ticket, key), mark)) in assigned.into_iter().zip(marks).enumerate() {
+            // A ticket above the last one that was offered has not been sent: its slot is about another one. Of the head
+            // of an overwritten board nobody knows, unless the worker has said that it refused to start it.
+            let unclear = place == 0 && mark == Mark::Foreign && !refused;
+            if ticket <= offered && (unclear || matches!(mark, Mark::Claimed(_) | Mark::Finished)) {
+                started.push(ticket);
+                let at = self.now;
+                let claims = &mut self.fact(key).claims;
+                if unclear && claims.last().is_none_or(|claim| claim.generation != generation) {
+                    claims.push(Claim { generation, ticket, at, end: None });
+                }
+                for claim in claims.iter_mut().filter(|claim| claim.generation == generation) {
+                    claim.end.get_or_insert(End::Died);
+                }
+            } else if self.is_fresh(key) {
+                back.push(key);
+            }
+        }
+        self.count_death(generation, !started.is_empty());
+        let explained = !started.is_empty() && self.process(generation).ready;
+        let born = self.processes.len();
+        let head = self.machine.head(who).map(|(head, _)| head);
+        let lost: Vec<(Ticket, Death)> = started
+            .iter()
+            .filter(|ticket| Some(**ticket) != head)
+            .map(|ticket| (*ticket, death(generation, who.worker)))
+            .collect();
+        if !lost.is_empty() {
+            self.feed(Event::Lost(who, lost), &[]);
+        }
+        let autopsy = self.autopsy(generation, started);
+        self.feed(Event::Died(who, autopsy), &back);
+        let replaced = self.processes[born..].iter().any(|process| process.who.worker == who.worker);
+        assert!(
+            !explained || replaced || self.unresolved == 0,
+            "{who:?} died in a task, and is not replaced at once"
+        );
+        self.haunt(generation);
+    }
+
+    fn autopsy(&mut self, generation: u64, started: Vec<Ticket>) -> Autopsy {
+        let who = self.incarnation(generation);
+        let process = self.process(generation);
+        let head = process.assigned.first_key_value().map(|(ticket, _)| *ticket);
+        let started = match AS_FIXED {
+            true => head.is_some_and(|head| started.contains(&head)),
+            false => {
+                let mark = head.map(|head| process.board.observe(head));
+                mark.is_some_and(|mark| mark != Mark::Offered)
+            }
+        };
+        Autopsy { death: death(generation, who.worker), started }
+    }
+
+    /// A death or a failed spawn is reported: is it explained by a task?
+    fn count_death(&mut self, generation: u64, explained: bool) {
+        let now = self.now;
+        let place = self.incarnation(generation).index();
+        let streak = &mut self.streaks[place];
+        streak.explained = explained;
+        if !explained {
+            *streak = Streak { strikes: streak.strikes + 1, last: now, explained };
+        }
+    }
+
+    /// News of an incarnation that is gone arrive late; nothing may come of them.
+    pub(super) fn haunt(&mut self, generation: u64) {
+        let rate = self.scenario.temper.ghosts;
+        if !self.chance(rate) {
+            return;
+        }
+        for _ in 0..self.random.within(1, 3) {
+            let event = self.ghost(generation);
+            let (before, text) = (self.pending.len(), format!("{event:?}"));
+            self.feed(event, &[]);
+            // What was to be sent anyway may be sent now.
+            let harmless =
+                |action: &&Action<Answer>| matches!(action, Action::Send { .. } | Action::TakeBack(..));
+            let effect = self.pending.iter().skip(before).find(|action| !harmless(action));
+            assert!(effect.is_none(), "late news of a dead worker have an effect: {text}: {effect:?}");
+        }
+    }
+
+    pub(super) fn ghost(&mut self, generation: u64) -> Event<Answer> {
+        let who = self.incarnation(generation);
+        let ticket = self.random.within(1, 40);
+        let answer = Answer { task: self.random.within(1, 40), generation, ticket };
+        match self.random.below(11) {
+            0 => Event::Ready(who),
+            1 => Event::Finished(who, ticket, answer),
+            2 => Event::Failed(who, ticket, panicked()),
+            3 => Event::Unsendable(who, ticket, unsendable()),
+            4 => Event::TookBack(who, vec![(ticket, true), (ticket + 1, false)]),
+            5 => {
+                let seen = Observation { ticket: Some(ticket), started: Some(self.now), moving: false };
+                Event::Observed(who, seen)
+            }
+            6 => Event::Violation(who, "late".to_owned()),
+            7 => Event::SpawnFailed(who, death(generation, who.worker)),
+            8 => {
+                let why = "late".to_owned();
+                Event::Unusable(who, BrokenReason::Incompatible { executable: String::new(), why })
+            }
+            9 => Event::Cancel(TaskKey { index: ticket as u32, id: TaskId::new(u64::MAX) }),
+            _ => Event::Died(who, Autopsy { death: death(generation, who.worker), started: false }),
+        }
+    }
+
+    /// A pool that is drained stays so, whatever happens.
+    pub(super) fn haunt_the_drained(&mut self) {
+        self.settle();
+        for _ in 0..20 {
+            let event = match self.random.below(6) {
+                0 => Event::Tick,
+                1 => Event::Pump,
+                2 => Event::Close,
+                3 => Event::Terminate,
+                4 => Event::Fault("late".to_owned()),
+                _ => {
+                    let generation = self.random.within(1, self.processes.len() as u64);
+                    self.ghost(generation)
+                }
+            };
+            self.now += Duration::from_secs(1);
+            let text = format!("{event:?}");
+            self.feed(event, &[]);
+            assert!(self.pending.is_empty(), "a drained pool acts: {:?} after {text}", self.pending);
+        }
+    }
+}
+
+/// Temporary: whether the shell has the rules that the engine needs.
+const AS_FIXED: bool = true;

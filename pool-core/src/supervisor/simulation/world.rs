@@ -1,0 +1,323 @@
+//! The virtual world: its clock, what is going to happen in it, and the loop that lets it happen.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BinaryHeap, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::caller::Caller;
+use super::fact::{Answer, Batch, Fact};
+use super::process::Process;
+use super::random::Random;
+use super::scenario::Scenario;
+use crate::supervisor::event::{Action, Event, Incarnation, TaskKey, Ticket};
+use crate::supervisor::machine::Machine;
+
+/// Virtual time that a pool may need to come to rest once nobody disturbs it any more.
+const REST: Duration = Duration::from_secs(600);
+/// Events at one instant that show that time stands still.
+const STANDSTILL: u32 = 20_000;
+
+/// Something that is going to happen. Numbers are generations.
+#[derive(Debug)]
+pub(super) enum Happening {
+    /// A spawn has succeeded or failed.
+    Spawned(u64),
+    /// A worker does its next step, unless it has been given another one meanwhile.
+    Step(u64, u32),
+    /// The result pipe of a worker is read.
+    Read(u64),
+    /// The death of a worker is noticed.
+    Death(u64),
+    /// A signal arrives.
+    Kill(u64),
+    /// A worker far away looks at its board.
+    Look(u64),
+    /// A worker far away is asked to give tasks back.
+    Take(u64, Vec<Ticket>),
+    /// Somebody uses the pool.
+    Caller,
+}
+
+#[derive(Debug)]
+struct Planned {
+    at: Instant,
+    number: u64,
+    what: Happening,
+}
+
+impl PartialEq for Planned {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+impl Eq for Planned {}
+impl PartialOrd for Planned {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Planned {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.at, self.number).cmp(&(other.at, other.number))
+    }
+}
+
+/// The last lines of what happened, kept when a failure is looked at.
+#[derive(Debug, Default)]
+pub(super) struct Tail {
+    pub(super) wanted: bool,
+    pub(super) lines: VecDeque<String>,
+}
+
+impl Tail {
+    const LINES: usize = 60;
+}
+
+/// Deaths in one place that no task explains.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Streak {
+    /// Their number since the last result.
+    pub(super) strikes: u32,
+    /// When the last one was reported.
+    pub(super) last: Instant,
+    /// Whether another end came after it, which a task explains.
+    pub(super) explained: bool,
+}
+
+/// One pool and everything around it.
+#[derive(Debug)]
+pub(super) struct World<'a> {
+    pub(super) base: Instant,
+    pub(super) now: Instant,
+    pub(super) random: Random,
+    pub(super) scenario: Scenario,
+    pub(super) machine: Machine<Answer>,
+    pub(super) facts: Vec<Fact>,
+    pub(super) batches: Vec<Batch>,
+    /// By generation.
+    pub(super) processes: Vec<Process>,
+    pub(super) caller: Caller,
+    /// What the machine wants and has not got yet.
+    pub(super) pending: VecDeque<Action<Answer>>,
+    /// Nobody misbehaves any more, except tasks that always do.
+    pub(super) calm: bool,
+    pub(super) terminated: bool,
+    pub(super) closed: bool,
+    pub(super) broken: bool,
+    pub(super) drained: bool,
+    pub(super) unresolved: usize,
+    /// Tasks that were told to stop during the present event.
+    pub(super) flagged: Vec<TaskKey>,
+    /// Batches that have failed during the present event.
+    pub(super) aborting: Vec<usize>,
+    /// Since when an idle worker and a waiting task have been there together.
+    pub(super) starving_since: Option<Instant>,
+    /// By place.
+    pub(super) streaks: Vec<Streak>,
+    /// Events fed to the machine.
+    pub(super) steps: u64,
+    plans: BinaryHeap<Reverse<Planned>>,
+    planned: u64,
+    /// The deadline that the timer was set for, and when it will fire.
+    armed: Option<(Instant, Instant)>,
+    standstill: u32,
+    tail: &'a mut Tail,
+}
+
+impl<'a> World<'a> {
+    pub(super) fn new(seed: u64, tail: &'a mut Tail) -> Self {
+        let mut random = Random::new(seed);
+        let scenario = Scenario::new(&mut random);
+        let base = Instant::now();
+        let machine = Machine::new(scenario.config.clone(), base);
+        let mut world = Self {
+            base,
+            now: base,
+            caller: Caller::new(scenario.operations),
+            streaks: vec![
+                Streak { strikes: 0, last: base, explained: true };
+                scenario.config.workers as usize
+            ],
+            random,
+            scenario,
+            machine,
+            facts: Vec::new(),
+            batches: Vec::new(),
+            processes: Vec::new(),
+            pending: VecDeque::new(),
+            calm: false,
+            terminated: false,
+            closed: false,
+            broken: false,
+            drained: false,
+            unresolved: 0,
+            flagged: Vec::new(),
+            aborting: Vec::new(),
+            starving_since: None,
+            steps: 0,
+            plans: BinaryHeap::new(),
+            planned: 0,
+            armed: None,
+            standstill: 0,
+            tail,
+        };
+        world.note(|world| format!("{:?}", world.scenario));
+        world.collect();
+        world.settle();
+        world.plan(Duration::ZERO, Happening::Caller);
+        world
+    }
+
+    /// Lives through the whole life of the pool.
+    pub(super) fn run(&mut self) {
+        while !self.caller.is_done() {
+            assert!(self.turn(), "callers have more to do, but nothing is going to happen");
+        }
+        self.calm = true;
+        self.note(|_| "--- calm".to_owned());
+        self.rest();
+        self.check_stragglers();
+        self.note(|_| "--- stragglers are cancelled".to_owned());
+        self.cancel_all();
+        self.rest();
+        assert!(self.unresolved == 0, "{} tasks never end: {:?}", self.unresolved, self.first_unresolved());
+        self.note(|_| "--- close".to_owned());
+        self.close();
+        self.rest();
+        assert!(self.drained, "the pool is closed and has nothing to do, but does not drain");
+        self.haunt_the_drained();
+    }
+
+    /// Goes on until nothing more would happen by itself, or all is well.
+    fn rest(&mut self) {
+        let end = self.now + REST;
+        while (self.unresolved > 0 || self.closed && !self.drained) && self.now < end && self.turn() {}
+        self.settle();
+    }
+
+    /// Lets the next thing happen; false if there is none.
+    fn turn(&mut self) -> bool {
+        let due = self.machine.deadline();
+        if self.armed.map(|(due, _)| due) != due {
+            self.armed = due.map(|due| (due, due.max(self.now) + self.lateness()));
+        }
+        let plan = self.plans.peek().map(|Reverse(planned)| planned.at);
+        let fire = self.armed.map(|(_, fire)| fire);
+        let Some(at) = plan.into_iter().chain(fire).min() else {
+            let busy = !self.pending.is_empty();
+            self.settle();
+            return busy;
+        };
+        // One turn of the reactor may report several events before anything is done about them.
+        let together = at <= self.now + Duration::from_micros(100) && self.random.chance(300);
+        if !together && !self.pending.is_empty() {
+            self.settle();
+            return true;
+        }
+        if at > self.now {
+            (self.now, self.standstill) = (at, 0);
+        }
+        self.standstill += 1;
+        assert!(self.standstill < STANDSTILL, "time stands still");
+        if fire == Some(at) {
+            self.armed = None;
+            self.feed(Event::Tick, &[]);
+        } else if let Some(Reverse(planned)) = self.plans.pop() {
+            self.happen(planned.what);
+        }
+        true
+    }
+
+    fn happen(&mut self, what: Happening) {
+        match what {
+            Happening::Spawned(generation) => self.spawned(generation),
+            Happening::Step(generation, turn) => self.step(generation, turn),
+            Happening::Read(generation) => self.read_results(generation),
+            Happening::Death(generation) => self.bury(generation),
+            Happening::Kill(generation) => self.die(generation),
+            Happening::Look(generation) => self.look(generation),
+            Happening::Take(generation, tickets) => self.take(generation, tickets),
+            Happening::Caller => self.call(),
+        }
+    }
+
+    pub(super) fn plan(&mut self, after: Duration, what: Happening) {
+        self.planned += 1;
+        self.plans.push(Reverse(Planned { at: self.now + after, number: self.planned, what }));
+    }
+
+    /// Gives the machine an event, and checks what comes of it. `back` are tasks which that event returns to the queue.
+    pub(super) fn feed(&mut self, event: Event<Answer>, back: &[TaskKey]) {
+        self.steps += 1;
+        self.note(|_| format!("{event:?}"));
+        let before = self.machine.waiting();
+        self.machine.on(self.now, event);
+        let sent = self.collect();
+        self.check_order(back, &before, &sent);
+        if let Err(what) = self.machine.check_invariants() {
+            panic!("{what}");
+        }
+    }
+
+    /// Takes the machine's actions over, and returns the tasks that are sent.
+    fn collect(&mut self) -> Vec<TaskKey> {
+        let mut sent = Vec::new();
+        let mut actions = self.machine.actions();
+        for action in actions.drain(..) {
+            self.note(|_| format!("    {action:?}"));
+            if let Action::Send { task, .. } = &action {
+                sent.push(*task);
+            }
+            self.judge(&action);
+            self.pending.push_back(action);
+        }
+        self.machine.recycle(actions);
+        self.check_consequences();
+        sent
+    }
+
+    /// Carries out what the machine wants, until it wants nothing more.
+    pub(super) fn settle(&mut self) {
+        while let Some(action) = self.pending.pop_front() {
+            self.perform(action);
+        }
+        self.check_work_conservation();
+    }
+
+    /// How late a supervisor learns of something.
+    pub(super) fn lateness(&mut self) -> Duration {
+        if self.scenario.sluggish && self.random.chance(50) {
+            return self.random.micros(10_000, 300_000);
+        }
+        self.random.micros(0, 500)
+    }
+
+    /// A rate of the temper, or nothing once all is calm.
+    pub(super) fn chance(&mut self, per_mille: u32) -> bool {
+        !self.calm && self.random.chance(per_mille)
+    }
+
+    pub(super) fn incarnation(&self, generation: u64) -> Incarnation {
+        self.processes[generation as usize - 1].who
+    }
+
+    pub(super) fn process(&mut self, generation: u64) -> &mut Process {
+        &mut self.processes[generation as usize - 1]
+    }
+
+    pub(super) fn fact(&mut self, key: TaskKey) -> &mut Fact {
+        &mut self.facts[key.id.get() as usize - 1]
+    }
+
+    /// Keeps a line for the report of a failure.
+    pub(super) fn note(&mut self, line: impl FnOnce(&Self) -> String) {
+        if self.tail.wanted {
+            let at = self.now.duration_since(self.base);
+            let line = format!("{:>12.6} {}", at.as_secs_f64(), line(self));
+            if self.tail.lines.len() >= Tail::LINES {
+                self.tail.lines.pop_front();
+            }
+            self.tail.lines.push_back(line);
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! A program with a pool, for what cannot be tried in the test program itself: `host PLAY WORKER`.
+//!
+//! | play | what it does |
+//! |---|---|
+//! | `victim` | makes its workers idle, busy, and parents, prints the pids of all, and waits to be killed |
+//! | `blocked` | as above, with workers that block all signals |
+//! | `ignores-sigchld` | runs tasks that live and die with SIGCHLD ignored, and prints what came of them |
+//! | `waits-for-any-child` | as above, while a thread reaps any child that it finds |
+//! | `forks` | forks, and uses pool and handle in the child; exits with the child's status |
+//! | `few-descriptors` | runs out of descriptors while workers are to be replaced, and has them again later |
+//! | `masked` | looks at a worker from outside after it has set signals, limits and descriptors in unusual ways |
+//!
+//! It prints one line for each finding, and exits with status 0 when it could play to the end.
+
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, fork};
+use pool_core::{Builder, Output, Pool, RestartPolicy, TaskError, WorkerExe};
+use pool_tests::{Part, play, process, right, wait_until};
+use pool_worker::drill;
+
+fn main() {
+    pool_core::init();
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [name, worker] = &args[..] else {
+        eprintln!("usage: host PLAY WORKER");
+        std::process::exit(2);
+    };
+    let builder = builder(Path::new(worker));
+    match name.as_str() {
+        "victim" => victim(&builder, false),
+        "blocked" => victim(&builder, true),
+        "ignores-sigchld" => ignores_sigchld(&builder),
+        "waits-for-any-child" => waits_for_any_child(&builder),
+        "forks" => forks(&builder),
+        "few-descriptors" => few_descriptors(&builder),
+        "masked" => masked(&builder),
+        other => {
+            eprintln!("host: `{other}` is no play");
+            std::process::exit(2);
+        }
+    }
+}
+
+fn builder(worker: &Path) -> Builder {
+    let restart = RestartPolicy {
+        first_delay: Duration::from_millis(2),
+        max_delay: Duration::from_millis(50),
+        ..RestartPolicy::default()
+    };
+    Pool::builder().name("host").worker(WorkerExe::path(worker)).output(Output::Null).restart(restart)
+}
+
+fn say(line: &str) {
+    println!("{line}");
+    std::io::stdout().flush().expect("the test reads it");
+}
+
+/// Prints the pids of workers and grandchildren, and waits for its end.
+fn victim(builder: &Builder, blocking: bool) {
+    let pool = builder.clone().workers(4).build().expect("a pool");
+    wait_until("every worker is ready", || pool.stats().workers_ready == 4);
+    // Two workers will be busy, and two idle, one of which has a child.
+    let child = pool.apply(drill::grandchild(600, "return".to_owned())).expect("it can spawn");
+    let hang = if blocking { drill::hang_blocking_signals } else { drill::hang };
+    let _hanging: Vec<_> = (0..2).map(|_| pool.apply_async(hang())).collect();
+    wait_until("two are busy", || pool.workers().iter().filter(|worker| worker.task.is_some()).count() == 2);
+    let pids = pool.workers().into_iter().filter_map(|worker| worker.pid).chain([child]);
+    say(&pids.map(|pid| pid.to_string()).collect::<Vec<_>>().join(" "));
+    loop {
+        std::thread::park();
+    }
+}
+
+/// Runs tasks that end in every way; says how each ended.
+fn report(builder: &Builder) {
+    let pool = builder.clone().workers(2).build().expect("a pool");
+    let results = pool.map_settled(
+        |n| {
+            let part = match n {
+                3 => Part::Segv,
+                5 => Part::Exit(7),
+                _ => Part::Innocent,
+            };
+            play(n, part)
+        },
+        0..100,
+    );
+    let right =
+        (0..).zip(&results).filter(|(n, result)| matches!(result, Ok(answer) if *answer == right(*n)));
+    say(&format!("{} right", right.count()));
+    for n in [3, 5] {
+        match &results[n] {
+            Err(TaskError::WorkerDied(death)) => say(&format!("{n}: {}", death.cause)),
+            other => say(&format!("{n}: {other:?}")),
+        }
+    }
+    let late = pool.apply(drill::hang().timeout(Duration::from_millis(100)));
+    say(&format!(
+        "hang: {}",
+        if matches!(late, Err(TaskError::TimedOut { .. })) { "timed out" } else { "?" }
+    ));
+    pool.join();
+    drop(pool);
+    say(&format!("{} children left", process::children().len()));
+}
+
+fn ignores_sigchld(builder: &Builder) {
+    let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+    // SAFETY: no handler is installed.
+    unsafe { sigaction(Signal::SIGCHLD, &ignore) }.expect("it can be ignored");
+    report(builder);
+}
+
+fn waits_for_any_child(builder: &Builder) {
+    std::thread::spawn(|| {
+        loop {
+            match waitpid(None, Some(WaitPidFlag::empty())) {
+                Ok(_) => {}
+                // There is no child at the moment.
+                Err(_) => std::thread::yield_now(),
+            }
+        }
+    });
+    report(builder);
+}
+
+fn forks(builder: &Builder) {
+    let pool = builder.clone().workers(2).build().expect("a pool");
+    let running = pool.apply_async(play(1, Part::Cooperate(20_000)));
+    wait_until("it runs", || pool.workers().iter().any(|worker| worker.task.is_some()));
+    // SAFETY: the child uses what a forked child of a threaded program may: it is this library's promise that its handles do
+    // not lock, and the allocator of glibc works after a fork.
+    match unsafe { fork() }.expect("room for a child") {
+        ForkResult::Child => {
+            let is_forked = |error: &TaskError| matches!(error, TaskError::Forked);
+            let checks = [
+                matches!(pool.apply(play(1, Part::Innocent)), Err(error) if is_forked(&error)),
+                matches!(pool.map(|n| play(n, Part::Innocent), 0..3), Err(error) if is_forked(&error.error)),
+                pool.map_settled(|n| play(n, Part::Innocent), 0..3)
+                    .iter()
+                    .all(|result| result.as_ref().is_err_and(is_forked)),
+                pool.workers().is_empty() && pool.stats().submitted == 0,
+                running.is_finished() && running.wait_timeout(Duration::from_secs(1)),
+                {
+                    running.cancel();
+                    matches!(running.get(), Err(error) if is_forked(&error))
+                },
+                {
+                    pool.join();
+                    pool.terminate();
+                    drop(pool);
+                    true
+                },
+            ];
+            let failed = checks.iter().position(|passed| !passed);
+            // SAFETY: it ends the child without exit handlers, which belong to the parent.
+            unsafe { libc::_exit(failed.map_or(0, |check| 10 + check as i32)) }
+        }
+        ForkResult::Parent { child } => {
+            let status = waitpid(child, None).expect("it is our child");
+            let WaitStatus::Exited(_, code) = status else { panic!("the child: {status:?}") };
+            say(&format!("child exited with {code}"));
+            // What the child did has touched nothing.
+            wait_until("it still runs", || pool.workers().iter().any(|worker| worker.task.is_some()));
+            running.cancel();
+            let results = pool.map(|n| play(n, Part::Innocent), 0..50).expect("nobody was harmed");
+            say(&format!("{} right", (0..).zip(results).filter(|(n, answer)| *answer == right(*n)).count()));
+        }
+    }
+}
+
+fn few_descriptors(builder: &Builder) {
+    let pool = builder.clone().workers(2).build().expect("a pool");
+    wait_until("every worker is ready", || pool.stats().workers_ready == 2);
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    setrlimit(Resource::RLIMIT_NOFILE, 256, hard).expect("a lower limit");
+    // Every descriptor is taken, so no replacement can be spawned.
+    let mut hoard = Vec::new();
+    while let Ok(file) = std::fs::File::open("/dev/null") {
+        hoard.push(file);
+    }
+    // One worker dies; the other goes on alone.
+    let death = pool.apply(play(1, Part::Segv));
+    say(&format!("death: {}", matches!(death, Err(TaskError::WorkerDied(_)))));
+    let spawned = pool.stats().spawned;
+    wait_until("a spawn has failed and was tried again", || pool.stats().spawned >= spawned + 2);
+    let results = pool.map(|n| play(n, Part::Innocent), 0..50).expect("one worker is left");
+    say(&format!("{} right", (0..).zip(results).filter(|(n, answer)| *answer == right(*n)).count()));
+    drop(hoard);
+    wait_until("every worker is ready", || pool.stats().workers_ready == 2);
+    say("full size again");
+}
+
+fn masked(builder: &Builder) {
+    // Inherited by every child that does nothing against it.
+    let all = SigSet::all();
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&all), None).expect("a mask");
+    let ignore = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGUSR1] {
+        // SAFETY: no handler is installed.
+        unsafe { sigaction(signal, &ignore) }.expect("it can be ignored");
+    }
+    // Without close-on-exec, as C libraries open theirs.
+    // SAFETY: a valid name; the descriptor is leaked on purpose.
+    let leaked = unsafe { libc::open(c"/etc/hostname".as_ptr(), libc::O_RDONLY) };
+    // SAFETY: it takes integers.
+    let leaked_high = unsafe { libc::fcntl(leaked, libc::F_DUPFD, 150) };
+    assert!(leaked > 2 && leaked_high >= 150, "two descriptors leak");
+    let own_oom_score = std::fs::read_to_string("/proc/self/oom_score_adj").expect("Linux tells");
+    let pool = builder.clone().workers(1).build().expect("a pool");
+    let pid = pool.apply(drill::pid()).expect("an innocent");
+    let link = |fd: &str| std::fs::read_link(format!("/proc/{pid}/fd/{fd}")).expect("it is open");
+    say(&format!("stdin {}", link("0").display()));
+    let status = |key, base| process::status(pid, key, base).expect("Linux tells");
+    say(&format!("blocked {:x}", status("SigBlk", 16)));
+    // SIGPIPE is ignored as in every Rust program; 32 and 33 are the C library's own, and it lets nobody change them.
+    let expected = [libc::SIGPIPE, 32, 33].map(|signal| 1 << (signal - 1)).iter().sum::<u64>();
+    say(&format!("ignored {:x}", status("SigIgn", 16) & !expected));
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).expect("Linux tells");
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).expect("it is listed");
+    say(&format!("core {}", core.split_ascii_whitespace().skip(4).take(2).collect::<Vec<_>>().join(" ")));
+    say(&format!("leads its group {}", process::group(pid) == Some(pid)));
+    let oom_score = std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).expect("Linux tells");
+    let number = |text: &str| text.trim().parse::<i32>().expect("a number");
+    say(&format!("oom score raised {}", number(&oom_score) > number(&own_oom_score)));
+    let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("Linux tells").flatten();
+    let targets = fds.filter_map(|fd| std::fs::read_link(fd.path()).ok()).map(|to| to.display().to_string());
+    let mut kinds: Vec<String> = targets.map(|to| to.split(':').next().unwrap_or("").to_owned()).collect();
+    kinds.sort();
+    say(&format!("descriptors {}", kinds.join(" ")));
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).expect("Linux tells");
+    say(&format!("name {}", name.trim()));
+}

@@ -1,0 +1,292 @@
+//! The worker's loop, with the trick in its place.
+
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use nix::sys::signal::{Signal, raise};
+use pool_core::__private::{RunContext, States, TASKS, TaskEntry};
+use pool_core::{TaskContext, TaskId, WorkerId};
+use pool_ipc::{
+    Board, Boot, Fill, FrameError, FrameReader, HEADER_LEN, Header, Hello, Kind, TaskDecl, TaskHead,
+    WorkerEnds, write_frame,
+};
+use pool_tests as _;
+use pool_worker as _;
+
+use crate::trick::{Portion, Script, Trick};
+
+/// What goes wrong for a hostile worker is told to whoever reads its stderr.
+type Result<T> = std::result::Result<T, String>;
+
+fn told<T, E: std::fmt::Display>(what: &str, result: std::result::Result<T, E>) -> Result<T> {
+    result.map_err(|error| format!("{what}: {error}"))
+}
+
+struct Worker {
+    script: Script,
+    boot: Boot,
+    results: Option<std::fs::File>,
+    board: Board,
+    states: States,
+    /// The victim's result, held back.
+    late: Option<Vec<u8>>,
+}
+
+/// Works for the pool that has started this process.
+pub(crate) fn run(script: Script) -> Result<()> {
+    // It must not outlive a test that fails.
+    told("prctl", nix::sys::prctl::set_pdeathsig(Signal::SIGKILL))?;
+    let (boot, ends) = told("boot", pool_ipc::boot::receive(io::stdin().as_fd()))?;
+    let WorkerEnds { tasks, results, board } = ends;
+    let board = told("board", Board::open(board.as_fd()))?;
+    let mut worker =
+        Worker { script, boot, results: Some(results.into()), board, states: States::new(), late: None };
+    worker.say_hello()?;
+    let mut reader = FrameReader::new(worker.boot.frame_limit);
+    loop {
+        while let Some(frame) = told("frame", reader.next_frame())? {
+            match frame.kind {
+                Kind::Task => worker.on_task(frame.ticket, &frame.payload)?,
+                Kind::Retire => worker.on_retire(),
+                other => return Err(format!("an unexpected {other:?} frame")),
+            }
+        }
+        if told("read", reader.fill(tasks.as_fd()))? == Fill::Eof {
+            return Ok(());
+        }
+    }
+}
+
+impl Worker {
+    fn hello(&self) -> Hello {
+        let declare =
+            |task: &TaskEntry| TaskDecl { name: task.name.into(), signature: task.signature.into() };
+        Hello {
+            pid: std::process::id(),
+            build_id: Vec::new(),
+            executable: "hostile-worker".to_owned(),
+            base_max_rss: 0,
+            tasks: TASKS.static_slice().iter().map(declare).collect(),
+        }
+    }
+
+    fn say_hello(&mut self) -> Result<()> {
+        let early = |trick: &Trick| {
+            matches!(
+                trick,
+                Trick::ExitEarly
+                    | Trick::DieEarly
+                    | Trick::HangEarly
+                    | Trick::HelloVersion(_)
+                    | Trick::GarbageHello
+                    | Trick::HelloWithoutVictim
+                    | Trick::HelloWithOtherSignature
+            )
+        };
+        let mut hello = self.hello();
+        let trick = self.script.now(early).cloned();
+        let is_victim = |task: &TaskDecl| task.name.ends_with("::victim");
+        match trick {
+            Some(Trick::ExitEarly) => std::process::exit(3),
+            Some(Trick::DieEarly) => die(),
+            Some(Trick::HangEarly) => sleep_for_ever(),
+            Some(Trick::HelloWithoutVictim) => {
+                hello.tasks.iter_mut().filter(|task| is_victim(task)).for_each(|task| task.name.push('x'))
+            }
+            Some(Trick::HelloWithOtherSignature) => {
+                hello
+                    .tasks
+                    .iter_mut()
+                    .filter(|task| is_victim(task))
+                    .for_each(|task| task.signature.push('x'));
+            }
+            _ => {}
+        }
+        let payload = match trick {
+            Some(Trick::HelloVersion(version)) => told("hello", hello.encode_with_version(version))?,
+            Some(Trick::GarbageHello) => vec![0xA5; 100],
+            _ => told("hello", hello.encode())?,
+        };
+        self.send(Kind::Hello, 0, &payload)
+    }
+
+    fn on_task(&mut self, ticket: u64, payload: &[u8]) -> Result<()> {
+        let (head, arguments) = told("task", TaskHead::split(payload))?;
+        let entry = usize::try_from(head.index).ok().and_then(|index| TASKS.static_slice().get(index));
+        let entry = entry.ok_or("a task that is not in the table")?;
+        let at_victim = entry.name.ends_with("::victim");
+        let trick = self.script.now(|trick| {
+            at_victim && !matches!(trick, Trick::DieRetiring | Trick::ExitRetiring(_) | Trick::HangRetiring)
+        });
+        let trick = trick.cloned();
+        match trick {
+            Some(Trick::NeverClaim) => sleep_for_ever(),
+            Some(Trick::DieUnclaimed) => die(),
+            _ => {}
+        }
+        let mut now = pool_ipc::now_ns();
+        if trick == Some(Trick::ClaimFromTheFuture) {
+            now += 3_600_000_000_000;
+        }
+        if !self.board.claim(ticket, now) {
+            return Ok(());
+        }
+        match trick {
+            Some(Trick::DieClaimed) => die(),
+            Some(Trick::ClaimFromTheFuture) => sleep_for_ever(),
+            Some(Trick::FinishWithoutResult) => {
+                self.board.finish(ticket);
+                sleep_for_ever()
+            }
+            Some(Trick::CloseResults) => {
+                self.results = None;
+                sleep_for_ever()
+            }
+            _ => {}
+        }
+        let output = self.run(entry, &head, arguments)?;
+        let len = told("length", u32::try_from(output.len()))?;
+        let frame = [&Header { len, kind: Kind::Done, ticket }.encode()[..], &output].concat();
+        match trick {
+            None => self.write(&frame)?,
+            Some(trick) => self.answer(&trick, ticket, &frame)?,
+        }
+        if let Some(late) = self.late.take_if(|_| !at_victim) {
+            self.write(&late)?;
+        }
+        self.board.finish(ticket);
+        Ok(())
+    }
+
+    /// Plays the tricks that are about the victim's result, whose frame is given.
+    fn answer(&mut self, trick: &Trick, ticket: u64, frame: &[u8]) -> Result<()> {
+        let half = HEADER_LEN + (frame.len() - HEADER_LEN) / 2;
+        match trick {
+            Trick::Write(portion) => {
+                let end = match *portion {
+                    Portion::Bytes(bytes) => bytes,
+                    Portion::Half => half,
+                    Portion::AllBut(bytes) => frame.len() - bytes,
+                };
+                self.write(&frame[..end])?;
+                die()
+            }
+            Trick::HalfAndExit => {
+                self.write(&frame[..half])?;
+                std::process::exit(0)
+            }
+            Trick::HalfAndLinger => {
+                self.write(&frame[..half])?;
+                self.results = None;
+                sleep_for_ever()
+            }
+            Trick::StopBeforeResult => {
+                told("raise", raise(Signal::SIGSTOP))?;
+                self.write(frame)
+            }
+            Trick::OutOfOrder => {
+                self.late = Some(frame.to_vec());
+                Ok(())
+            }
+            Trick::GarbageResult => self.send(Kind::Done, ticket, &[0xFF; 40]),
+            Trick::Huge
+            | Trick::UnknownKind
+            | Trick::WrongTicket
+            | Trick::GarbageFailure
+            | Trick::SupervisorsFrame
+            | Trick::SecondHello
+            | Trick::Bye
+            | Trick::Twice => {
+                self.break_protocol(trick, ticket, frame)?;
+                self.board.finish(ticket);
+                // Were it to claim another task now, that one would be running when the kill comes.
+                sleep_for_ever()
+            }
+            Trick::FinishAndDie => {
+                self.write(frame)?;
+                self.board.finish(ticket);
+                die()
+            }
+            other => Err(format!("{other:?} is not about a result")),
+        }
+    }
+
+    /// Writes what the supervisor must not believe.
+    fn break_protocol(&mut self, trick: &Trick, ticket: u64, frame: &[u8]) -> Result<()> {
+        let payload = &frame[HEADER_LEN..];
+        match trick {
+            Trick::Huge => self.write(&Header { len: u32::MAX, kind: Kind::Done, ticket }.encode()),
+            Trick::UnknownKind => self.write(&unknown_kind(ticket)),
+            Trick::WrongTicket => self.send(Kind::Done, ticket + 1000, payload),
+            Trick::GarbageFailure => self.send(Kind::Failed, ticket, &[0xFF; 40]),
+            Trick::SupervisorsFrame => self.send(Kind::Task, ticket, payload),
+            Trick::SecondHello => {
+                let hello = told("hello", self.hello().encode())?;
+                self.send(Kind::Hello, 0, &hello)
+            }
+            Trick::Bye => self.send(Kind::Bye, 0, &[]),
+            Trick::Twice => self.write(&[frame, frame].concat()),
+            other => Err(format!("{other:?} breaks no protocol")),
+        }
+    }
+
+    fn run(&mut self, entry: &TaskEntry, head: &TaskHead, arguments: &[u8]) -> Result<Vec<u8>> {
+        let worker = WorkerId::new(self.boot.worker);
+        let context =
+            TaskContext::new(worker, TaskId::new(head.task), head.attempt, None, Arc::new(|_| false));
+        let mut output = Vec::new();
+        let run = &mut RunContext { context: &context, states: &mut self.states };
+        told("task", (entry.run)(run, arguments, &mut output))?;
+        Ok(output)
+    }
+
+    fn on_retire(&self) -> ! {
+        let retiring = |trick: &Trick| {
+            matches!(trick, Trick::DieRetiring | Trick::ExitRetiring(_) | Trick::HangRetiring)
+        };
+        match self.script.now(retiring) {
+            Some(Trick::DieRetiring) => die(),
+            Some(Trick::ExitRetiring(code)) => std::process::exit(*code),
+            Some(Trick::HangRetiring) => sleep_for_ever(),
+            _ => std::process::exit(0),
+        }
+    }
+
+    fn send(&self, kind: Kind, ticket: u64, payload: &[u8]) -> Result<()> {
+        let results = self.results.as_ref().ok_or("the result pipe has been closed")?;
+        told("result", write_frame(results.as_fd(), kind, ticket, &[payload]))
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        let results = self.results.as_mut().ok_or("the result pipe has been closed")?;
+        told("result", results.write_all(bytes))
+    }
+}
+
+/// A header that is sound but for its kind. Its check is found by trying.
+fn unknown_kind(ticket: u64) -> [u8; HEADER_LEN] {
+    let mut header = Header { len: 0, kind: Kind::Done, ticket }.encode();
+    header[4] = 77;
+    let is_sound =
+        |header: &[u8; HEADER_LEN]| Header::decode(header, u32::MAX) == Err(FrameError::UnknownKind(77));
+    for check in 0..=u16::MAX {
+        header[6..8].copy_from_slice(&check.to_le_bytes());
+        if is_sound(&header) {
+            break;
+        }
+    }
+    header
+}
+
+fn die() -> ! {
+    // It cannot be refused.
+    let _ = raise(Signal::SIGKILL);
+    sleep_for_ever()
+}
+
+fn sleep_for_ever() -> ! {
+    loop {
+        std::thread::park();
+    }
+}

@@ -1,0 +1,45 @@
+//! Programs that treat their children, their descriptors or themselves in unusual ways.
+
+use std::process::Command;
+
+use pool_tests::Scene;
+
+use crate::programs::{host, stock_path};
+
+/// What the host program finds in one of its plays.
+#[track_caller]
+fn findings(scene: &Scene, play: &str) -> Vec<String> {
+    let (key, value) = scene.mark().split_once('=').unwrap();
+    let output = Command::new(host()).arg(play).arg(stock_path()).env(key, value).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{play}: {}\n{stderr}", output.status);
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn tasks_end_right_in_a_program_that_ignores_sigchld_or_reaps_every_child() {
+    for play in ["ignores-sigchld", "waits-for-any-child"] {
+        let scene = Scene::new();
+        let found = findings(&scene, play);
+        let [right, segv, exit, hang, left] = &found[..] else { panic!("{found:#?}") };
+        assert_eq!(right, "98 right", "{play}");
+        // The status may be lost, and then it says so; it is never made up.
+        let lost = "exit status was lost";
+        assert!(segv.contains("SIGSEGV") || segv.contains(lost), "{play}: {segv}");
+        assert!(exit.contains("exited with status 7") || exit.contains(lost), "{play}: {exit}");
+        assert_eq!((&hang[..], &left[..]), ("hang: timed out", "0 children left"), "{play}");
+    }
+}
+
+#[test]
+fn in_a_forked_child_every_call_says_so_and_the_parent_does_not_notice() {
+    let scene = Scene::new();
+    assert_eq!(findings(&scene, "forks"), ["child exited with 0", "50 right"]);
+}
+
+#[test]
+fn a_program_that_runs_out_of_descriptors_goes_on_and_recovers() {
+    let scene = Scene::new();
+    let expected = ["death: true", "50 right", "full size again"];
+    assert_eq!(findings(&scene, "few-descriptors"), expected);
+}

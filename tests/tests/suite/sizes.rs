@@ -1,0 +1,184 @@
+//! Nothing and very much: numbers of tasks, lengths of arguments and results, and inputs that end badly.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use pool_core::TaskError;
+use pool_tests::{Mode, Part, Scene, Trial, expect_healthy, play, right, wait_until};
+use pool_worker::drill;
+
+use crate::programs::stock;
+
+const MIB: u64 = 1 << 20;
+
+/// What `make_bytes` returns.
+fn made(len: u64) -> Vec<u8> {
+    (0..len).map(|i| (i % 251) as u8).collect()
+}
+
+#[test]
+fn no_task_and_one_task() {
+    let scene = Scene::new();
+    let pool = scene.builder().worker(stock()).build().unwrap();
+    assert_eq!(pool.map(drill::echo_u64, []).unwrap(), []);
+    assert!(pool.map_settled(drill::echo_u64, []).is_empty());
+    assert_eq!(pool.map(drill::echo_u64, [7]).unwrap(), [7]);
+    assert_eq!(pool.map_settled(drill::echo_u64, [7]).pop().unwrap().unwrap(), 7);
+    assert_eq!(pool.apply(drill::echo_u64(7)).unwrap(), 7);
+    expect_healthy(&pool);
+}
+
+#[test]
+fn two_hundred_thousand_tiny_tasks() {
+    const TASKS: u64 = 200_000;
+    let scene = Scene::new();
+    let pool = scene.builder().worker(stock()).build().unwrap();
+    let sums = pool.map(|n| drill::add(n, 1), 0..TASKS).unwrap();
+    assert_eq!(sums.len() as u64, TASKS);
+    assert!((1..).zip(sums).all(|(n, sum)| sum == n));
+    assert_eq!(pool.stats().succeeded, TASKS);
+    expect_healthy(&pool);
+}
+
+#[test]
+fn fifty_thousand_handles_at_once() {
+    let scene = Scene::new();
+    let pool = scene.builder().worker(stock()).build().unwrap();
+    let handles: Vec<_> = (0..50_000).map(|n| pool.apply_async(drill::echo_u64(n))).collect();
+    assert!((0..).zip(handles).all(|(n, handle)| handle.get().unwrap() == n));
+    expect_healthy(&pool);
+}
+
+#[test]
+fn an_input_is_pulled_only_as_results_come_in() {
+    let scene = Scene::new();
+    let pool = scene.builder().worker(stock()).build().unwrap();
+    let pulled = Cell::new(0_u64);
+    let endless = (0_u64..).inspect(|n| pulled.set(*n));
+    let part = |n| if n == 5000 { Part::Exit(1) } else { Part::Innocent };
+    let error = pool.map(|n| play(n, part(n)), endless).unwrap_err();
+    assert_eq!(error.index, 5000);
+    assert!((5000..50_000).contains(&pulled.get()), "an endless input was pulled to {}", pulled.get());
+    expect_healthy(&pool);
+}
+
+#[test]
+fn arguments_and_results_of_every_length() {
+    let scene = Scene::new();
+    let pool = scene.builder().worker(stock()).build().unwrap();
+    let edges = [48 << 10, 64 << 10, 128 << 10, 256 << 10, MIB];
+    let around = edges.into_iter().flat_map(|edge| [edge - 17, edge - 16, edge - 1, edge, edge + 1]);
+    let lengths: Vec<u64> =
+        [0, 1, 127, 128, 4095, 4096, 4097].into_iter().chain(around).chain([16 * MIB]).collect();
+    let data = made(16 * MIB);
+    for &len in &lengths {
+        let data = &data[..len as usize];
+        assert_eq!(pool.apply(drill::length(data)).unwrap(), len);
+        assert!(pool.apply(drill::make_bytes(len)).unwrap() == data, "a result of {len} bytes");
+        assert!(pool.apply(drill::echo_bytes(data.to_vec())).unwrap() == data, "{len} bytes to and fro");
+    }
+    // Large and small ones mixed, on both ways at once.
+    let lengths: Vec<u64> = lengths.iter().copied().filter(|len| *len <= MIB).collect();
+    let mixed: Vec<u64> = (0..300).map(|n| lengths[n * 7 % lengths.len()]).collect();
+    let echoes =
+        pool.map(|len| drill::echo_bytes(data[..len as usize].to_vec()), mixed.iter().copied()).unwrap();
+    assert!(echoes.iter().zip(&mixed).all(|(echo, len)| *echo == data[..*len as usize]));
+    expect_healthy(&pool);
+}
+
+#[test]
+fn both_pipes_of_a_worker_are_full_at_once() {
+    let scene = Scene::new();
+    let pool = scene.builder().workers(1).worker(stock()).build().unwrap();
+    let large = made(16 * MIB);
+    // Results that fill the one pipe, while arguments wait in the other.
+    let results: Vec<_> = (0..4).map(|_| pool.apply_async(drill::make_bytes(16 * MIB))).collect();
+    let arguments: Vec<_> = (0..4).map(|_| pool.apply_async(drill::length(&large))).collect();
+    let both: Vec<_> = (0..2).map(|_| pool.apply_async(drill::echo_bytes(large.clone()))).collect();
+    assert!(results.into_iter().all(|handle| handle.get().unwrap() == large));
+    assert!(arguments.into_iter().all(|handle| handle.get().unwrap() == 16 * MIB));
+    assert!(both.into_iter().all(|handle| handle.get().unwrap() == large));
+    expect_healthy(&pool);
+}
+
+#[test]
+fn a_busy_worker_that_reads_nothing_blocks_nobody_else() {
+    let scene = Scene::new();
+    let pool = scene.builder().worker(stock()).build().unwrap();
+    wait_until("every worker is ready", || pool.stats().workers_ready == 2);
+    let hanging = pool.apply_async(drill::hang());
+    wait_until("it hangs", || pool.workers().iter().any(|worker| worker.task.is_some()));
+    // 64 MB, some of which may be given to the worker that hangs, where they wait in its pipe until they are taken back.
+    let large = made(MIB);
+    let start = Instant::now();
+    let lengths = pool.map(|_| drill::length(&large), 0..64).unwrap();
+    assert!(lengths.iter().all(|len| *len == MIB));
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    hanging.cancel();
+    expect_healthy(&pool);
+}
+
+#[test]
+fn a_worker_that_dies_with_a_full_pipe_has_its_arguments_sent_again() {
+    for mode in Mode::ALL {
+        let scene = Scene::new();
+        let pool = scene.builder().worker(stock()).build().unwrap();
+        let large = made(4 * MIB);
+        let trial = Trial {
+            victim: || drill::length(&large).name("victim"),
+            innocent: |n| drill::length(&large[..(n * MIB / 40) as usize]),
+        };
+        let crash = pool.apply_async(play(0, Part::After(30, Box::new(Part::Segv))));
+        assert_eq!(trial.run(&pool, mode, |n| n * MIB / 40).unwrap(), 4 * MIB);
+        assert!(crash.get().is_err());
+        expect_healthy(&pool);
+    }
+}
+
+#[test]
+fn a_frame_over_the_limit_fails_its_task_only_and_says_which_way_it_was_to_go() {
+    for mode in Mode::ALL {
+        let scene = Scene::new();
+        let limit = 64 << 10;
+        let pool = scene.builder().worker(stock()).frame_limit(limit).build().unwrap();
+        let large = vec![1; 100 << 10];
+        let small = |n: u64| drill::echo_bytes(made(n));
+        let check = |result: Result<Vec<u8>, TaskError>, what: &str| match result {
+            Err(TaskError::Encode { task, message, .. }) => {
+                assert!(task.starts_with("pool_worker::drill::values::"), "{task}");
+                assert!(message.contains(what) && message.contains("frame_limit"), "{message}");
+            }
+            other => panic!("{mode:?}: {other:?}"),
+        };
+        let victim = || drill::echo_bytes(large.clone());
+        check(Trial { victim, innocent: small }.run(&pool, mode, made), "arguments");
+        let victim = || drill::make_bytes(100 << 10);
+        check(Trial { victim, innocent: small }.run(&pool, mode, made), "result");
+        expect_healthy(&pool);
+        assert_eq!(pool.stats().deaths.total(), pool.stats().deaths.cancelled);
+    }
+}
+
+#[test]
+fn an_input_or_a_closure_that_panics_hurts_nobody_but_its_caller() {
+    let scene = Scene::new();
+    let pool = scene.builder().worker(stock()).build().unwrap();
+    let beside: Vec<_> = (0..50).map(|n| pool.apply_async(play(n, Part::Sleep(1)))).collect();
+    let panics = |n: u64| if n == 700 { panic!("an input that panics, on purpose") } else { n };
+    let caught = [
+        catch_unwind(AssertUnwindSafe(|| drop(pool.map(|n| play(n, Part::Sleep(1)), (0..2000).map(panics))))),
+        catch_unwind(AssertUnwindSafe(|| {
+            drop(pool.map_settled(|n| play(panics(n), Part::Sleep(1)), 0..2000))
+        })),
+    ];
+    for caught in caught {
+        let payload = caught.expect_err("it unwinds to the caller");
+        assert_eq!(payload.downcast_ref(), Some(&"an input that panics, on purpose"));
+    }
+    for (n, handle) in (0..).zip(beside) {
+        assert_eq!(handle.get().unwrap(), right(n));
+    }
+    wait_until("what was in flight is gone", || pool.stats().pending == 0);
+    expect_healthy(&pool);
+}
