@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use pool_core::{BrokenReason, DeathCause, Output, Pool, TaskError};
+use pool_core::{BrokenReason, Death, DeathCause, Output, Pool, TaskError};
 use pool_tests::{
     IsCause, Mode, Part, Scene, Trial, cause_of, expect_death, expect_healthy, innocent, is_signal, play,
     process, quiet, right, running, sevens, victim, wait_until,
@@ -74,11 +74,15 @@ fn results_out_of_order_are_not_believed_and_what_was_started_runs_again_only_on
         let pool = scene.builder().workers(1).worker(once.hostile("out-of-order")).build().unwrap();
         let first = pool.apply_async(victim(10));
         let second = pool.apply_async(innocent(20).retries(retries));
-        let death = expect_death(first.get());
-        assert!(is_violation(&death.cause, "which it does not run"), "{death}");
+        let is_expected = |death: &Death| is_violation(&death.cause, "which it does not run");
+        match first.get() {
+            Err(TaskError::WorkerDied(death)) => assert!(is_expected(&death), "{death}"),
+            // Its result came out of turn, but it may have come in time.
+            other => assert_eq!(other.unwrap(), sevens(10)),
+        }
         match second.get() {
-            // It had been started, and its result comes from a worker that cannot be trusted.
-            Err(TaskError::WorkerDied(same)) if retries == 0 => assert_eq!(same.pid, death.pid),
+            // It had been started, and its result came when it could not have ended.
+            Err(TaskError::WorkerDied(death)) if retries == 0 => assert!(is_expected(&death), "{death}"),
             Ok(result) if retries == 1 => assert_eq!(result, sevens(20)),
             other => panic!("{other:?}"),
         }

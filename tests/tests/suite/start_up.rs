@@ -137,7 +137,7 @@ fn a_program_that_has_forgotten_init_is_told_so_and_starts_nothing() {
     // As a worker it starts no further ones, and the pool that started it gives up.
     let pool = build(&scene, no_init()).unwrap();
     let deaths = failed_starts(broken(&pool));
-    assert!(deaths[0].to_string().contains("is `pool_core::init()` the first line of its main()?"));
+    assert!(deaths[0].to_string().contains("is `pool_core::init()` the first line of its main()"));
     assert!(pool.stats().spawned <= 12, "{:?}", pool.stats());
     wait_until("no process is left", || process::marked(scene.mark()).is_empty());
 }

@@ -52,9 +52,10 @@ impl<P> Machine<P> {
         if places.len() != self.tasks.len() {
             return Err(format!("{} tasks live, {} are somewhere", self.tasks.len(), places.len()));
         }
-        places.sort_unstable_by_key(|(key, _)| *key);
-        if let Some(twice) = places.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-            return Err(format!("{:?} is both {:?} and {:?}", twice[0].0, twice[0].1, twice[1].1));
+        let mut seen = vec![false; places.iter().map(|(key, _)| key.index as usize + 1).max().unwrap_or(0)];
+        let again = |(key, _): &&(TaskKey, Place)| std::mem::replace(&mut seen[key.index as usize], true);
+        if let Some((twice, place)) = places.iter().find(again) {
+            return Err(format!("{twice:?} is {place:?}, and somewhere else too"));
         }
         if matches!(self.life, Life::Over(_)) && !places.is_empty() {
             return Err("the pool is over, but tasks live".to_owned());

@@ -51,7 +51,8 @@ impl World<'_> {
         let generation = who.generation.get();
         assert_eq!(generation as usize, self.processes.len() + 1, "generations are numbered in order");
         let gone = |process: &Process| process.reported || process.fenced;
-        let former = self.processes.iter().rev().find(|process| process.who.worker == who.worker);
+        let latest = std::mem::replace(&mut self.latest[who.index()], generation);
+        let former = latest.checked_sub(1).map(|former| &self.processes[former as usize]);
         assert!(former.is_none_or(gone), "{who:?} takes the place of {former:?}");
         self.judge_back_off(who);
         self.processes.push(Process::new(who, self.scenario.config.ticket_window, self.now));
@@ -340,6 +341,7 @@ impl World<'_> {
 
     /// Workers that have a place in the pool.
     fn living(&self) -> impl Iterator<Item = &Process> {
-        self.processes.iter().rev().filter(|process| !process.reported && !process.fenced)
+        let latest = self.latest.iter().filter(|generation| **generation > 0).map(|generation| &self.processes[*generation as usize - 1]);
+        latest.filter(|process| !process.reported && !process.fenced)
     }
 }

@@ -112,6 +112,8 @@ pub(super) struct World<'a> {
     pub(super) aborting: Vec<usize>,
     /// Since when an idle worker and a waiting task have been there together.
     pub(super) starving_since: Option<Instant>,
+    /// By place: the generation spawned last, or 0.
+    pub(super) latest: Vec<u64>,
     /// By place.
     pub(super) streaks: Vec<Streak>,
     /// Events fed to the machine.
@@ -134,6 +136,7 @@ impl<'a> World<'a> {
             base,
             now: base,
             caller: Caller::new(scenario.operations),
+            latest: vec![0; scenario.config.workers as usize],
             streaks: vec![
                 Streak { strikes: 0, last: base, explained: true };
                 scenario.config.workers as usize
