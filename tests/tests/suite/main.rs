@@ -8,6 +8,7 @@ mod death_at_each_step;
 mod death_in_task;
 mod handles;
 mod host;
+mod idle;
 mod misbehaviour;
 mod policies;
 mod programs;

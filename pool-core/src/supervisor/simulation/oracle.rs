@@ -341,7 +341,11 @@ impl World<'_> {
 
     /// Workers that have a place in the pool.
     fn living(&self) -> impl Iterator<Item = &Process> {
-        let latest = self.latest.iter().filter(|generation| **generation > 0).map(|generation| &self.processes[*generation as usize - 1]);
+        let latest = self
+            .latest
+            .iter()
+            .filter(|generation| **generation > 0)
+            .map(|generation| &self.processes[*generation as usize - 1]);
         latest.filter(|process| !process.reported && !process.fenced)
     }
 }
