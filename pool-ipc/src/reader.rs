@@ -42,8 +42,8 @@ pub enum Fill {
 ///
 /// A frame that fits the inner buffer of 64 KiB is lent from it. The payload of a larger one is read straight
 /// into a vector, which is handed out without another copy and grows only as bytes arrive, so that a header
-/// which lies about its length costs nothing. Once a header is refused the reader is poisoned: a stream that
-/// lost its frame boundaries cannot find them again.
+/// which lies about its length costs nothing. Once a header is refused the reader is poisoned, until
+/// [`resync`](Self::resync) goes looking for the next frame.
 ///
 /// ```no_run
 /// # fn handle(_: pool_ipc::Frame<'_>) {}
@@ -192,6 +192,21 @@ impl FrameReader {
         Ok(None)
     }
 
+    /// After an error: drops bytes up to the next ones that are a valid header, or that may be the start of one.
+    ///
+    /// This is for what still stands behind garbage. Magic and check let about one in 2³² of random positions pass, so
+    /// what is found must be checked against what is expected.
+    pub fn resync(&mut self) {
+        self.poison = None;
+        self.start = self.end.min(self.start + 1);
+        while let Some(bytes) = self.buffer[self.start..self.end].first_chunk::<HEADER_LEN>() {
+            if Header::decode(bytes, self.limit).is_ok() {
+                return;
+            }
+            self.start += 1;
+        }
+    }
+
     /// Whether bytes of an unfinished frame are held, once [`next_frame`](Self::next_frame) has returned
     /// `None`.
     ///
@@ -247,6 +262,33 @@ mod tests {
         DEFAULT_FRAME_LIMIT, Kind,
         pipe::{pipe_pair, set_nonblocking},
     };
+
+    #[test]
+    fn frames_behind_garbage_are_found_again() {
+        let (reader, writer) = pipe_pair().expect("descriptors are left");
+        set_nonblocking(reader.as_fd()).expect("it is a pipe");
+        let mut stream = encoded(Kind::Done, 1, b"before");
+        stream.extend(pattern(1000, 7));
+        stream.extend(encoded(Kind::Done, 2, b"behind"));
+        stream.extend([0xB7; 40]);
+        stream.extend(encoded(Kind::Done, 3, b"further behind"));
+        File::from(writer).write_all(&stream).expect("it fits into the pipe");
+        let mut frames = FrameReader::new(DEFAULT_FRAME_LIMIT);
+        let (mut tickets, mut errors) = (Vec::new(), 0);
+        while !matches!(frames.fill(reader.as_fd()).expect("it is a pipe"), Fill::Eof) {
+            loop {
+                match frames.next_frame() {
+                    Ok(Some(frame)) => tickets.push(frame.ticket),
+                    Ok(None) => break,
+                    Err(_) => {
+                        errors += 1;
+                        frames.resync();
+                    }
+                }
+            }
+        }
+        assert_eq!((tickets, errors), (vec![1, 2, 3], 2));
+    }
 
     fn encoded(kind: Kind, ticket: u64, payload: &[u8]) -> Vec<u8> {
         let mut bytes = Header { len: payload.len() as u32, kind, ticket }.encode().to_vec();

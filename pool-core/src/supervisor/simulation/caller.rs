@@ -24,7 +24,7 @@ impl Caller {
 }
 
 /// Most tasks that are pending before callers wait.
-const MOST_PENDING: usize = 150;
+const MOST_PENDING: usize = 100;
 
 impl World<'_> {
     pub(super) fn call(&mut self) {

@@ -316,10 +316,10 @@ impl World<'_> {
             Outcome::Done
         };
         // Not both: of tasks whose results are lost and whose claims are overwritten nobody can know.
-        if self.process(generation).misbehaved {
-        } else if self.chance(temper.garbage) {
+        let once = !self.process(generation).misbehaved;
+        if once && self.chance(temper.garbage) {
             self.misbehave(generation, ticket);
-        } else if self.chance(temper.scribbles) {
+        } else if once && self.chance(temper.scribbles) {
             self.note(|_| format!("  process {generation} overwrites its board"));
             let process = self.process(generation);
             process.misbehaved = true;

@@ -80,31 +80,3 @@ fn the_same_seed_gives_the_same_simulation() {
         assert_eq!(check(seed), check(seed));
     }
 }
-
-// SURVEY-BEGIN
-#[test]
-#[ignore = "survey"]
-fn survey() {
-    let first = number("POOL_SIM_SEED").unwrap_or(1);
-    let count = number("POOL_SIM_COUNT").unwrap_or(2000);
-    let mut seen: std::collections::BTreeMap<String, (u64, u64)> = Default::default();
-    std::panic::set_hook(Box::new(|_| {}));
-    let mut steps = 0;
-    for seed in first..first + count {
-        match live(seed, &mut Tail::default()) {
-            Ok(story) => steps += story.steps,
-            Err(what) => {
-                let words: String = what.chars().filter(|c| !c.is_ascii_digit()).take(70).collect();
-                let entry = seen.entry(words).or_insert((0, seed));
-                entry.0 += 1;
-            }
-        }
-    }
-    println!("{steps} steps");
-    let mut seen: Vec<_> = seen.into_iter().collect();
-    seen.sort_by_key(|(_, (count, _))| std::cmp::Reverse(*count));
-    for (what, (count, seed)) in seen {
-        println!("{count:6} first {seed:6}  {what:?}");
-    }
-}
-// SURVEY-END

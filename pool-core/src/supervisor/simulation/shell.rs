@@ -184,7 +184,7 @@ impl World<'_> {
         let process = self.process(generation);
         let started = match process.board.observe(ticket) {
             // It became the head just now, and has not been sent.
-            _ if AS_FIXED && ticket > process.last_offered => None,
+            _ if ticket > process.last_offered => None,
             Mark::Offered => None,
             Mark::Claimed(at) => Some(at),
             other => {
@@ -370,44 +370,18 @@ impl World<'_> {
             // The machine has decided to kill it, and its death was faster.
             return;
         }
-        let assigned: Vec<(Ticket, TaskKey)> =
-            process.assigned.iter().map(|(ticket, key)| (*ticket, *key)).collect();
-        let (offered, refused) = (process.last_offered, process.refused);
-        let process = self.process(generation);
-        let marks: Vec<Mark> = assigned.iter().map(|(ticket, _)| process.board.observe(*ticket)).collect();
-        let mut back = Vec::new();
-        let mut started = Vec::new();
-        for (place, ((ticket, key), mark)) in assigned.into_iter().zip(marks).enumerate() {
-            // A ticket above the last one that was offered has not been sent: its slot is about another one. Of the head
-            // of an overwritten board nobody knows, unless the worker has said that it refused to start it.
-            let unclear = place == 0 && mark == Mark::Foreign && !refused;
-            if ticket <= offered && (unclear || matches!(mark, Mark::Claimed(_) | Mark::Finished)) {
-                started.push(ticket);
-                let at = self.now;
-                let claims = &mut self.fact(key).claims;
-                if unclear && claims.last().is_none_or(|claim| claim.generation != generation) {
-                    claims.push(Claim { generation, ticket, at, end: None });
-                }
-                for claim in claims.iter_mut().filter(|claim| claim.generation == generation) {
-                    claim.end.get_or_insert(End::Died);
-                }
-            } else if self.is_fresh(key) {
-                back.push(key);
-            }
-        }
+        let (started, back) = self.examine(generation);
         self.count_death(generation, !started.is_empty());
         let explained = !started.is_empty() && self.process(generation).ready;
         let born = self.processes.len();
         let head = self.machine.head(who).map(|(head, _)| head);
-        let lost: Vec<(Ticket, Death)> = started
-            .iter()
-            .filter(|ticket| Some(**ticket) != head)
-            .map(|ticket| (*ticket, death(generation, who.worker)))
-            .collect();
-        if !lost.is_empty() {
-            self.feed(Event::Lost(who, lost), &[]);
+        let (first, rest): (Vec<Ticket>, Vec<Ticket>) =
+            started.into_iter().partition(|ticket| Some(*ticket) == head);
+        if !rest.is_empty() {
+            let report = |ticket| (ticket, death(generation, who.worker));
+            self.feed(Event::Lost(who, rest.into_iter().map(report).collect()), &[]);
         }
-        let autopsy = self.autopsy(generation, started);
+        let autopsy = Autopsy { death: death(generation, who.worker), started: !first.is_empty() };
         self.feed(Event::Died(who, autopsy), &back);
         let replaced = self.processes[born..].iter().any(|process| process.who.worker == who.worker);
         assert!(
@@ -417,18 +391,32 @@ impl World<'_> {
         self.haunt(generation);
     }
 
-    fn autopsy(&mut self, generation: u64, started: Vec<Ticket>) -> Autopsy {
-        let who = self.incarnation(generation);
+    /// What a dead worker held: the tickets that it had started, and the tasks that go back to the queue.
+    fn examine(&mut self, generation: u64) -> (Vec<Ticket>, Vec<TaskKey>) {
+        let now = self.now;
         let process = self.process(generation);
-        let head = process.assigned.first_key_value().map(|(ticket, _)| *ticket);
-        let started = match AS_FIXED {
-            true => head.is_some_and(|head| started.contains(&head)),
-            false => {
-                let mark = head.map(|head| process.board.observe(head));
-                mark.is_some_and(|mark| mark != Mark::Offered)
+        let (offered, refused) = (process.last_offered, process.refused);
+        let look = |(ticket, key): (&Ticket, &TaskKey)| (*ticket, *key, process.board.observe(*ticket));
+        let held: Vec<(Ticket, TaskKey, Mark)> = process.assigned.iter().map(look).collect();
+        let (mut started, mut back) = (Vec::new(), Vec::new());
+        for (place, (ticket, key, mark)) in held.into_iter().enumerate() {
+            // Of the head of an overwritten board nobody knows, unless the worker has said that it refused to start it.
+            let unclear = place == 0 && mark == Mark::Foreign && !refused;
+            // A ticket above the last one that was offered has not been sent: its slot is about another one.
+            if ticket <= offered && (unclear || matches!(mark, Mark::Claimed(_) | Mark::Finished)) {
+                started.push(ticket);
+                let claims = &mut self.fact(key).claims;
+                if unclear && claims.last().is_none_or(|claim| claim.generation != generation) {
+                    claims.push(Claim { generation, ticket, at: now, end: None });
+                }
+                for claim in claims.iter_mut().filter(|claim| claim.generation == generation) {
+                    claim.end.get_or_insert(End::Died);
+                }
+            } else if self.is_fresh(key) {
+                back.push(key);
             }
-        };
-        Autopsy { death: death(generation, who.worker), started }
+        }
+        (started, back)
     }
 
     /// A death or a failed spawn is reported: is it explained by a task?
@@ -507,6 +495,3 @@ impl World<'_> {
         }
     }
 }
-
-/// Temporary: whether the shell has the rules that the engine needs.
-const AS_FIXED: bool = true;
