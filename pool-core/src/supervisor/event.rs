@@ -78,6 +78,8 @@ pub(crate) enum Event<P> {
     Illegible(Incarnation, Vec<Ticket>),
     /// The answer to [`Action::Inspect`].
     Observed(Incarnation, Observation),
+    /// Something that is no frame came out of a worker: the task that it runs has written into its result pipe.
+    Garbage(Incarnation, String),
     /// A worker broke the protocol.
     Violation(Incarnation, String),
     /// A worker that is about to be reported dead had started these tasks besides its oldest one, and their results are

@@ -94,6 +94,8 @@ pub(crate) struct Held {
     pub(crate) limit: Option<Duration>,
     /// When it was started, once known.
     pub(crate) started: Option<Instant>,
+    /// It was running when garbage came out of the worker, so its result does not count.
+    pub(crate) spoiled: bool,
     /// It is being taken back.
     pub(crate) taking: bool,
     /// It has been told to stop, at this time and for this reason.

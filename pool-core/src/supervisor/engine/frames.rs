@@ -51,6 +51,13 @@ impl Engine {
             let frame = match link.reader.next_frame() {
                 Ok(None) => return true,
                 Ok(Some(frame)) => frame,
+                Err(error) if hello => {
+                    // Results of other tasks may stand behind it; it is looked for them until the worker is dead.
+                    link.reader.resync();
+                    self.machine
+                        .on(now, Event::Garbage(who, format!("a frame that makes no sense: {error}")));
+                    continue;
+                }
                 Err(error) => {
                     link.results = None;
                     self.machine

@@ -163,6 +163,13 @@ impl<P> Machine<P> {
         self.replace(now, index, until);
     }
 
+    /// The head of a worker has written into the result pipe.
+    pub(super) fn on_garbage(&mut self, now: Instant, who: Incarnation, what: String) {
+        let head = self.working(who).and_then(|(_, ready)| ready.held.front_mut());
+        head.into_iter().for_each(|head| head.spoiled = true);
+        self.on_violation(now, who, what);
+    }
+
     pub(super) fn on_violation(&mut self, now: Instant, who: Incarnation, what: String) {
         self.kill_and_await(now, who, KillReason::Violation(what));
         self.dispatch(now);

@@ -135,6 +135,7 @@ impl<P> Machine<P> {
             size,
             limit,
             started: None,
+            spoiled: false,
             taking: false,
             doomed: None,
         });

@@ -47,9 +47,14 @@ impl<P> Machine<P> {
             Phase::Ready(ready) if ready.held.front().is_some_and(|head| head.ticket == ticket) => {
                 (ready.remove(0, now), true)
             }
-            // It finished its task after all before the signal arrived. Whatever it was killed for, this is its head's result.
-            Phase::Dying { held, .. } if held.front().is_some_and(|head| head.ticket == ticket) => {
-                (held.pop_front(), false)
+            // It finished its task after all before the signal arrived. Whatever it was killed for, this is its head's result,
+            // or, where the head is spoiled, that of the next one.
+            Phase::Dying { held, .. } => {
+                let next = usize::from(held.front().is_some_and(|head| head.spoiled));
+                if held.get(next).is_none_or(|held| held.ticket != ticket) {
+                    return;
+                }
+                (held.remove(next), false)
             }
             Phase::Ready(_) => {
                 let what = format!("a result for ticket {ticket}, which it does not run");

@@ -13,6 +13,9 @@
 //!   the head is still the condemned task, kill.
 //! * *A take-back and a claim cross.* The compare-and-swap on the board decides; the answer arrives as
 //!   [`Event::TookBack`]. Until then the entry stays in `held` with `taking` set.
+//! * *Garbage between results.* What comes before it belongs to older tasks, and what comes behind it to younger ones, so the
+//!   head has written it. The head is `spoiled`: it is blamed whatever result it still delivers. Results behind the
+//!   garbage are good, as far as they can be found.
 //! * *Results are lost.* A worker whose result pipe was broken by task code may have run several tasks since. The board
 //!   knows; they are reported by [`Event::Lost`] before the death, and treated as started.
 //! * *The board is overwritten.* Then nothing on it can be claimed or taken back any more: the worker gives up when it
@@ -205,6 +208,7 @@ impl<P> Machine<P> {
             Event::TookBack(who, answers) => self.on_took_back(now, who, answers),
             Event::Illegible(who, tickets) => self.on_illegible(now, who, &tickets),
             Event::Observed(who, seen) => self.on_observed(now, who, seen),
+            Event::Garbage(who, what) => self.on_garbage(now, who, what),
             Event::Violation(who, what) => self.on_violation(now, who, what),
             Event::Lost(who, lost) => self.on_lost(now, who, lost),
             Event::Died(who, autopsy) => self.on_died(now, who, autopsy),

@@ -39,7 +39,8 @@ impl World<'_> {
     pub(super) fn perform(&mut self, action: Action<Answer>) {
         match action {
             Action::Spawn(who) => {
-                let after = self.lateness();
+                let slow = self.chance(20);
+                let after = if slow { self.random.micros(0, 1_000_000) } else { self.lateness() };
                 self.plan(after, Happening::Spawned(who.generation.get()));
             }
             Action::Send { to, ticket, task, .. } => self.send(to.generation.get(), ticket, task),

@@ -13,7 +13,7 @@ use crate::supervisor::event::{Action, Event, Incarnation, TaskKey, Ticket};
 use crate::supervisor::machine::Machine;
 
 /// Virtual time that a pool may need to come to rest once nobody disturbs it any more.
-const REST: Duration = Duration::from_secs(600);
+const REST: Duration = Duration::from_secs(120);
 /// Events at one instant that show that time stands still.
 const STANDSTILL: u32 = 20_000;
 
