@@ -31,8 +31,8 @@ pub(crate) fn pidfd_open(pid: u32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
-/// pidfd_send_signal(2) to the process itself, with SIGKILL.
-pub(crate) fn pidfd_kill(pidfd: BorrowedFd<'_>) -> io::Result<()> {
+/// pidfd_send_signal(2) with SIGKILL.
+fn pidfd_send_sigkill(pidfd: BorrowedFd<'_>, flags: libc::c_uint) -> io::Result<()> {
     // SAFETY: a null siginfo is allowed; no other memory is passed.
     let result = unsafe {
         libc::syscall(
@@ -40,10 +40,15 @@ pub(crate) fn pidfd_kill(pidfd: BorrowedFd<'_>) -> io::Result<()> {
             pidfd.as_raw_fd(),
             libc::SIGKILL,
             std::ptr::null::<libc::siginfo_t>(),
-            0,
+            flags,
         )
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Kills the process behind a pidfd.
+pub(crate) fn pidfd_kill(pidfd: BorrowedFd<'_>) -> io::Result<()> {
+    pidfd_send_sigkill(pidfd, 0)
 }
 
 /// Sends SIGKILL to every process of the group that `leader` leads.
@@ -52,27 +57,17 @@ pub(crate) fn pidfd_kill(pidfd: BorrowedFd<'_>) -> io::Result<()> {
 /// reaped: until then its number cannot belong to anybody else.
 pub(crate) fn kill_group(pidfd: BorrowedFd<'_>, leader: u32) -> io::Result<()> {
     const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
-    // SAFETY: a null siginfo is allowed; no other memory is passed.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_pidfd_send_signal,
-            pidfd.as_raw_fd(),
-            libc::SIGKILL,
-            std::ptr::null::<libc::siginfo_t>(),
-            PIDFD_SIGNAL_PROCESS_GROUP,
-        )
-    };
-    let mut error = if result < 0 { Some(io::Error::last_os_error()) } else { None };
-    let unknown = error.as_ref().is_some_and(|error| error.raw_os_error() == Some(libc::EINVAL));
+    let mut result = pidfd_send_sigkill(pidfd, PIDFD_SIGNAL_PROCESS_GROUP);
+    let unknown = result.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL));
     if let (true, Ok(group @ 2..)) = (unknown, libc::pid_t::try_from(leader)) {
         // SAFETY: kill(2) takes two integers.
-        let result = unsafe { libc::kill(-group, libc::SIGKILL) };
-        error = if result < 0 { Some(io::Error::last_os_error()) } else { None };
+        let sent = unsafe { libc::kill(-group, libc::SIGKILL) };
+        result = if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) };
     }
-    match error {
-        // ESRCH: nobody is left in the group.
-        Some(error) if error.raw_os_error() != Some(libc::ESRCH) => Err(error),
-        _ => Ok(()),
+    match result {
+        // Nobody is left in the group.
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+        other => other,
     }
 }
 
