@@ -165,7 +165,12 @@ impl<P> Machine<P> {
 
     /// The head of a worker has written into the result pipe.
     pub(super) fn on_garbage(&mut self, now: Instant, who: Incarnation, what: String) {
-        let head = self.working(who).and_then(|(_, ready)| ready.held.front_mut());
+        let Some(index) = self.alive(who) else { return };
+        let head = match &mut self.slots[index].phase {
+            Phase::Ready(ready) => ready.held.front_mut(),
+            Phase::Dying { held, .. } => held.front_mut(),
+            _ => None,
+        };
         head.into_iter().for_each(|head| head.spoiled = true);
         self.on_violation(now, who, what);
     }

@@ -236,6 +236,19 @@ impl<P> Machine<P> {
     }
 
     pub(super) fn on_took_back(&mut self, now: Instant, who: Incarnation, answers: Vec<(Ticket, bool)>) {
+        if let Some(index) = self.alive(who)
+            && let Phase::Dying { held, .. } = &mut self.slots[index].phase
+        {
+            // It was killed meanwhile. What was taken from it is its own no longer, and stands in no result's way.
+            let taken = |held: &Held| held.taking && answers.contains(&(held.ticket, true));
+            let (back, rest): (Vec<Held>, Vec<Held>) = held.drain(..).partition(taken);
+            held.extend(rest);
+            self.held -= back.len();
+            let back: Vec<TaskKey> = back.into_iter().filter_map(|held| held.task).collect();
+            self.counters.taken_back += back.len() as u64;
+            self.requeue(back);
+            return self.dispatch(now);
+        }
         let Some((index, ready)) = self.working(who) else { return };
         let mut back = Vec::new();
         let mut running = false;

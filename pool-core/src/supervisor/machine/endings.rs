@@ -48,13 +48,13 @@ impl<P> Machine<P> {
                 (ready.remove(0, now), true)
             }
             // It finished its task after all before the signal arrived. Whatever it was killed for, this is its head's result,
-            // or, where the head is spoiled, that of the next one.
+            // or, where the head is spoiled, that of a later one: results between them may have been mangled. Those tasks
+            // stay, and the board tells in the end what became of them.
             Phase::Dying { held, .. } => {
-                let next = usize::from(held.front().is_some_and(|head| head.spoiled));
-                if held.get(next).is_none_or(|held| held.ticket != ticket) {
-                    return;
-                }
-                (held.remove(next), false)
+                let spoiled = held.front().is_some_and(|head| head.spoiled);
+                let place = held.iter().position(|held| held.ticket == ticket && !held.spoiled);
+                let Some(place) = place.filter(|place| spoiled || *place == 0) else { return };
+                (held.remove(place), false)
             }
             Phase::Ready(_) => {
                 let what = format!("a result for ticket {ticket}, which it does not run");

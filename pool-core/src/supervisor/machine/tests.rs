@@ -282,6 +282,19 @@ fn a_result_that_crosses_our_own_kill_is_delivered() {
 }
 
 #[test]
+fn tasks_taken_back_from_a_worker_that_is_being_killed_stand_in_no_results_way() {
+    let mut pool = Bench::ready(config(1));
+    let tasks = pool.submit(3, &plain());
+    let who = pool.who(0);
+    pool.finish(0);
+    pool.on(Event::Cancel(tasks[1]));
+    pool.on(Event::Violation(who, "a result for ticket 17".to_owned()));
+    pool.on(Event::TookBack(who, vec![(2, true)]));
+    pool.on(Event::Finished(who, 3, "done"));
+    assert!(matches!(pool.outcome(tasks[2]), Some(Ok("done"))));
+}
+
+#[test]
 fn tasks_that_it_had_started_out_of_sight_are_not_run_twice() {
     let mut pool = Bench::ready(config(1));
     let tasks = pool.submit(3, &plain());
@@ -292,6 +305,23 @@ fn tasks_that_it_had_started_out_of_sight_are_not_run_twice() {
     assert!(matches!(pool.outcome(tasks[0]), Some(Err(TaskError::WorkerDied(_)))));
     pool.greet_all();
     assert_eq!(pool.sent(0), [tasks[2]], "only the third had not been started");
+}
+
+#[test]
+fn results_behind_garbage_are_delivered_and_the_spoiler_is_blamed() {
+    let mut pool = Bench::ready(config(1));
+    let tasks = pool.submit(4, &plain());
+    let who = pool.who(0);
+    pool.on(Event::Garbage(who, "not a frame".to_owned()));
+    pool.on(Event::Finished(who, 1, "mangled"));
+    // The result of the second one was not found.
+    pool.on(Event::Finished(who, 3, "done"));
+    assert!(matches!(pool.outcome(tasks[2]), Some(Ok("done"))));
+    pool.on(Event::Lost(who, vec![(2, death(who))]));
+    pool.forget().die(0, true);
+    assert!(matches!(pool.outcome(tasks[0]), Some(Err(TaskError::WorkerDied(_)))), "{:?}", pool.done);
+    pool.greet_all();
+    assert_eq!(pool.sent(0), [tasks[3]]);
 }
 
 #[test]

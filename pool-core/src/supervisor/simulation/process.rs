@@ -85,6 +85,8 @@ pub(super) struct Process {
     pub(super) spawn_is_off: bool,
     pub(super) readable: bool,
     pub(super) greeted: bool,
+    /// The head at the time when garbage came out: its result does not count.
+    pub(super) spoiled: Option<Ticket>,
     pub(super) last_offered: Ticket,
     /// When frames that have been sent arrive, at the latest.
     pub(super) arrivals: Instant,
@@ -125,6 +127,7 @@ impl Process {
             spawn_is_off: false,
             readable: true,
             greeted: false,
+            spoiled: None,
             last_offered: 0,
             arrivals: now,
             arrived_then: 0,

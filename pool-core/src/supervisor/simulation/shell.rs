@@ -10,6 +10,9 @@ use crate::error::{BrokenReason, Death, DeathCause, TaskError};
 use crate::ids::{TaskId, WorkerId};
 use crate::supervisor::event::{Action, Autopsy, Event, Observation, TaskKey, Ticket};
 
+/// Tickets, and whether they were unclaimed.
+pub(super) type Answers = Vec<(Ticket, bool)>;
+
 pub(super) fn death(generation: u64, worker: WorkerId) -> Death {
     Death {
         pid: generation as u32,
@@ -104,42 +107,46 @@ impl World<'_> {
             let after = self.random.micros(0, 20_000);
             return self.plan(after, Happening::Take(generation, tickets));
         }
-        let (answers, illegible) = self.take_from_board(generation, tickets);
-        if !illegible.is_empty() || answers.iter().any(|(_, unclaimed)| !unclaimed) {
-            // It may have been claimed, and then all older results have been written: they must be known before the answer.
+        let (taken, claimed, illegible) = self.take_from_board(generation, tickets);
+        // What was taken is reported before anything is read. Of the rest some may have been claimed, and then all older
+        // results have been written: they must be known before the answer.
+        self.answer(generation, taken, Vec::new());
+        if !claimed.is_empty() || !illegible.is_empty() {
             self.read_results(generation);
         }
-        self.answer(generation, answers, illegible);
+        self.answer(generation, claimed, illegible);
     }
 
-    fn take_from_board(
-        &mut self,
-        generation: u64,
-        tickets: Vec<Ticket>,
-    ) -> (Vec<(Ticket, bool)>, Vec<Ticket>) {
+    /// From the youngest ticket to the oldest: those that were taken, those that were claimed, and those of which the board
+    /// makes no sense.
+    fn take_from_board(&mut self, generation: u64, tickets: Vec<Ticket>) -> (Answers, Answers, Vec<Ticket>) {
         let board = &mut self.process(generation).board;
-        let (mut answers, mut illegible) = (Vec::new(), Vec::new());
+        let (mut taken, mut claimed, mut illegible) = (Vec::new(), Vec::new(), Vec::new());
         for ticket in tickets.into_iter().rev() {
             if board.take_back(ticket) {
-                answers.push((ticket, true));
+                taken.push((ticket, true));
             } else if matches!(board.observe(ticket), Mark::Claimed(_) | Mark::Finished) {
-                answers.push((ticket, false));
+                claimed.push((ticket, false));
             } else {
                 illegible.push(ticket);
             }
         }
-        answers.reverse();
-        (answers, illegible)
+        taken.reverse();
+        claimed.reverse();
+        (taken, claimed, illegible)
     }
 
     /// A worker far away is asked to give tasks back. Its answer comes in one stream with its results, so that those which
     /// are older than the answer are known before it.
     pub(super) fn take(&mut self, generation: u64, tickets: Vec<Ticket>) {
-        let (answers, illegible) = self.take_from_board(generation, tickets);
-        self.write(generation, Out::Answers(answers, illegible));
+        let (taken, claimed, illegible) = self.take_from_board(generation, tickets);
+        self.write(generation, Out::Answers([claimed, taken].concat(), illegible));
     }
 
-    fn answer(&mut self, generation: u64, answers: Vec<(Ticket, bool)>, illegible: Vec<Ticket>) {
+    fn answer(&mut self, generation: u64, answers: Answers, illegible: Vec<Ticket>) {
+        if !self.process(generation).linked {
+            return;
+        }
         let who = self.incarnation(generation);
         if !illegible.is_empty() {
             let head = self.machine.head(who).map(|(head, _)| head);
@@ -156,7 +163,7 @@ impl World<'_> {
             return;
         }
         let mut back = Vec::new();
-        if self.process(generation).is_working() {
+        if !self.process(generation).fenced {
             for (ticket, _) in answers.iter().filter(|(_, unclaimed)| *unclaimed) {
                 let key = self.release(generation, *ticket);
                 back.extend(key.filter(|key| self.is_fresh(*key)));
@@ -307,6 +314,16 @@ impl World<'_> {
                 }
                 Out::Answers(answers, illegible) => self.answer(generation, answers, illegible),
                 Out::Seen(seen) => self.feed(Event::Observed(who, seen), &[]),
+                Out::Garbage if process.greeted => {
+                    // Frames behind it are found again, except for those that it has mangled.
+                    let mangled = self.random.pick(&[0, 0, 1, 2]);
+                    let head = self.machine.head(who).map(|(head, _)| head);
+                    let process = self.process(generation);
+                    process.spoiled = process.spoiled.or(head);
+                    let mangled = mangled.min(process.results.len());
+                    process.results.drain(..mangled);
+                    self.feed(Event::Garbage(who, "simulated".to_owned()), &[]);
+                }
                 Out::Hello | Out::BadHello | Out::Garbage => {
                     process.readable = false;
                     self.feed(Event::Violation(who, format!("{out:?}")), &[]);
@@ -335,7 +352,7 @@ impl World<'_> {
 
     fn report_result(&mut self, generation: u64, ticket: Ticket, end: End, event: Event<Answer>) {
         let process = self.process(generation);
-        if process.fenced || process.reported {
+        if process.fenced || process.reported || process.spoiled == Some(ticket) {
             return self.feed(event, &[]);
         }
         let worker = self.incarnation(generation).worker;
