@@ -8,9 +8,9 @@ use std::time::Duration;
 /// the task has its error. What counts is a worker that dies while it starts, or idle. The first replacement comes at once,
 /// the next after [`first_delay`](Self::first_delay), then twice as long each time, ± 20 %, up to
 /// [`max_delay`](Self::max_delay). When one worker dies more than [`max_restarts`](Self::max_restarts) times within
-/// [`window`](Self::window), no task of the pool has ended in between, and no other worker is of any use, the pool is broken: every pending handle gets
-/// [`TaskError::PoolBroken`](crate::TaskError::PoolBroken) with these deaths. A pool in which idle workers die breaks only while
-/// somebody waits for a task.
+/// [`window`](Self::window), no task of the pool has finished in between, and no other worker is of any use, the pool is
+/// broken: every pending handle gets [`TaskError::PoolBroken`](crate::TaskError::PoolBroken) with these deaths. A pool in
+/// which idle workers die breaks only while somebody waits for a task.
 ///
 /// ```
 /// use std::time::Duration;
@@ -23,7 +23,7 @@ use std::time::Duration;
 pub struct RestartPolicy {
     /// Deaths of one worker that are forgiven within the window. Default: 5.
     pub max_restarts: u32,
-    /// The sliding window. Default: 60 s.
+    /// The sliding window, in time during which the worker was ready: delays and slow starts do not count. Default: 60 s.
     pub window: Duration,
     /// Delay before the second replacement. Default: 100 ms.
     pub first_delay: Duration,

@@ -11,7 +11,7 @@ use pool_ipc::{Board, FrameReader, FrameWriter};
 use crate::error::{Death, DeathCause};
 use crate::memory::{self, OomCounter};
 use crate::output::{OutputStream, Splitter, Tail};
-use crate::supervisor::event::{Incarnation, KillReason};
+use crate::supervisor::event::{Incarnation, KillReason, Ticket};
 use crate::supervisor::launch::Launched;
 use crate::supervisor::routes::Routes;
 use crate::supervisor::token::{Source, Token};
@@ -29,6 +29,9 @@ pub(crate) struct Link {
     pub(crate) results: Option<Watched>,
     pub(crate) reader: FrameReader,
     pub(crate) writer: FrameWriter,
+    /// The last ticket that was offered on the board. The state machine may have decided to send later ones, which the
+    /// worker cannot have started: their slots are still about older tickets.
+    pub(crate) offered: Ticket,
     /// Whether frames have been queued since the last flush.
     pub(crate) dirty: bool,
     /// Bytes written when the board was inspected last.
@@ -75,6 +78,7 @@ impl Link {
             results: Some(watched(launched.results)),
             reader: FrameReader::new(frame_limit),
             writer: FrameWriter::new(),
+            offered: 0,
             dirty: false,
             written_then: 0,
             stdout: Stream::new(watched(launched.stdout)),

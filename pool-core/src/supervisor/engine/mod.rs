@@ -251,6 +251,7 @@ impl Engine {
             let head = TaskHead { index, attempt, task: task.id.get(), timeout_ns };
             // Offered before the frame leaves, so that the worker never finds an older word in the slot.
             link.board.offer(ticket);
+            link.offered = ticket;
             link.writer.push(Kind::Task, ticket, &head.encode(), &job.args).map_err(|error| {
                 TaskError::Encode { task: job.shown().to_owned(), message: error.to_string() }
             })
@@ -275,17 +276,19 @@ impl Engine {
                 illegible.push(ticket);
             }
         }
-        if !illegible.is_empty() {
-            self.machine.on(now, Event::Illegible(who, illegible));
-        }
         if !taken.is_empty() {
             // Before anything is read: should the worker break the protocol, these are no longer its own.
             taken.reverse();
             self.machine.on(now, Event::TookBack(who, taken));
         }
-        if !claimed.is_empty() {
+        if !claimed.is_empty() || !illegible.is_empty() {
             // All results that are older than a claim have been written: they must be known before the answer.
             self.read_results(now, who.index(), DRAIN_READS);
+        }
+        if !illegible.is_empty() {
+            self.machine.on(now, Event::Illegible(who, illegible));
+        }
+        if !claimed.is_empty() {
             claimed.reverse();
             self.machine.on(now, Event::TookBack(who, claimed));
         }
@@ -305,6 +308,8 @@ impl Engine {
         let moving = link.writer.written() != link.written_then;
         link.written_then = link.writer.written();
         let started = match link.board.observe(ticket) {
+            // It became the head just now, and has not been sent.
+            _ if ticket > link.offered => None,
             Slot::Offered => None,
             Slot::Claimed { since_ns } => Some(link.started_at(since_ns, now)),
             other => {

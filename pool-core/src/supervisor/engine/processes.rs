@@ -117,8 +117,9 @@ impl Engine {
             // Anything that the worker cannot have found as an offer, scribbling included: the task may have started. The
             // exception is a worker that has said by its exit status that the slot kept it from starting the task; a task
             // that exits with that status itself has its claim in the slot.
+            let sent = ticket <= link.offered;
             let refused = slot == Slot::Foreign && death.cause == DeathCause::Exited(SCRIBBLED);
-            started = !matches!(slot, Slot::Offered | Slot::Taken) && !refused;
+            started = sent && !matches!(slot, Slot::Offered | Slot::Taken) && !refused;
             if started {
                 if let Slot::Claimed { since_ns } = slot {
                     let since = link.started_at(since_ns, now);

@@ -2,9 +2,9 @@
 //!
 //! A death with a running task is that task's; the worker is replaced at once. A death without one (while starting, idle,
 //! or between two tasks) is a *strike* against the worker's slot: the first replacement comes at once, later ones after a
-//! back-off that doubles. More strikes within the window than the restart policy allows, with no task settled in the
-//! pool in between, break the pool, provided that no other worker is of any use: for a worker that does not start, that
-//! none is ready; for one that dies idle, that tasks wait and none is being worked on.
+//! back-off that doubles. More strikes within the window (of time in which the worker was ready) than the restart policy
+//! allows, with no task finished in the pool in between, break the pool, provided that no other worker is of any use: for a
+//! worker that does not start, that none is ready; for one that dies idle, that tasks wait and none is being worked on.
 //! Kills of our own count against nobody, except where the worker gave the reason (protocol violation, no start).
 
 use std::collections::VecDeque;
