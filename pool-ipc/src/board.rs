@@ -34,8 +34,8 @@
 //!   slot holds a later ticket; either way the claim fails. This holds because tickets are never used twice
 //!   in an incarnation.
 //! * **A slot in use.** Tickets that are a multiple of [`SLOTS`] apart share a slot. The supervisor must not
-//!   offer a ticket while it holds another of that slot offered or claimed; [`next_ticket`] skips such
-//!   numbers. Fewer than [`SLOTS`] in flight are not enough by themselves: one task that runs for an hour
+//!   offer a ticket while it holds another of that slot offered or claimed; it keeps a new ticket less than
+//!   [`SLOTS`] above the oldest one that it holds. Fewer than [`SLOTS`] in flight are not enough by themselves: one task that runs for an hour
 //!   while others are offered and taken back would be overwritten.
 //! * **Death between result and finish.** The result is written first, so `Finished` implies that it is in
 //!   the pipe, and a `Claimed` ticket may have a result too. The supervisor reads the pipe to its end before
@@ -300,26 +300,6 @@ fn slot_of(ticket: u64) -> usize {
     (ticket % SLOTS as u64) as usize
 }
 
-/// The first ticket after `last` whose slot none of the tickets `in_flight` uses, or `None` if they use all.
-///
-/// `in_flight` are the tickets that the supervisor has offered and neither taken back nor seen the result of.
-///
-/// ```
-/// use pool_ipc::board::next_ticket;
-///
-/// assert_eq!(next_ticket(0, []), Some(1));
-/// // Ticket 1 still runs when its slot comes round again.
-/// assert_eq!(next_ticket(256, [1]), Some(258));
-/// ```
-#[must_use]
-pub fn next_ticket(last: u64, in_flight: impl IntoIterator<Item = u64>) -> Option<u64> {
-    let mut used = [false; SLOTS];
-    for ticket in in_flight {
-        used[slot_of(ticket)] = true;
-    }
-    (last + 1..=last + SLOTS as u64).find(|&ticket| !used[slot_of(ticket)])
-}
-
 /// `CLOCK_MONOTONIC` in nanoseconds: the same for all processes of this machine, and not changed with the
 /// wall clock.
 #[must_use]
@@ -464,14 +444,6 @@ mod tests {
             assert!(Instant::now() < deadline);
         }
         assert!(Board::now_ns() > before);
-    }
-
-    #[test]
-    fn next_ticket_skips_slots_in_use() {
-        assert_eq!(next_ticket(255, [1, 2, 3]), Some(256));
-        assert_eq!(next_ticket(256, [1, 2, 3]), Some(260));
-        assert_eq!(next_ticket(1_000, (1..).take(SLOTS)), None);
-        assert_eq!(next_ticket(1_000, (1..).take(SLOTS - 1)), Some(1_024), "one slot is left");
     }
 
     /// Spins until `is_reached`, giving way now and then; fails after a minute.
