@@ -17,17 +17,23 @@ use crate::policy::{RestartPolicy, bounded};
 use crate::pool::Pool;
 use crate::supervisor::engine::{Engine, Parts};
 use crate::supervisor::launch::Launcher;
+use crate::supervisor::lead::Lead;
 use crate::supervisor::machine::{Config, Machine};
 use crate::supervisor::reactor;
 use crate::supervisor::shared::Shared;
 use crate::supervisor::token::{MAX_WORKERS, TIMER, WAKE};
 use crate::sys::{process, stdio};
+use crate::transport::Transport;
 use crate::worker::init;
 
 /// How deeply pools may be nested: a task may build a pool whose tasks build pools, and so on.
 pub const MAX_DEPTH: u32 = 4;
 /// Tasks given to a worker ahead of time, the running one included.
-const PREFETCH: usize = 64;
+const PREFETCH: usize = 2048;
+/// How much work a worker is given ahead of time: many times what it takes to send it more.
+const AHEAD: Duration = Duration::from_millis(1);
+/// How many tasks a worker is given whose pace is not known yet.
+const UNPACED: usize = 2;
 /// Bytes of arguments given to a worker ahead of time, unless a single task has more.
 const PREFETCH_BYTES: usize = 1 << 20;
 
@@ -66,6 +72,7 @@ pub struct Builder {
     output: Output,
     frame_limit: u32,
     core_dumps: bool,
+    transport: Transport,
 }
 
 impl Default for Builder {
@@ -90,6 +97,7 @@ impl Builder {
             output: Output::Forward,
             frame_limit: pool_ipc::DEFAULT_FRAME_LIMIT,
             core_dumps: false,
+            transport: Transport::default(),
         }
     }
 
@@ -212,6 +220,7 @@ impl Builder {
         epoll.add(&*wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE)).map_err(watch)?;
         epoll.add(&timer, EpollEvent::new(EpollFlags::EPOLLIN, TIMER)).map_err(watch)?;
 
+        let lead = Arc::new(Lead::new(&epoll).map_err(os("create an epoll instance"))?);
         let config = Config {
             workers,
             executable: executable.clone(),
@@ -220,6 +229,8 @@ impl Builder {
             exit_timeout: bounded(self.exit_timeout),
             cancel_grace: bounded(self.cancel_grace),
             claim_timeout: bounded(self.start_timeout),
+            ahead: AHEAD,
+            unpaced: UNPACED,
             prefetch: PREFETCH,
             prefetch_bytes: PREFETCH_BYTES,
             ticket_window: pool_ipc::SLOTS as u64,
@@ -235,6 +246,7 @@ impl Builder {
         let engine = Engine::new(Parts {
             machine: Machine::new(config, Instant::now()),
             epoll: Arc::clone(&epoll),
+            lead,
             timer,
             forwarder: Forwarder::new(self.output, self.name.clone(), wake_up),
             executable,
@@ -249,6 +261,7 @@ impl Builder {
             depth,
             frame_limit: self.frame_limit,
             core_dumps: self.core_dumps,
+            transport: self.transport,
         };
         let shared = Arc::new(Shared::new(engine, wake, epoll, self.name.clone(), launcher));
         // The spawns that the machine wants from the start are waiting when the thread begins.
@@ -265,6 +278,12 @@ impl Builder {
     }
 
     /// Checks the settings, and returns the number of workers.
+    /// How tasks and results travel; rings in shared memory by default.
+    pub fn transport(mut self, transport: Transport) -> Self {
+        self.transport = transport;
+        self
+    }
+
     fn check(&self) -> Result<u32, BuildError> {
         let wrong = |setting, why: String| Err(BuildError::Setting { setting, why });
         let workers = match self.workers {

@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::ops::BitOr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::buffer::{Args, Buffer};
 use crate::codec::Arguments;
 use crate::context::TaskContext;
+use crate::reply::Encoded;
 use crate::state::States;
 use crate::task::{RunContext, RunError, TaskEntry};
 
@@ -45,11 +46,11 @@ pub struct CallParts<R> {
     /// The task.
     pub entry: &'static TaskEntry,
     /// The encoded arguments, or why one of them could not be encoded.
-    pub args: Result<Arc<Vec<u8>>, String>,
-    /// How to run it.
-    pub options: CallOptions,
+    pub args: Result<Args, Box<str>>,
+    /// How to run it, unless the defaults do.
+    pub options: Option<Box<CallOptions>>,
     /// Decodes the result; the error says what is wrong with the bytes.
-    pub decode: fn(&[u8]) -> Result<R, String>,
+    pub decode: fn(Encoded<'_>) -> Result<R, String>,
 }
 
 /// How to run a call.
@@ -72,7 +73,7 @@ impl<R> Call<R> {
     ///
     /// A task that exceeds it is stopped by killing its worker.
     pub fn timeout(mut self, limit: Duration) -> Self {
-        self.parts.options.timeout = Some(limit);
+        self.options().timeout = Some(limit);
         self
     }
 
@@ -81,21 +82,25 @@ impl<R> Call<R> {
     ///
     /// The task may then run more than once, each time up to any point: it should be idempotent.
     pub fn retries(mut self, n: u32) -> Self {
-        self.parts.options.retries = n;
+        self.options().retries = n;
         self
     }
 
     /// Chooses the failures that [`retries`](Self::retries) applies to; the death of the worker always is
     /// one of them.
     pub fn retry_on(mut self, failures: RetryOn) -> Self {
-        self.parts.options.retry_on = failures;
+        self.options().retry_on = failures;
         self
     }
 
     /// Names this call in errors and statistics, instead of the task's name.
     pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.parts.options.name = Some(name.into().into_boxed_str());
+        self.options().name = Some(name.into().into_boxed_str());
         self
+    }
+
+    fn options(&mut self) -> &mut CallOptions {
+        self.parts.options.get_or_insert_default()
     }
 
     /// The name under which workers find the task.
@@ -116,12 +121,12 @@ impl<R> Call<R> {
     /// If the task panics: the panic unwinds to the caller.
     pub fn run_here(self) -> Result<R, RunHereError> {
         let CallParts { entry, args, decode, .. } = self.parts;
-        let args = args.map_err(RunHereError::Encode)?;
+        let args = args.map_err(|error| RunHereError::Encode(error.into()))?;
         let (context, mut states) = (TaskContext::local(), States::new());
         let mut run = RunContext { context: &context, states: &mut states };
-        let mut output = Vec::new();
+        let mut output = Buffer::new();
         (entry.run)(&mut run, &args, &mut output)?;
-        decode(&output).map_err(RunHereError::Decode)
+        decode(output.encoded()).map_err(RunHereError::Decode)
     }
 
     #[doc(hidden)]
@@ -132,13 +137,17 @@ impl<R> Call<R> {
 
 /// Makes the call of a task; what `#[task]` expands to.
 #[doc(hidden)]
+#[inline]
 pub fn call<R>(
     entry: &'static TaskEntry,
-    arguments: Arguments,
-    decode: fn(&[u8]) -> Result<R, String>,
+    encode: impl FnOnce(&mut Arguments),
+    decode: fn(Encoded<'_>) -> Result<R, String>,
 ) -> Call<R> {
-    let args = arguments.finish().map(Arc::new);
-    Call { parts: CallParts { entry, args, options: CallOptions::default(), decode } }
+    // Built in its place: what is written byte by byte should not be moved right afterwards.
+    let mut arguments = Arguments::new();
+    encode(&mut arguments);
+    let args = arguments.finish();
+    Call { parts: CallParts { entry, args, options: None, decode } }
 }
 
 impl<R> Clone for Call<R> {

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::Sender;
 
-use crate::outcome::{Callback, Outcome};
+use crate::outcome::{Callback, Cell};
 
-type Job = (Callback, Arc<Outcome>);
+type Job = (Callback, Arc<Cell>);
 
 /// The way to the callback thread. The thread ends when this is dropped and what was queued has run.
 #[derive(Debug, Default)]
@@ -51,8 +51,8 @@ impl Callbacks {
     }
 }
 
-fn run((callback, outcome): Job) {
-    if catch_unwind(AssertUnwindSafe(|| callback(&outcome))).is_err() {
+fn run((callback, cell): Job) {
+    if catch_unwind(AssertUnwindSafe(|| callback(&cell))).is_err() {
         // The panic hook has shown it; nobody else is harmed.
         tracing::error!("an on_complete callback panicked");
     }

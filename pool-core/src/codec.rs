@@ -4,12 +4,15 @@ use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use postcard::ser_flavors::Flavor;
 use serde::{Deserialize, Serialize, Serializer};
 
+use crate::buffer::{Args, Buffer};
+use crate::reply::{Encoded, ReplyError};
+use crate::shared_bytes::SharedBytes;
 use crate::task::RunError;
 
 /// The codec of `T`. Types whose bytes can be moved as a block have functions of their own here, which Rust
@@ -21,7 +24,8 @@ pub struct Wire<T: ?Sized>(PhantomData<T>);
 /// The codec of every type that has no faster one.
 pub trait Serde<T: ?Sized> {
     /// Appends `value` to `output`.
-    fn encode(value: &T, output: &mut Vec<u8>) -> Result<(), CodecError>
+    #[inline]
+    fn encode(value: &T, output: &mut Buffer) -> Result<(), CodecError>
     where
         T: Serialize,
     {
@@ -29,11 +33,30 @@ pub trait Serde<T: ?Sized> {
     }
 
     /// Takes a `T` from the front of `input`.
+    #[inline]
     fn decode<'de>(input: &mut &'de [u8]) -> Result<T, CodecError>
     where
         T: Deserialize<'de>,
     {
         take(input)
+    }
+
+    /// Appends a result to `output`.
+    #[inline]
+    fn encode_reply(value: &T, output: &mut Buffer) -> Result<(), CodecError>
+    where
+        T: Serialize,
+    {
+        Self::encode(value, output)
+    }
+
+    /// Decodes a result.
+    #[inline]
+    fn decode_reply(encoded: Encoded<'_>) -> Result<T, ReplyError>
+    where
+        T: for<'a> Deserialize<'a>,
+    {
+        encoded.read(|input| take(input))
     }
 
     /// Takes from the front of `input` what a `&T` can be borrowed from.
@@ -46,6 +69,11 @@ pub trait Serde<T: ?Sized> {
 }
 
 impl<T: ?Sized> Serde<T> for Wire<T> {}
+
+/// How postcard begins a `Some`.
+const SOME: u8 = 1;
+/// How postcard begins an `Ok`.
+const OK: u8 = 0;
 
 /// A type of which a `&T` can be a task's argument.
 #[diagnostic::on_unimplemented(
@@ -112,7 +140,7 @@ impl<'de> Lend<'de> for str {
 
 impl Wire<Option<Vec<u8>>> {
     /// Appends `value` to `output`.
-    pub fn encode(value: &Option<Vec<u8>>, output: &mut Vec<u8>) -> Result<(), CodecError> {
+    pub fn encode(value: &Option<Vec<u8>>, output: &mut Buffer) -> Result<(), CodecError> {
         Wire::<Option<Block<'_>>>::encode(&value.as_deref().map(Block), output)
     }
 
@@ -120,11 +148,24 @@ impl Wire<Option<Vec<u8>>> {
     pub fn decode(input: &mut &[u8]) -> Result<Option<Vec<u8>>, CodecError> {
         take::<Option<&[u8]>>(input).map(|block| block.map(<[u8]>::to_vec))
     }
+
+    /// Appends a result to `output`.
+    pub fn encode_reply(value: &Option<Vec<u8>>, output: &mut Buffer) -> Result<(), CodecError> {
+        Self::encode(value, output)
+    }
+
+    /// Decodes a result.
+    pub fn decode_reply(encoded: Encoded<'_>) -> Result<Option<Vec<u8>>, ReplyError> {
+        match encoded.block(Some(SOME)) {
+            Some(block) => Ok(Some(block)),
+            None => encoded.read(Self::decode),
+        }
+    }
 }
 
 impl<E> Wire<Result<Vec<u8>, E>> {
     /// Appends `value` to `output`.
-    pub fn encode(value: &Result<Vec<u8>, E>, output: &mut Vec<u8>) -> Result<(), CodecError>
+    pub fn encode(value: &Result<Vec<u8>, E>, output: &mut Buffer) -> Result<(), CodecError>
     where
         E: Serialize,
     {
@@ -138,14 +179,35 @@ impl<E> Wire<Result<Vec<u8>, E>> {
     {
         take::<Result<&[u8], E>>(input).map(|result| result.map(<[u8]>::to_vec))
     }
+
+    /// Appends a result to `output`.
+    pub fn encode_reply(value: &Result<Vec<u8>, E>, output: &mut Buffer) -> Result<(), CodecError>
+    where
+        E: Serialize,
+    {
+        Self::encode(value, output)
+    }
+
+    /// Decodes a result.
+    pub fn decode_reply(encoded: Encoded<'_>) -> Result<Result<Vec<u8>, E>, ReplyError>
+    where
+        E: for<'a> Deserialize<'a>,
+    {
+        match encoded.block(Some(OK)) {
+            Some(block) => Ok(Ok(block)),
+            None => encoded.read(|input| Self::decode(input)),
+        }
+    }
 }
 
-/// Types that are one block of bytes: what they lend, how to see its bytes, how to make it of bytes.
+/// Types that are one block of bytes: what they lend, how to see its bytes, how to make it and them of bytes.
 macro_rules! block {
-    ($($owned:ty, $borrowed:ty, |$value:ident| $as_bytes:expr, $from_bytes:expr;)*) => {$(
+    ($(
+        $owned:ty, $borrowed:ty, |$value:ident| $as_bytes:expr, $from_bytes:expr, |$block:ident| $from_block:expr;
+    )*) => {$(
         impl Wire<$borrowed> {
             /// Appends `value` to `output`.
-            pub fn encode($value: &$borrowed, output: &mut Vec<u8>) -> Result<(), CodecError> {
+            pub fn encode($value: &$borrowed, output: &mut Buffer) -> Result<(), CodecError> {
                 Wire::<Block<'_>>::encode(&Block($as_bytes), output)
             }
 
@@ -157,13 +219,26 @@ macro_rules! block {
 
         impl Wire<$owned> {
             /// Appends `value` to `output`.
-            pub fn encode(value: &$borrowed, output: &mut Vec<u8>) -> Result<(), CodecError> {
+            pub fn encode(value: &$borrowed, output: &mut Buffer) -> Result<(), CodecError> {
                 Wire::<$borrowed>::encode(value, output)
             }
 
             /// Takes the value from the front of `input`.
             pub fn decode(input: &mut &[u8]) -> Result<$owned, CodecError> {
                 Wire::<$borrowed>::decode_ref(input).map(ToOwned::to_owned)
+            }
+
+            /// Appends a result to `output`.
+            pub fn encode_reply(value: &$borrowed, output: &mut Buffer) -> Result<(), CodecError> {
+                Wire::<$borrowed>::encode(value, output)
+            }
+
+            /// Decodes a result.
+            pub fn decode_reply(encoded: Encoded<'_>) -> Result<$owned, ReplyError> {
+                match encoded.block(None) {
+                    Some($block) => Ok($from_block),
+                    None => encoded.read(Self::decode),
+                }
             }
 
             /// Takes what a reference can be borrowed from.
@@ -176,9 +251,91 @@ macro_rules! block {
 
 // serde refuses a path that is not UTF-8, but the names of files are any bytes
 block! {
-    Vec<u8>, [u8], |value| value, |bytes| bytes;
-    PathBuf, Path, |value| value.as_os_str().as_bytes(), |bytes| Path::new(OsStr::from_bytes(bytes));
-    OsString, OsStr, |value| value.as_bytes(), OsStr::from_bytes;
+    Vec<u8>, [u8], |value| value, |bytes| bytes, |block| block;
+    PathBuf, Path, |value| value.as_os_str().as_bytes(), |bytes| Path::new(OsStr::from_bytes(bytes)),
+        |block| OsString::from_vec(block).into();
+    OsString, OsStr, |value| value.as_bytes(), OsStr::from_bytes, |block| OsString::from_vec(block);
+}
+
+impl Wire<String> {
+    /// Appends a result to `output`.
+    pub fn encode_reply(value: &str, output: &mut Buffer) -> Result<(), CodecError> {
+        Wire::<str>::encode(value, output)
+    }
+
+    /// Decodes a result.
+    pub fn decode_reply(encoded: Encoded<'_>) -> Result<String, ReplyError> {
+        match encoded.block(None) {
+            Some(block) => String::from_utf8(block)
+                .map_err(|_| ReplyError::Codec(CodecError(postcard::Error::DeserializeBadUtf8))),
+            None => encoded.read(|input| Wire::<String>::decode(input)),
+        }
+    }
+}
+
+impl Wire<SharedBytes> {
+    /// Ends a result with `value`.
+    pub fn encode_reply(value: &SharedBytes, output: &mut Buffer) -> Result<(), CodecError> {
+        if output.attach(value) { Ok(()) } else { Wire::<[u8]>::encode(value, output) }
+    }
+
+    /// Decodes a result.
+    pub fn decode_reply(encoded: Encoded<'_>) -> Result<SharedBytes, ReplyError> {
+        match encoded.shared(&[]) {
+            Some(shared) => Ok(shared),
+            None => Wire::<Vec<u8>>::decode_reply(encoded).map(SharedBytes::from),
+        }
+    }
+}
+
+impl Wire<Option<SharedBytes>> {
+    /// Ends a result with `value`.
+    pub fn encode_reply(value: &Option<SharedBytes>, output: &mut Buffer) -> Result<(), CodecError> {
+        if let Some(shared) = value
+            && output.attach(shared)
+        {
+            output.push(SOME);
+            return Ok(());
+        }
+        Wire::<Option<Block<'_>>>::encode(&value.as_deref().map(Block), output)
+    }
+
+    /// Decodes a result.
+    pub fn decode_reply(encoded: Encoded<'_>) -> Result<Option<SharedBytes>, ReplyError> {
+        match encoded.shared(&[SOME]) {
+            Some(shared) => Ok(Some(shared)),
+            None => Wire::<Option<Vec<u8>>>::decode_reply(encoded).map(|block| block.map(SharedBytes::from)),
+        }
+    }
+}
+
+impl<E> Wire<Result<SharedBytes, E>> {
+    /// Ends a result with `value`.
+    pub fn encode_reply(value: &Result<SharedBytes, E>, output: &mut Buffer) -> Result<(), CodecError>
+    where
+        E: Serialize,
+    {
+        if let Ok(shared) = value
+            && output.attach(shared)
+        {
+            output.push(OK);
+            return Ok(());
+        }
+        Wire::<Result<Block<'_>, &E>>::encode(&value.as_deref().map(Block), output)
+    }
+
+    /// Decodes a result.
+    pub fn decode_reply(encoded: Encoded<'_>) -> Result<Result<SharedBytes, E>, ReplyError>
+    where
+        E: for<'a> Deserialize<'a>,
+    {
+        match encoded.shared(&[OK]) {
+            Some(shared) => Ok(Ok(shared)),
+            None => {
+                Wire::<Result<Vec<u8>, E>>::decode_reply(encoded).map(|block| block.map(SharedBytes::from))
+            }
+        }
+    }
 }
 
 /// A block of bytes to serde, which otherwise sees `[u8]` as a sequence of numbers; the encoding is the same.
@@ -190,17 +347,19 @@ impl Serialize for Block<'_> {
     }
 }
 
-/// Postcard's output: appends to a vector that already has content.
-struct Append<'a>(&'a mut Vec<u8>);
+/// Postcard's output: appends to a buffer that already has content.
+struct Append<'a>(&'a mut Buffer);
 
 impl Flavor for Append<'_> {
     type Output = ();
 
+    #[inline]
     fn try_extend(&mut self, data: &[u8]) -> postcard::Result<()> {
         self.0.extend_from_slice(data);
         Ok(())
     }
 
+    #[inline]
     fn try_push(&mut self, data: u8) -> postcard::Result<()> {
         self.0.push(data);
         Ok(())
@@ -243,30 +402,39 @@ impl fmt::Display for CodecError {
 /// The arguments of a call while they are encoded, one after another.
 #[derive(Debug, Default)]
 pub struct Arguments {
-    bytes: Vec<u8>,
-    error: Option<String>,
+    buffer: Buffer,
+    error: Option<Box<str>>,
 }
 
 impl Arguments {
     /// No arguments yet.
+    #[inline]
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Appends what `encode` writes; `label` is the argument's name and type.
-    #[must_use]
-    pub fn push(mut self, label: &str, encode: impl FnOnce(&mut Vec<u8>) -> Result<(), CodecError>) -> Self {
+    #[inline]
+    pub fn push(&mut self, label: &str, encode: impl FnOnce(&mut Buffer) -> Result<(), CodecError>) {
         if self.error.is_none()
-            && let Err(error) = encode(&mut self.bytes)
+            && let Err(error) = encode(&mut self.buffer)
         {
-            self.error = Some(format!("argument `{label}` {error}"));
+            self.error = Some(refused(label, &error));
         }
-        self
     }
 
-    pub(crate) fn finish(self) -> Result<Vec<u8>, String> {
-        self.error.map_or(Ok(self.bytes), Err)
+    #[inline]
+    pub(crate) fn finish(self) -> Result<Args, Box<str>> {
+        match self.error {
+            None => Ok(self.buffer.finish()),
+            Some(error) => Err(error),
+        }
     }
+}
+
+#[cold]
+fn refused(label: &str, error: &CodecError) -> Box<str> {
+    format!("argument `{label}` {error}").into_boxed_str()
 }
 
 /// Names the argument, by name and type, in the error of its decoding.
@@ -282,8 +450,8 @@ pub fn finish(rest: &[u8]) -> Result<(), RunError> {
 /// Appends the result to `output`, or leaves `output` as it was.
 pub fn encode_result(
     ty: &str,
-    output: &mut Vec<u8>,
-    encode: impl FnOnce(&mut Vec<u8>) -> Result<(), CodecError>,
+    output: &mut Buffer,
+    encode: impl FnOnce(&mut Buffer) -> Result<(), CodecError>,
 ) -> Result<(), RunError> {
     let start = output.len();
     encode(output).map_err(|error| {
@@ -292,35 +460,39 @@ pub fn encode_result(
     })
 }
 
-/// Decodes a result that fills `bytes`.
-pub fn decode_result<'de, T>(
-    ty: &str,
-    mut bytes: &'de [u8],
-    decode: impl FnOnce(&mut &'de [u8]) -> Result<T, CodecError>,
-) -> Result<T, String> {
-    let value = decode(&mut bytes).map_err(|error| format!("the result, of type `{ty}`, {error}"))?;
-    nothing_left(bytes, "the result").map(|()| value)
+/// Names the result, by type, in the error of its decoding.
+#[inline]
+pub fn decode_result<T>(ty: &str, decoded: Result<T, ReplyError>) -> Result<T, String> {
+    decoded.map_err(|error| match error {
+        ReplyError::Codec(error) => format!("the result, of type `{ty}`, {error}"),
+        ReplyError::Left(count) => stray(count, "the result"),
+    })
 }
 
 fn nothing_left(rest: &[u8], after: &str) -> Result<(), String> {
     match rest.len() {
         0 => Ok(()),
-        n => Err(format!("{n} bytes follow {after}; caller and worker disagree about the types")),
+        count => Err(stray(count, after)),
     }
+}
+
+fn stray(count: usize, after: &str) -> String {
+    format!("{count} bytes follow {after}; caller and worker disagree about the types")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::os::unix::ffi::OsStringExt;
 
     /// Encodes a value, checks that decoding gives the value back and uses up the bytes, and returns them.
     macro_rules! round_trip {
         ($ty:ty, $value:expr) => {{
             let value: $ty = $value;
-            let mut bytes = vec![0xee];
-            Wire::<$ty>::encode(&value, &mut bytes).unwrap();
+            let mut buffer = Buffer::new();
+            buffer.push(0xee);
+            Wire::<$ty>::encode(&value, &mut buffer).unwrap();
+            let mut bytes = buffer.to_vec();
             assert_eq!(bytes.remove(0), 0xee, "encoding appends");
             let mut input = bytes.as_slice();
             assert_eq!(Wire::<$ty>::decode(&mut input).unwrap(), value);
@@ -427,25 +599,26 @@ mod tests {
     #[test]
     fn the_first_argument_that_fails_is_the_error() {
         let refused = || Err(CodecError(postcard::Error::SerdeSerCustom));
-        let arguments = Arguments::new()
-            .push("a: u8", |output| Wire::<u8>::encode(&1, output))
-            .push("b: Lock", |_| refused())
-            .push("c: Lock", |_| panic!("encoded after a failure"));
+        let mut arguments = Arguments::new();
+        arguments.push("a: u8", |output| Wire::<u8>::encode(&1, output));
+        arguments.push("b: Lock", |_| refused());
+        arguments.push("c: Lock", |_| panic!("encoded after a failure"));
         assert_eq!(
-            arguments.finish().unwrap_err(),
+            &*arguments.finish().unwrap_err(),
             "argument `b: Lock` was refused by its own `Serialize` implementation"
         );
     }
 
     #[test]
     fn a_result_that_fails_leaves_the_output_as_it_was() {
-        let mut output = vec![1, 2];
+        let mut output = Buffer::new();
+        output.extend_from_slice(&[1, 2]);
         let error = encode_result("Lock", &mut output, |output| {
             output.push(3);
             Err(CodecError(postcard::Error::SerdeSerCustom))
         });
         let message = "the result, of type `Lock`, was refused by its own `Serialize` implementation";
         assert_eq!(error, Err(RunError::Encode(message.into())));
-        assert_eq!(output, [1, 2]);
+        assert_eq!(*output, [1, 2]);
     }
 }

@@ -49,6 +49,16 @@ impl TaskContext {
         Self { worker, task, attempt, deadline, cancelled: Some(cancelled) }
     }
 
+    /// The context of a worker's tasks; [`enter`](Self::enter) makes it that of the next one.
+    pub(crate) fn of_worker(worker: WorkerId, cancelled: CancelProbe) -> Self {
+        Self::new(worker, TaskId::new(0), 1, None, cancelled)
+    }
+
+    /// Another task begins.
+    pub(crate) fn enter(&mut self, task: TaskId, attempt: u32, deadline: Option<Instant>) {
+        (self.task, self.attempt, self.deadline) = (task, attempt, deadline);
+    }
+
     /// The context of a task that runs in the calling process: worker 0, task 0, first attempt, no
     /// deadline, never cancelled.
     pub fn local() -> Self {

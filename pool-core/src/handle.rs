@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 
 use crate::error::TaskError;
 use crate::ids::TaskId;
-use crate::outcome::{Cell, Outcome};
+use crate::outcome::Cell;
+use crate::reply::Encoded;
 use crate::supervisor::event::{Event, TaskKey};
+use crate::supervisor::lead::Leader;
 use crate::supervisor::shared::Shared;
 
 /// Turns what a worker sent into a value.
-pub(crate) type Decode<R> = fn(&[u8]) -> Result<R, String>;
+pub(crate) type Decode<R> = fn(Encoded<'_>) -> Result<R, String>;
 
 /// A task that has been submitted.
 ///
@@ -74,10 +76,16 @@ impl<R> TaskHandle<R> {
         if self.shared.origin.is_elsewhere() {
             return Err(TaskError::Forked);
         }
-        match self.cell.wait(None) {
-            Some(outcome) => decode(self.name, self.decode, &outcome),
-            None => Err(TaskError::PoolClosed),
+        self.get_leading(None)
+    }
+
+    /// As [`get`](Self::get), by a thread that may have the lead already.
+    pub(crate) fn get_leading(self, leader: Option<Leader<'_>>) -> Result<R, TaskError> {
+        let sound = leader.is_some_and(|leader| leader.read_until(&*self.cell, None));
+        if !sound {
+            self.shared.wait_for(&*self.cell, None);
         }
+        self.outcome()
     }
 
     /// Waits until the task has ended, for at most this long; tells whether it has.
@@ -88,12 +96,18 @@ impl<R> TaskHandle<R> {
             return true;
         }
         // A timeout too long to be represented is no timeout.
-        self.cell.wait(Instant::now().checked_add(timeout)).is_some()
+        self.shared.wait_for(&*self.cell, Instant::now().checked_add(timeout));
+        self.cell.is_settled()
     }
 
     /// Whether the task has ended, so that [`get`](Self::get) would return at once.
     pub fn is_finished(&self) -> bool {
-        self.shared.origin.is_elsewhere() || self.cell.is_settled()
+        if self.shared.origin.is_elsewhere() || self.cell.is_settled() {
+            return true;
+        }
+        // The result may be there without anybody having read it: results that nobody waits for are announced late.
+        self.shared.with(|engine, _| engine.glance());
+        self.cell.is_settled()
     }
 
     /// Cancels the task, unless it has ended.
@@ -105,6 +119,10 @@ impl<R> TaskHandle<R> {
         if let (Some(task), false) = (self.task, self.shared.origin.is_elsewhere()) {
             self.shared.with(|engine, now| engine.machine.on(now, Event::Cancel(task)));
         }
+    }
+
+    fn outcome(&self) -> Result<R, TaskError> {
+        outcome(&self.cell, self.name, self.decode)
     }
 
     /// The number of the task, unique in its pool; 0 for a task that the pool refused.
@@ -128,22 +146,32 @@ impl<R: 'static> TaskHandle<R> {
             return;
         }
         let (name, convert) = (self.name, self.decode);
-        let callback = Box::new(move |outcome: &Outcome| function(decode(name, convert, outcome)));
-        if let Some(job) = self.cell.call_back(callback) {
-            self.shared.call_back(vec![job]);
+        let callback = Box::new(move |cell: &Cell| function(outcome(cell, name, convert)));
+        match self.cell.call_back(callback, &self.shared.lead.watched) {
+            Some(callback) => self.shared.call_back(&self.cell, vec![callback]),
+            None => self.shared.heed(),
         }
     }
 }
 
-/// Turns an outcome into a result.
-pub(crate) fn decode<R>(task: &'static str, convert: Decode<R>, outcome: &Outcome) -> Result<R, TaskError> {
-    match outcome {
-        Ok(bytes) => convert(bytes).map_err(|message| TaskError::Decode {
-            task: task.to_owned(),
-            message: format!("result: {message}"),
-        }),
-        Err(error) => Err(error.clone()),
+/// The result in a cell that has been settled.
+fn outcome<R>(cell: &Cell, task: &'static str, convert: Decode<R>) -> Result<R, TaskError> {
+    match cell.look(|reply| decode(task, convert, reply.encoded())) {
+        Some(Ok(result)) => result,
+        Some(Err(error)) => Err(error),
+        None => Err(TaskError::PoolClosed),
     }
+}
+
+/// Turns one result that a worker has returned into a value.
+#[inline]
+pub(crate) fn decode<R>(
+    task: &'static str,
+    convert: Decode<R>,
+    encoded: Encoded<'_>,
+) -> Result<R, TaskError> {
+    convert(encoded)
+        .map_err(|message| TaskError::Decode { task: task.to_owned(), message: format!("result: {message}") })
 }
 
 impl<R> fmt::Debug for TaskHandle<R> {
@@ -167,7 +195,11 @@ impl<R> Future for TaskFuture<R> {
         if handle.shared.origin.is_elsewhere() {
             return Poll::Ready(Err(TaskError::Forked));
         }
-        handle.cell.poll(cx.waker()).map(|outcome| decode(handle.name, handle.decode, &outcome))
+        let poll = handle.cell.poll(cx.waker(), &handle.shared.lead.watched);
+        if poll.is_pending() {
+            handle.shared.heed();
+        }
+        poll.map(|()| handle.outcome())
     }
 }
 

@@ -31,7 +31,9 @@ compile_error!("pool-core runs on Linux, on x86-64 and AArch64: it stands on pid
 #[doc(hidden)]
 #[path = "private.rs"]
 pub mod __private;
+mod arena;
 mod batch;
+mod buffer;
 mod builder;
 mod call;
 mod callbacks;
@@ -39,21 +41,28 @@ mod codec;
 mod context;
 mod error;
 mod executable;
+mod flight;
 mod fork;
 mod handle;
 mod ids;
 mod memory;
 mod outcome;
 mod output;
+mod packed;
+mod passing;
 mod policy;
 mod pool;
+mod reply;
+mod shared_bytes;
 mod state;
 mod stats;
 mod supervisor;
 mod sys;
 mod task;
+mod transport;
 mod worker;
 
+pub use batch::Batch;
 pub use builder::{Builder, MAX_DEPTH};
 pub use call::{Call, IntoCall, RetryOn, RunHereError};
 pub use context::TaskContext;
@@ -66,10 +75,12 @@ pub use ids::{TaskId, WorkerId};
 pub use output::{Output, OutputLine, OutputStream};
 pub use policy::RestartPolicy;
 pub use pool::Pool;
+pub use shared_bytes::{SharedBytes, SharedBytesBuilder};
 pub use state::{StateContext, WorkerState};
 pub use stats::{DeathCounts, Stats, WorkerInfo, WorkerStatus};
 #[doc(inline)]
 pub use task::task;
+pub use transport::Transport;
 pub use worker::init::init;
 
 /// Compiles the example of the README.

@@ -1,20 +1,20 @@
 //! The pool as its users hold it.
 
 use std::fmt;
-use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
-use crate::batch;
+use crate::batch::Batch;
 use crate::builder::Builder;
-use crate::call::{CallOptions, IntoCall};
+use crate::call::{CallOptions, IntoCall, RetryOn};
 use crate::error::{MapError, TaskError};
 use crate::handle::TaskHandle;
-use crate::outcome::Cell;
+use crate::outcome::{Cell, Results};
 use crate::policy::bounded;
 use crate::stats::{Stats, WorkerInfo, WorkerStatus};
-use crate::supervisor::engine::{Job, Sink};
+use crate::supervisor::engine::bells::Leading;
+use crate::supervisor::engine::{Args, Job, Sink};
 use crate::supervisor::event::{Event, TaskSpec};
 use crate::supervisor::shared::Shared;
 use crate::supervisor::slot::Phase;
@@ -68,11 +68,17 @@ pub(crate) struct Inner {
 }
 
 /// What the state machine needs to know of a call.
-pub(crate) fn spec_of(options: &CallOptions, size: usize, default_limit: Option<Duration>) -> TaskSpec {
+pub(crate) fn spec_of(
+    options: Option<&CallOptions>,
+    size: usize,
+    default_limit: Option<Duration>,
+) -> TaskSpec {
     TaskSpec {
-        limit: options.timeout.or(default_limit).map(bounded),
-        retries: options.retries,
-        retry_on: options.retry_on,
+        count: 1,
+        chunk: 0,
+        limit: options.and_then(|options| options.timeout).or(default_limit).map(bounded),
+        retries: options.map_or(0, |options| options.retries),
+        retry_on: options.map_or_else(RetryOn::default, |options| options.retry_on),
         group: None,
         abort: false,
         size,
@@ -108,7 +114,11 @@ impl Pool {
     /// # Errors
     /// Why there is no result; see [`TaskError`]. Other tasks are not affected by its failure.
     pub fn apply<C: IntoCall>(&self, call: C) -> Result<C::Output, TaskError> {
-        self.apply_async(call).get()
+        let shared = &self.inner.shared;
+        // Before the task is submitted: so its worker need not wake anybody when it is done.
+        let leader = if shared.origin.is_elsewhere() { None } else { shared.try_lead() };
+        let handle = self.submit(call, leader.is_some());
+        handle.get_leading(leader)
     }
 
     /// Submits one task, and returns its handle at once.
@@ -116,28 +126,48 @@ impl Pool {
     /// The failure of a task is its own: whatever it does to its worker, other tasks get their results. A task that the
     /// pool refuses (closed, broken, arguments that cannot be encoded) has its error in the handle.
     pub fn apply_async<C: IntoCall>(&self, call: C) -> TaskHandle<C::Output> {
+        self.submit(call, false)
+    }
+
+    /// `leading`: the caller has the lead, and is going to wait for this task.
+    fn submit<C: IntoCall>(&self, call: C, leading: bool) -> TaskHandle<C::Output> {
         let parts = call.into_call().into_parts();
         let shared = &self.inner.shared;
         let task = parts.entry.name;
         let handle = |cell, key| TaskHandle::new(cell, key, Arc::clone(shared), task, parts.decode);
-        let refused = |error| handle(Arc::new(Cell::settled(Err(error))), None);
+        let refused = |error| handle(Arc::new(Cell::refused(error)), None);
         if shared.origin.is_elsewhere() {
             return refused(TaskError::Forked);
         }
         let args = match parts.args {
             Ok(args) => args,
-            Err(message) => return refused(TaskError::Encode { task: task.to_owned(), message }),
+            Err(message) => {
+                return refused(TaskError::Encode { task: task.to_owned(), message: message.into() });
+            }
         };
-        let spec = spec_of(&parts.options, args.len(), self.inner.task_timeout);
+        let spec = spec_of(parts.options.as_deref(), args.len(), self.inner.task_timeout);
         let cell = Arc::new(Cell::new());
-        let job =
-            Job { entry: parts.entry, name: parts.options.name, args, sink: Sink::Handle(Arc::clone(&cell)) };
+        let job = Job {
+            entry: parts.entry,
+            name: parts.options.and_then(|options| options.name),
+            args: Args::One(args),
+            sink: Sink::Handle(Arc::clone(&cell)),
+            end: 1,
+        };
         let key = shared.with(|engine, now| {
+            if leading {
+                engine.lead(Some(Leading::Awake));
+            }
             let key = engine.submit(spec, job);
             engine.machine.on(now, Event::Pump);
             key
         });
         handle(cell, key)
+    }
+
+    /// Many calls at once, with options: see [`Batch`].
+    pub fn batch(&self) -> Batch<'_> {
+        Batch::new(&self.inner)
     }
 
     /// Runs a task for every item, and returns all results in the order of the items; the first failure aborts.
@@ -158,27 +188,7 @@ impl Pool {
         F: FnMut(I::Item) -> C,
         C: IntoCall,
     {
-        let items = items.into_iter();
-        let mut results: Vec<Option<C::Output>> = Vec::with_capacity(items.size_hint().0.min(1 << 20));
-        let (mut completed, mut failure) = (0, None);
-        batch::run(&self.inner, true, f, items, |index, result| match result {
-            Ok(value) => {
-                if results.len() <= index {
-                    results.resize_with(index + 1, || None);
-                }
-                results[index] = Some(value);
-                completed += 1;
-                ControlFlow::Continue(())
-            }
-            Err(error) => {
-                failure = Some((index, error));
-                ControlFlow::Break(())
-            }
-        });
-        match failure {
-            Some((index, error)) => Err(MapError { index, error, completed }),
-            None => Ok(results.into_iter().flatten().collect()),
-        }
+        self.batch().map(f, items)
     }
 
     /// Runs a task for every item, and returns every item's own outcome, in the order of the items.
@@ -194,17 +204,7 @@ impl Pool {
         F: FnMut(I::Item) -> C,
         C: IntoCall,
     {
-        let items = items.into_iter();
-        let mut results: Vec<Option<Result<C::Output, TaskError>>> =
-            Vec::with_capacity(items.size_hint().0.min(1 << 20));
-        batch::run(&self.inner, false, f, items, |index, result| {
-            if results.len() <= index {
-                results.resize_with(index + 1, || None);
-            }
-            results[index] = Some(result);
-            ControlFlow::Continue(())
-        });
-        results.into_iter().flatten().collect()
+        self.batch().map_settled(f, items)
     }
 
     /// The pool's counters.
@@ -247,7 +247,7 @@ impl Pool {
                 let status = match &slot.phase {
                     Phase::Waiting { .. } => WorkerStatus::BackingOff,
                     Phase::Starting { .. } => WorkerStatus::Starting,
-                    Phase::Ready(ready) if ready.held.is_empty() => WorkerStatus::Idle,
+                    Phase::Ready(ready) if ready.hand.is_empty() => WorkerStatus::Idle,
                     Phase::Ready(_) => WorkerStatus::Busy,
                     Phase::Dying { .. } => WorkerStatus::Dying,
                     Phase::Retiring { .. } => WorkerStatus::Retiring,
@@ -313,7 +313,7 @@ impl Pool {
         }
     }
 
-    fn tell(&self, event: Event<Vec<u8>>) {
+    fn tell(&self, event: Event<Results>) {
         let shared = &self.inner.shared;
         if !shared.origin.is_elsewhere() {
             shared.with(|engine, now| engine.machine.on(now, event));
@@ -332,8 +332,8 @@ impl fmt::Debug for Pool {
 
 impl Inner {
     /// How many items of a batch may be in flight.
-    pub(crate) fn window(&self) -> usize {
-        (4 * self.workers * self.prefetch).max(1024)
+    pub(crate) fn window(&self, chunk: usize) -> usize {
+        (4 * self.workers).saturating_mul(self.prefetch.max(chunk))
     }
 
     fn terminate(&self) {

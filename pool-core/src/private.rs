@@ -3,11 +3,13 @@
 
 pub use linkme;
 
+pub use crate::buffer::{Args, Buffer};
 pub use crate::call::{CallOptions, CallParts, call};
 pub use crate::codec::{
     Arguments, CodecError, Held, Lend, Serde, Wire, argument, decode_result, encode_result, finish,
 };
 pub use crate::context::CancelProbe;
+pub use crate::reply::{Encoded, ReplyError};
 pub use crate::state::States;
 pub use crate::task::{RunContext, RunError, RunFn, TASKS, TaskEntry};
 pub use crate::worker::test_support::TEST_WORKERS;

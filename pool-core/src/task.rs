@@ -5,6 +5,7 @@ use std::fmt;
 use linkme::distributed_slice;
 use thiserror::Error;
 
+use crate::buffer::Buffer;
 use crate::context::TaskContext;
 use crate::state::States;
 
@@ -83,7 +84,7 @@ pub struct TaskEntry {
 
 /// See [`TaskEntry::run`].
 #[doc(hidden)]
-pub type RunFn = fn(&mut RunContext<'_>, &[u8], &mut Vec<u8>) -> Result<(), RunError>;
+pub type RunFn = fn(&mut RunContext<'_>, &[u8], &mut Buffer) -> Result<(), RunError>;
 
 impl TaskEntry {
     #[doc(hidden)]

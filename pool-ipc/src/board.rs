@@ -1,14 +1,13 @@
 //! The claim board: which task a worker was running, known exactly after its death and without a system call
 //! per task.
 //!
-//! One sealed page of shared memory per worker incarnation, in little-endian words of 8 bytes:
+//! It is a part of the worker's [`Region`](crate::Region), in little-endian words of 8 bytes:
 //!
 //! | offset | word | written by |
 //! |---|---|---|
-//! | 0 | magic | supervisor, once |
-//! | 8 | `started_ns`: when the running task was claimed (`CLOCK_MONOTONIC`) | worker |
-//! | 16 | `cancel`: the ticket to cancel + 1, or 0 | supervisor |
-//! | 2048 | [`SLOTS`] words `ticket << 2 \| state`; a ticket's slot is `ticket % SLOTS` | both |
+//! | 0 | `started_ns`: when the running task was claimed (`CLOCK_MONOTONIC`) | worker |
+//! | 128 | `cancel`: the ticket to cancel + 1, or 0 | supervisor |
+//! | 256 | [`SLOTS`] words `ticket << 2 \| state`; a ticket's slot is `ticket % SLOTS` | both |
 //!
 //! # States
 //!
@@ -23,23 +22,26 @@
 //! |---|---|
 //! | `Offered` | not started: give it to another worker; no attempt is counted |
 //! | `Claimed` | it was running, or writing its result: it died with the worker, unless its result is read |
-//! | `Finished` | its result is in the pipe |
+//! | `Finished` | its result is in the ring or pipe |
 //! | `Taken` | the supervisor has it |
 //!
 //! # Races
 //!
 //! * **Claim against take-back.** Both are a compare-and-swap from `Offered` of the same ticket on the same
 //!   word, so that exactly one succeeds.
-//! * **A stale frame.** A frame whose task was taken back is still in the pipe. Its ticket is `Taken`, or its
+//! * **A stale frame.** A frame whose task was taken back is still in the ring or pipe. Its ticket is `Taken`, or its
 //!   slot holds a later ticket; either way the claim fails. This holds because tickets are never used twice
 //!   in an incarnation.
 //! * **A slot in use.** Tickets that are a multiple of [`SLOTS`] apart share a slot. The supervisor must not
 //!   offer a ticket while it holds another of that slot offered or claimed; it keeps a new ticket less than
 //!   [`SLOTS`] above the oldest one that it holds. Fewer than [`SLOTS`] in flight are not enough by themselves: one task that runs for an hour
 //!   while others are offered and taken back would be overwritten.
-//! * **Death between result and finish.** The result is written first, so `Finished` implies that it is in
-//!   the pipe, and a `Claimed` ticket may have a result too. The supervisor reads the pipe to its end before
-//!   it looks at the board.
+//! * **Death between result and finish.** The result is published first, so `Finished` implies that it is
+//!   there, and a `Claimed` ticket may have a result too. The supervisor reads all results before it looks at
+//!   the board.
+//! * **Part of a span.** The worker claims from the oldest ticket on, [`Board::take_back_span`] takes from the
+//!   youngest down and stops at the first that it cannot have. So what it took is the end of the span, whatever the
+//!   worker did meanwhile.
 //! * **Time of another task.** [`Board::observe`] reads the slot, then `started_ns`, then the slot again. The
 //!   worker finishes a task before it stores the time of the next one, so an unchanged `Claimed` says that
 //!   the time belongs to this ticket.
@@ -52,43 +54,42 @@
 //! publishes its `started_ns`, so that who sees `Claimed` sees that time or a later one. If it is later, that
 //! store's `Release` publishes the `Finished` which came before it, so that the second look at the slot sees
 //! `Claimed` no more. The fields are independent otherwise; nothing needs a total order (`SeqCst`). The frame
-//! that follows an offer passes through the kernel, which orders it after the offer.
+//! that follows an offer passes through a ring's position or the kernel, which both order it after the offer.
+//!
+//! Finishing is a store and no swap: only the worker leaves `Claimed`, so there is nobody to lose against. What else
+//! it could find there was scribbled, and the supervisor, which has the result, knows better.
 //!
 //! # Trust
 //!
-//! The worker runs code that may scribble over the page. Seals keep its size, so that no access can fault;
+//! The worker runs code that may scribble over the board. Seals keep its size, so that no access can fault;
 //! every bit pattern is a state; a forged time or state is a wrong answer about this worker's own tasks and
 //! nothing else. The supervisor believes its own records first: it ignores tickets that it did not send,
 //! keeps what it took back whatever the slot says, and clamps times to between its offer and now.
 
-use std::{
-    io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::atomic::{
+use std::sync::{
+    Arc,
+    atomic::{
         AtomicU64,
         Ordering::{AcqRel, Acquire, Relaxed, Release},
     },
 };
 
-use nix::{
-    errno::Errno,
-    fcntl::{FcntlArg, fcntl},
-    sys::memfd::{MFdFlags, memfd_create},
-    unistd::ftruncate,
+use crate::{
+    region::Layout,
+    sys::{self, Mapping, Part},
+    word::Word,
 };
 
-use crate::sys::{self, SharedWords, WORDS};
-
 /// Slots of a board: the most tasks that one worker can hold.
-pub const SLOTS: usize = 256;
+pub const SLOTS: usize = 4096;
 
-const MAGIC: u64 = u64::from_le_bytes(*b"POOLBRD1");
-const MAGIC_WORD: usize = 0;
-const STARTED_WORD: usize = 1;
-const CANCEL_WORD: usize = 2;
-const FIRST_SLOT: usize = 2048 / 8;
-
-const _: () = assert!(SharedWords::LEN == 4096 && FIRST_SLOT + SLOTS == WORDS);
+/// The board in shared memory; the [module documentation](self) has its table.
+#[repr(C)]
+pub(crate) struct Words {
+    started_ns: Word,
+    cancel: Word,
+    slots: [AtomicU64; SLOTS],
+}
 
 /// Tickets have 62 bits; the other two are the state.
 const MAX_TICKET: u64 = u64::MAX >> 2;
@@ -121,10 +122,11 @@ pub enum Slot {
 ///
 /// ```
 /// use std::os::fd::AsFd;
-/// use pool_ipc::{Board, Slot, now_ns};
+/// use pool_ipc::{Region, Slot, now_ns};
 ///
-/// let (supervisor, page) = Board::create()?;
-/// let worker = Board::open(page.as_fd())?;
+/// let (region, descriptor) = Region::create()?;
+/// let supervisor = region.board();
+/// let worker = Region::open(descriptor.as_fd())?.board();
 ///
 /// supervisor.offer(1);
 /// let now = now_ns();
@@ -135,45 +137,14 @@ pub enum Slot {
 /// assert_eq!(supervisor.observe(1), Slot::Finished);
 /// # Ok::<(), std::io::Error>(())
 /// ```
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Board {
-    page: SharedWords,
+    words: Part<Layout, Words>,
 }
 
 impl Board {
-    /// Makes an empty board, and the descriptor to give to the worker.
-    ///
-    /// # Errors
-    /// Those of `memfd_create(2)`, `ftruncate(2)`, `fcntl(2)` and `mmap(2)`.
-    #[doc(alias = "memfd_create")]
-    pub fn create() -> io::Result<(Self, OwnedFd)> {
-        let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-        // Linux 6.3 can make it impossible to execute the page, and may be set up to insist on that
-        // (vm.memfd_noexec); earlier kernels do not know the flag.
-        let no_exec = MFdFlags::from_bits_retain(libc::MFD_NOEXEC_SEAL);
-        let fd = match memfd_create(c"pool-board", flags | no_exec) {
-            Err(Errno::EINVAL) => memfd_create(c"pool-board", flags)?,
-            made => made?,
-        };
-        ftruncate(&fd, SharedWords::LEN as libc::off_t)?;
-        fcntl(&fd, FcntlArg::F_ADD_SEALS(SharedWords::SEALS))?;
-        let board = Self { page: SharedWords::map(fd.as_fd())? };
-        board.word(MAGIC_WORD).store(MAGIC, Release);
-        Ok((board, fd))
-    }
-
-    /// Maps the board behind a descriptor that the supervisor sent. The descriptor is not needed afterwards.
-    ///
-    /// # Errors
-    /// [`InvalidData`](io::ErrorKind::InvalidData) if it has another size, other seals or no board's magic;
-    /// those of `fstat(2)`, `fcntl(2)` and `mmap(2)`.
-    pub fn open(fd: BorrowedFd<'_>) -> io::Result<Self> {
-        let board = Self { page: SharedWords::map(fd)? };
-        if board.word(MAGIC_WORD).load(Acquire) != MAGIC {
-            let message = "shared page does not start with the magic of a claim board: wrong descriptor";
-            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
-        }
-        Ok(board)
+    pub(crate) fn new(region: &Arc<Mapping<Layout>>) -> Self {
+        Self { words: Part::new(region, |region| &region.board) }
     }
 
     /// Supervisor, before it sends the frame: opens `ticket` for claiming.
@@ -185,16 +156,39 @@ impl Board {
         self.slot(ticket).store(ticket << 2 | OFFERED, Release);
     }
 
+    /// Supervisor: [offers](Self::offer) `count` tickets from `first` on.
+    ///
+    /// # Panics
+    /// If one of them is no ticket, or if they are more than there are slots.
+    pub fn offer_all(&self, first: u64, count: u32) {
+        let last = first.saturating_add(u64::from(count).saturating_sub(1));
+        assert!(is_ticket(first) && is_ticket(last), "tickets are counted from 1 and have 62 bits");
+        assert!(count as usize <= SLOTS, "two tickets would share a slot");
+        for ticket in first..first + u64::from(count) {
+            self.slot(ticket).store(ticket << 2 | OFFERED, Release);
+        }
+    }
+
     /// Supervisor: takes `ticket` back unless the worker has claimed it; whether it did.
     #[must_use = "false says that the worker has claimed it"]
     pub fn take_back(&self, ticket: u64) -> bool {
         self.step(ticket, OFFERED, TAKEN)
     }
 
+    /// Supervisor: takes back what the worker has not claimed of `count` tickets from `first` on, from the youngest down
+    /// until one cannot be taken. How many it took: that many at the end of the span.
+    #[must_use = "only these are the supervisor's again"]
+    pub fn take_back_span(&self, first: u64, count: u32) -> u32 {
+        let is_taken =
+            |back: &u32| first.checked_add(u64::from(*back)).is_some_and(|ticket| self.take_back(ticket));
+        (0..count).rev().take_while(is_taken).count() as u32
+    }
+
     /// Worker: starts `ticket` at `now_ns`, unless the supervisor has taken it back; whether it did.
     #[must_use = "a ticket that was not claimed must not be run"]
+    #[inline]
     pub fn claim(&self, ticket: u64, now_ns: u64) -> bool {
-        self.word(STARTED_WORD).store(now_ns, Release);
+        self.words.started_ns.set(now_ns);
         self.step(ticket, OFFERED, CLAIMED)
     }
 
@@ -215,12 +209,12 @@ impl Board {
         }
     }
 
-    /// Worker, after the result has been written: marks `ticket` finished.
-    ///
-    /// Does nothing if the ticket is not claimed, which takes a task that scribbled over the board; the
-    /// supervisor has the result, and the worker can do nothing better.
+    /// Worker, after the result of `ticket`, which it has claimed, has been written: marks it finished.
+    #[inline]
     pub fn finish(&self, ticket: u64) {
-        self.step(ticket, CLAIMED, FINISHED);
+        if is_ticket(ticket) {
+            self.slot(ticket).store(ticket << 2 | FINISHED, Release);
+        }
     }
 
     /// Supervisor: what the board says about `ticket`. To be checked against the supervisor's own records.
@@ -238,7 +232,7 @@ impl Board {
         let mut word = slot.load(Acquire);
         if word == (ticket << 2 | CLAIMED) {
             between();
-            let since_ns = self.word(STARTED_WORD).load(Acquire);
+            let since_ns = self.words.started_ns.get();
             let again = slot.load(Acquire);
             if again == word {
                 return Slot::Claimed { since_ns };
@@ -260,13 +254,13 @@ impl Board {
     /// Supervisor: asks the task with `ticket`, which must be the running one, to stop soon. Only the last
     /// request counts.
     pub fn request_cancel(&self, ticket: u64) {
-        self.word(CANCEL_WORD).store(ticket.wrapping_add(1), Release);
+        self.words.cancel.set(ticket.wrapping_add(1));
     }
 
     /// Worker: whether the supervisor asked the task with `ticket` to stop. Costs one load.
     #[must_use]
     pub fn cancel_requested(&self, ticket: u64) -> bool {
-        is_ticket(ticket) && self.word(CANCEL_WORD).load(Acquire) == ticket + 1
+        is_ticket(ticket) && self.words.cancel.get() == ticket + 1
     }
 
     /// `CLOCK_MONOTONIC` in nanoseconds, the clock of [`claim`](Self::claim); the same as [`now_ns`].
@@ -275,6 +269,7 @@ impl Board {
         now_ns()
     }
 
+    #[inline]
     fn step(&self, ticket: u64, from: u64, to: u64) -> bool {
         is_ticket(ticket)
             && self
@@ -283,12 +278,9 @@ impl Board {
                 .is_ok()
     }
 
-    fn word(&self, index: usize) -> &AtomicU64 {
-        &self.page.words()[index]
-    }
-
+    #[inline]
     fn slot(&self, ticket: u64) -> &AtomicU64 {
-        self.word(FIRST_SLOT + slot_of(ticket))
+        &self.words.slots[slot_of(ticket)]
     }
 }
 
@@ -308,11 +300,18 @@ pub fn now_ns() -> u64 {
     sys::monotonic_ns()
 }
 
+/// [`now_ns`] as of the last timer interrupt, so up to a few milliseconds ago: costs a fraction.
+#[must_use]
+#[doc(alias = "CLOCK_MONOTONIC_COARSE")]
+pub fn coarse_now_ns() -> u64 {
+    sys::coarse_monotonic_ns()
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
     fn a_failed_claim_tells_a_withdrawn_ticket_from_a_scribbled_slot() {
-        let (board, _page) = Board::create().expect("memory is left");
+        let (board, _) = pair();
         board.offer(7);
         assert!(board.take_back(7));
         assert!(board.is_withdrawn(7));
@@ -329,20 +328,21 @@ mod tests {
 
     use std::{
         hint,
+        os::fd::AsFd,
         sync::atomic::AtomicBool,
         thread,
         time::{Duration, Instant},
     };
 
-    use nix::{fcntl::SealFlag, unistd};
     use proptest::prelude::*;
 
     use super::*;
+    use crate::Region;
 
     fn pair() -> (Board, Board) {
-        let (supervisor, page) = Board::create().unwrap();
-        let worker = Board::open(page.as_fd()).unwrap();
-        (supervisor, worker)
+        let (supervisor, memory) = Region::create().unwrap();
+        let worker = Region::open(memory.as_fd()).unwrap();
+        (supervisor.board(), worker.board())
     }
 
     #[test]
@@ -352,14 +352,17 @@ mod tests {
         assert!(!worker.claim(7, 1), "never offered");
         supervisor.offer(7);
         assert_eq!(supervisor.observe(7), Slot::Offered);
-        worker.finish(7);
-        assert_eq!(supervisor.observe(7), Slot::Offered, "only what is claimed can finish");
         assert!(worker.claim(7, 123));
         assert!(!worker.claim(7, 124));
         assert!(!supervisor.take_back(7));
         worker.finish(7);
         assert_eq!(supervisor.observe(7), Slot::Finished);
         assert!(!supervisor.take_back(7) && !worker.claim(7, 125));
+        supervisor.offer(8);
+        assert!(worker.claim(8, 200));
+        worker.slot(8).store(0xA5A5_A5A5_A5A5_A5A5, Release);
+        worker.finish(8);
+        assert_eq!(supervisor.observe(8), Slot::Finished, "a task that scribbled has a result nevertheless");
     }
 
     #[test]
@@ -373,7 +376,6 @@ mod tests {
         assert!(!worker.claim(old, 1));
         supervisor.offer(new);
         assert!(!worker.claim(old, 1), "the stale frame");
-        worker.finish(old);
         assert_eq!((supervisor.observe(old), supervisor.observe(new)), (Slot::Foreign, Slot::Offered));
         assert!(worker.claim(new, 9));
         assert_eq!(supervisor.observe(new), Slot::Claimed { since_ns: 9 });
@@ -413,28 +415,29 @@ mod tests {
     }
 
     #[test]
-    fn the_page_keeps_its_size_whatever_its_holder_tries() {
-        let (_board, page) = Board::create().unwrap();
-        assert_eq!(unistd::ftruncate(&page, 0), Err(Errno::EPERM));
-        assert_eq!(unistd::ftruncate(&page, 8192), Err(Errno::EPERM));
-        assert_eq!(fcntl(&page, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_WRITE)), Err(Errno::EPERM));
+    fn a_span_is_offered_at_once_and_taken_back_from_its_end_to_what_is_claimed() {
+        let (supervisor, worker) = pair();
+        let first = 3 * SLOTS as u64 - 5;
+        supervisor.offer_all(first, 10);
+        assert!((0..10).all(|item| supervisor.observe(first + item) == Slot::Offered));
+        assert_eq!(supervisor.observe(first + 10), Slot::Foreign);
+        assert!(worker.claim(first, 1) && worker.claim(first + 1, 2));
+        assert_eq!(supervisor.take_back_span(first + 8, 2), 2);
+        assert_eq!(supervisor.take_back_span(first, 8), 6);
+        assert_eq!(supervisor.take_back_span(first, 2), 0);
+        assert!((2..10).all(|item| supervisor.observe(first + item) == Slot::Taken));
+        worker.finish(first);
+        assert_eq!(supervisor.observe(first), Slot::Finished);
+        assert!(!worker.claim(first + 2, 3) && worker.is_withdrawn(first + 2));
+        supervisor.offer_all(100, 0);
+        assert_eq!(supervisor.observe(100), Slot::Foreign);
+        assert_eq!((supervisor.take_back_span(100, 0), supervisor.take_back_span(u64::MAX, 2)), (0, 0));
     }
 
     #[test]
-    fn only_a_board_opens_as_one() {
-        let open = |fd: &OwnedFd| Board::open(fd.as_fd()).unwrap_err().kind();
-        let memfd = |len, seals| {
-            let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-            let fd = memfd_create(c"not-a-board", flags).unwrap();
-            ftruncate(&fd, len).unwrap();
-            fcntl(&fd, FcntlArg::F_ADD_SEALS(seals)).unwrap();
-            fd
-        };
-        assert_eq!(open(&memfd(4095, SharedWords::SEALS)), io::ErrorKind::InvalidData);
-        assert_eq!(open(&memfd(4096, SealFlag::F_SEAL_GROW)), io::ErrorKind::InvalidData);
-        assert_eq!(open(&memfd(4096, SharedWords::SEALS)), io::ErrorKind::InvalidData, "no magic");
-        let (read, _write) = crate::pipe_pair().unwrap();
-        assert_eq!(open(&read), io::ErrorKind::InvalidData);
+    #[should_panic(expected = "share a slot")]
+    fn more_tickets_than_slots_cannot_be_offered_at_once() {
+        pair().0.offer_all(1, SLOTS as u32 + 1);
     }
 
     #[test]
@@ -566,12 +569,18 @@ mod tests {
         /// Whatever a worker scribbles, observing gives an answer and taking back takes at most what was
         /// offered.
         #[test]
-        fn any_page_can_be_observed(words in prop::collection::vec(any::<u64>(), WORDS), ticket: u64) {
-            let (supervisor, _page) = Board::create().unwrap();
-            for (slot, word) in supervisor.page.words().iter().zip(&words) {
-                slot.store(*word, Relaxed);
+        fn any_board_can_be_observed(scribbled in prop::collection::vec((0..SLOTS, any::<u64>()), 1..200),
+                                     ticket: u64, time: u64) {
+            let (supervisor, _) = pair();
+            supervisor.words.started_ns.set(time);
+            supervisor.words.cancel.set(ticket);
+            let mut tickets = vec![ticket];
+            for (slot, word) in scribbled {
+                supervisor.words.slots[slot].store(word, Relaxed);
+                // The one that the word is about, and one that is about this slot.
+                tickets.extend([word >> 2, word << 20 >> 8 | slot as u64]);
             }
-            for ticket in words.iter().map(|word| word >> 2).chain([ticket]) {
+            for ticket in tickets {
                 let found = supervisor.observe(ticket);
                 prop_assert_eq!(supervisor.take_back(ticket), found == Slot::Offered);
             }

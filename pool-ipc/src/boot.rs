@@ -2,7 +2,8 @@
 //!
 //! Passed descriptors (`SCM_RIGHTS`) arrive with close-on-exec set and need no agreed numbers, so that a
 //! process started at the same moment by another thread inherits none of them, and the plain `posix_spawn`
-//! path is enough. The worker then puts `/dev/null` in the socket's place.
+//! path is enough. The worker keeps a duplicate of the socket, over which descriptors go [to](send_descriptor) and
+//! [fro](receive_descriptor) later, and puts `/dev/null` in its place.
 
 use std::{
     io::{self, IoSlice},
@@ -23,6 +24,8 @@ use crate::{
     sys,
 };
 
+pub use crate::passing::{receive_descriptor, send_descriptor};
+
 /// The environment variable that says to a process that it is a worker.
 pub const BOOT_ENV: &str = "POOL_WORKER_BOOT";
 
@@ -37,8 +40,8 @@ pub struct WorkerEnds {
     pub tasks: OwnedFd,
     /// Where results go to: the write end of the result pipe.
     pub results: OwnedFd,
-    /// The page of the [`Board`](crate::Board).
-    pub board: OwnedFd,
+    /// The memory of the [`Region`](crate::Region).
+    pub region: OwnedFd,
 }
 
 /// Why a worker could not be given its descriptors, or did not get them.
@@ -100,6 +103,11 @@ pub fn send(socket: BorrowedFd<'_>, boot: &Boot, ends: [BorrowedFd<'_>; 3]) -> R
 }
 
 fn send_bytes(socket: BorrowedFd<'_>, bytes: &[u8], ends: &[BorrowedFd<'_>]) -> Result<(), BootError> {
+    send_packet(socket, bytes, ends).map_err(|source| BootError::Io { call: "sendmsg", source })
+}
+
+/// Sends one packet with descriptors, without waiting.
+pub(crate) fn send_packet(socket: BorrowedFd<'_>, bytes: &[u8], ends: &[BorrowedFd<'_>]) -> io::Result<()> {
     let raw: Vec<RawFd> = ends.iter().map(AsRawFd::as_raw_fd).collect();
     let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
     // A packet is sent whole or not at all, so its length need not be looked at.
@@ -111,8 +119,7 @@ fn send_bytes(socket: BorrowedFd<'_>, bytes: &[u8], ends: &[BorrowedFd<'_>]) -> 
             flags,
             None,
         )
-    })
-    .map_err(|source| BootError::Io { call: "sendmsg", source: source.into() })?;
+    })?;
     Ok(())
 }
 
@@ -139,7 +146,7 @@ pub fn receive(socket: BorrowedFd<'_>) -> Result<(Boot, WorkerEnds), BootError> 
 
     let mut bytes = vec![0; MAX_BOOT_LEN + 1];
     let received = loop {
-        match sys::receive(socket, &mut bytes) {
+        match sys::receive(socket, &mut bytes, false) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             received => break received.map_err(|source| BootError::Io { call: "recvmsg", source })?,
         }
@@ -149,22 +156,22 @@ pub fn receive(socket: BorrowedFd<'_>) -> Result<(Boot, WorkerEnds), BootError> 
     let found = received.descriptors.len();
     match <[OwnedFd; 3]>::try_from(received.descriptors) {
         Ok(ends) if !received.truncated => {
-            let [tasks, results, board] = ends.map(out_of_the_way);
-            Ok((boot, WorkerEnds { tasks, results, board }))
+            let [tasks, results, region] = ends.map(out_of_the_way);
+            Ok((boot, WorkerEnds { tasks, results, region }))
         }
         _ => Err(BootError::Descriptors { found }),
     }
 }
 
 /// Moves `fd` to a high number, or leaves it where it is if no number is free there.
-fn out_of_the_way(fd: OwnedFd) -> OwnedFd {
+pub(crate) fn out_of_the_way(fd: OwnedFd) -> OwnedFd {
     // EINVAL says that the limit on open files is lower, EMFILE that all above are taken; a low number works
     // too.
     PREFERRED_NUMBERS.iter().find_map(|&lowest| sys::duplicate_from(fd.as_fd(), lowest).ok()).unwrap_or(fd)
 }
 
 /// Repeats `call` while a signal interrupts it.
-fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+pub(crate) fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
     loop {
         match call() {
             Err(Errno::EINTR) => {}
@@ -183,7 +190,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::{Board, PROTOCOL_VERSION, pipe_pair};
+    use crate::{PROTOCOL_VERSION, Region, pipe_pair};
 
     fn boot() -> Boot {
         Boot {
@@ -195,6 +202,7 @@ mod tests {
             supervisor_pid: 77,
             core_dumps: false,
             oom_score_adj: 200,
+            ring: true,
         }
     }
 
@@ -203,11 +211,11 @@ mod tests {
         let (ours, theirs) = socket_pair().unwrap();
         let (task_read, task_write) = pipe_pair().unwrap();
         let (result_read, result_write) = pipe_pair().unwrap();
-        let (board, page) = Board::create().unwrap();
-        send(ours.as_fd(), &boot(), [task_read.as_fd(), result_write.as_fd(), page.as_fd()]).unwrap();
+        let (region, memory) = Region::create().unwrap();
+        send(ours.as_fd(), &boot(), [task_read.as_fd(), result_write.as_fd(), memory.as_fd()]).unwrap();
         let (received, ends) = receive(theirs.as_fd()).unwrap();
         assert_eq!(received, boot());
-        for fd in [&ends.tasks, &ends.results, &ends.board] {
+        for fd in [&ends.tasks, &ends.results, &ends.region] {
             assert!(fd.as_raw_fd() >= 100, "{fd:?}");
             let flags = FdFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFD).unwrap());
             assert!(flags.contains(FdFlag::FD_CLOEXEC));
@@ -217,8 +225,8 @@ mod tests {
         assert_eq!((unistd::read(&ends.tasks, &mut byte), byte), (Ok(1), *b"t"));
         unistd::write(&ends.results, b"r").unwrap();
         assert_eq!((unistd::read(&result_read, &mut byte), byte), (Ok(1), *b"r"));
-        board.offer(1);
-        assert!(Board::open(ends.board.as_fd()).unwrap().claim(1, 5));
+        region.board().offer(1);
+        assert!(Region::open(ends.region.as_fd()).unwrap().board().claim(1, 5));
     }
 
     #[test]

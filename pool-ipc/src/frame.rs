@@ -1,23 +1,28 @@
-//! Frames: a 16-byte header, then a payload.
+//! Frames: a 20-byte header, then a payload.
 //!
 //! | offset | field | |
 //! |---|---|---|
 //! | 0 | `len: u32` | bytes of payload |
 //! | 4 | `kind: u8` | a [`Kind`] |
 //! | 5 | `magic: u8` | always `0xB7` |
-//! | 6 | `check: u16` | a mix of the other 14 bytes |
+//! | 6 | `check: u16` | a mix of the other 18 bytes |
 //! | 8 | `ticket: u64` | the task it is about, or 0 |
+//! | 16 | `sum: u32` | the sum of the payload; 0 if it has more than [`SUMMED_MAX`] bytes |
 //!
-//! All fields are little endian. `magic` and `check` find no bit errors that a pipe would not make; they find
-//! task code that writes to a descriptor which is not its own, at the first header instead of after a wild
-//! length.
+//! All fields are little endian. `magic`, `check` and `sum` find no bit errors that a pipe would not make; they
+//! find task code that writes to a descriptor or to memory which is not its own: at the first header instead of
+//! after a wild length, and before a small result that was scribbled over is delivered.
 
 use std::{borrow::Cow, fmt};
 
 use thiserror::Error;
 
+use crate::sum;
+
+pub use crate::sum::SUMMED_MAX;
+
 /// Bytes of an encoded [`Header`].
-pub const HEADER_LEN: usize = 16;
+pub const HEADER_LEN: usize = 20;
 
 /// The largest payload, in bytes, that a reader accepts unless told otherwise: 1 GiB.
 pub const DEFAULT_FRAME_LIMIT: u32 = 1 << 30;
@@ -40,6 +45,16 @@ pub enum Kind {
     Retire = 5,
     /// Worker to supervisor, last frame.
     Bye = 6,
+    /// Supervisor to worker: several small items of one task; see [`Bundle`](crate::Bundle).
+    Bundle = 7,
+    /// Supervisor to worker: a task whose arguments are in a segment.
+    TaskAt = 8,
+    /// Worker to supervisor: a result that is in a segment.
+    DoneAt = 9,
+    /// Either way: what was in a segment has been read; the segment may be used again.
+    Release = 10,
+    /// Either way: a segment is gone; unmap it.
+    Forget = 11,
 }
 
 impl TryFrom<u8> for Kind {
@@ -53,6 +68,11 @@ impl TryFrom<u8> for Kind {
             4 => Self::Failed,
             5 => Self::Retire,
             6 => Self::Bye,
+            7 => Self::Bundle,
+            8 => Self::TaskAt,
+            9 => Self::DoneAt,
+            10 => Self::Release,
+            11 => Self::Forget,
             other => return Err(FrameError::UnknownKind(other)),
         })
     }
@@ -84,6 +104,12 @@ pub enum FrameError {
         /// The most that is allowed, in bytes.
         limit: u32,
     },
+    /// The header is sound but the payload is not the one that it was made for.
+    #[error("payload of the frame for ticket {ticket} does not match its sum: it has been overwritten")]
+    Checksum {
+        /// The task that the frame is about.
+        ticket: u64,
+    },
     /// The stream ended inside a frame.
     #[error("stream ended inside a frame, at least {missing} bytes short: the writer died while writing")]
     Truncated {
@@ -97,12 +123,14 @@ pub enum FrameError {
 /// ```
 /// use pool_ipc::{FrameError, Header, Kind};
 ///
-/// let header = Header { len: 5, kind: Kind::Done, ticket: 7 };
+/// let header = Header::new(Kind::Done, 7, &[b"he", b"llo"])?;
 /// let mut bytes = header.encode();
 /// assert_eq!(Header::decode(&bytes, 5), Ok(header));
 /// assert_eq!(Header::decode(&bytes, 4), Err(FrameError::TooLong { len: 5, limit: 4 }));
+/// assert!(header.matches(b"hello") && !header.matches(b"hullo"));
 /// bytes[8] ^= 1;
 /// assert_eq!(Header::decode(&bytes, 5), Err(FrameError::BadCheck));
+/// # Ok::<(), FrameError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
@@ -112,19 +140,34 @@ pub struct Header {
     pub kind: Kind,
     /// The task it is about, or 0.
     pub ticket: u64,
+    /// The sum of the payload; 0 if it has more than [`SUMMED_MAX`] bytes.
+    pub sum: u32,
 }
 
 impl Header {
+    /// The header of a frame whose payload is `parts` one after the other.
+    ///
+    /// # Errors
+    /// [`FrameError::TooLong`] if that exceeds [`u32::MAX`] bytes.
+    #[inline]
+    pub fn new(kind: Kind, ticket: u64, parts: &[&[u8]]) -> Result<Self, FrameError> {
+        let len: u64 = parts.iter().map(|part| part.len() as u64).sum();
+        match u32::try_from(len) {
+            Ok(short) => Ok(Self { len: short, kind, ticket, sum: sum::sum(parts, short as usize) }),
+            Err(_) => Err(FrameError::TooLong { len, limit: u32::MAX }),
+        }
+    }
+
     /// The header as it is sent.
+    #[inline]
     #[must_use]
     pub fn encode(self) -> [u8; HEADER_LEN] {
+        let fields = u64::from(self.len) | u64::from(self.kind as u8) << 32 | u64::from(MAGIC) << 40;
+        let check = mix(fields, self.ticket, self.sum);
         let mut bytes = [0; HEADER_LEN];
-        bytes[..4].copy_from_slice(&self.len.to_le_bytes());
-        bytes[4] = self.kind as u8;
-        bytes[5] = MAGIC;
-        bytes[8..].copy_from_slice(&self.ticket.to_le_bytes());
-        let check = mix(&bytes);
-        bytes[6..8].copy_from_slice(&check.to_le_bytes());
+        bytes[..8].copy_from_slice(&(fields | u64::from(check) << 48).to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.ticket.to_le_bytes());
+        bytes[16..].copy_from_slice(&self.sum.to_le_bytes());
         bytes
     }
 
@@ -133,33 +176,43 @@ impl Header {
     /// # Errors
     /// [`FrameError::BadMagic`], [`FrameError::BadCheck`], [`FrameError::UnknownKind`] and
     /// [`FrameError::TooLong`], looked for in that order.
+    #[inline]
     pub fn decode(bytes: &[u8; HEADER_LEN], limit: u32) -> Result<Self, FrameError> {
-        let [l0, l1, l2, l3, kind, magic, c0, c1, ticket @ ..] = *bytes;
+        let [f0, f1, f2, f3, kind, magic, c0, c1, t0, t1, t2, t3, t4, t5, t6, t7, sum @ ..] = *bytes;
         if magic != MAGIC {
             return Err(FrameError::BadMagic { found: magic });
         }
-        if u16::from_le_bytes([c0, c1]) != mix(bytes) {
+        let fields = u64::from_le_bytes([f0, f1, f2, f3, kind, magic, 0, 0]);
+        let ticket = u64::from_le_bytes([t0, t1, t2, t3, t4, t5, t6, t7]);
+        let (len, sum) = (fields as u32, u32::from_le_bytes(sum));
+        if u16::from_le_bytes([c0, c1]) != mix(fields, ticket, sum) {
             return Err(FrameError::BadCheck);
         }
         let kind = Kind::try_from(kind)?;
-        let len = u32::from_le_bytes([l0, l1, l2, l3]);
         if len > limit {
             return Err(FrameError::TooLong { len: len.into(), limit });
         }
-        Ok(Self { len, kind, ticket: u64::from_le_bytes(ticket) })
+        Ok(Self { len, kind, ticket, sum })
+    }
+
+    /// Whether `payload` is the one that this header was made for, as far as its sum tells.
+    #[inline]
+    #[must_use]
+    pub fn matches(&self, payload: &[u8]) -> bool {
+        payload.len() == self.len as usize && sum::sum(&[payload], payload.len()) == self.sum
     }
 }
 
-/// Mixes all bytes but the check itself: two rounds of xor-shift-multiply (constants of `splitmix64`), top
-/// bits kept.
-fn mix(bytes: &[u8; HEADER_LEN]) -> u16 {
-    let [l0, l1, l2, l3, kind, magic, _, _, ticket @ ..] = *bytes;
-    let fields = u64::from_le_bytes([l0, l1, l2, l3, kind, magic, 0, 0]);
+/// Mixes all of a header but the check itself, `fields` being its first 8 bytes without it: rounds of
+/// xor-shift-multiply (constants of `splitmix64`), top bits kept.
+#[inline]
+fn mix(fields: u64, ticket: u64, sum: u32) -> u16 {
     let mut hash = fields.wrapping_mul(0xBF58_476D_1CE4_E5B9);
     hash ^= hash >> 31;
-    hash = (hash ^ u64::from_le_bytes(ticket)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    hash = (hash ^ ticket).wrapping_mul(0x94D0_49BB_1331_11EB);
     hash ^= hash >> 29;
-    (hash.wrapping_mul(0xBF58_476D_1CE4_E5B9) >> 48) as u16
+    hash = (hash ^ u64::from(sum)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    (hash >> 48) as u16
 }
 
 /// A whole frame, its payload borrowed from the reader's buffer where it is small.
@@ -198,14 +251,37 @@ mod tests {
 
     use super::*;
 
-    const KINDS: [Kind; 6] = [Kind::Hello, Kind::Task, Kind::Done, Kind::Failed, Kind::Retire, Kind::Bye];
+    const KINDS: [Kind; 11] = [
+        Kind::Hello,
+        Kind::Task,
+        Kind::Done,
+        Kind::Failed,
+        Kind::Retire,
+        Kind::Bye,
+        Kind::Bundle,
+        Kind::TaskAt,
+        Kind::DoneAt,
+        Kind::Release,
+        Kind::Forget,
+    ];
+
+    /// Gives changed bytes a check that fits.
+    fn recheck(bytes: &mut [u8; HEADER_LEN]) {
+        bytes[6..8].fill(0);
+        let fields = u64::from_le_bytes(*bytes.first_chunk().unwrap());
+        let ticket = u64::from_le_bytes(bytes[8..16].try_into().unwrap());
+        let sum = u32::from_le_bytes(bytes[16..].try_into().unwrap());
+        bytes[6..8].copy_from_slice(&mix(fields, ticket, sum).to_le_bytes());
+    }
 
     #[test]
     fn layout_is_fixed() {
-        let bytes = Header { len: 0x0403_0201, kind: Kind::Done, ticket: 0x0807_0605_0403_0201 }.encode();
+        let (len, ticket, sum) = (0x0403_0201, 0x0807_0605_0403_0201, 0x1413_1211);
+        let bytes = Header { len, kind: Kind::Done, ticket, sum }.encode();
         assert_eq!(bytes[..6], [1, 2, 3, 4, 3, 0xB7]);
-        assert_eq!(bytes[6..8], [0x1b, 0xbe]);
-        assert_eq!(bytes[8..], [1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(bytes[6..8], [0x45, 0x87]);
+        assert_eq!(bytes[8..16], [1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!(bytes[16..], [0x11, 0x12, 0x13, 0x14]);
     }
 
     #[test]
@@ -221,31 +297,43 @@ mod tests {
 
     #[test]
     fn unknown_kind_in_a_sound_header_is_told_apart_from_garbage() {
-        let mut bytes = Header { len: 0, kind: Kind::Bye, ticket: 1 }.encode();
-        bytes[4] = 9;
-        let check = mix(&bytes);
-        bytes[6..8].copy_from_slice(&check.to_le_bytes());
-        assert_eq!(Header::decode(&bytes, 0), Err(FrameError::UnknownKind(9)));
+        let mut bytes = Header::new(Kind::Bye, 1, &[]).unwrap().encode();
+        bytes[4] = 77;
+        recheck(&mut bytes);
+        assert_eq!(Header::decode(&bytes, 0), Err(FrameError::UnknownKind(77)));
     }
 
     #[test]
     fn typical_garbage_is_refused() {
-        for garbage in [[0; 16], [0xff; 16], *b"hello, world!!!\n", *b"thread 'main' pa"] {
+        for garbage in [[0; 20], [0xff; 20], *b"hello, world!!!!!!!\n", *b"thread 'main' panick"] {
             assert!(matches!(Header::decode(&garbage, u32::MAX), Err(FrameError::BadMagic { .. })));
         }
-        assert_eq!(Header::decode(&[MAGIC; 16], u32::MAX), Err(FrameError::BadCheck));
+        assert_eq!(Header::decode(&[MAGIC; 20], u32::MAX), Err(FrameError::BadCheck));
+    }
+
+    #[test]
+    fn a_payload_of_another_length_or_sum_does_not_match() {
+        let header = Header::new(Kind::Done, 1, &[b"some", b" bytes"]).unwrap();
+        assert!(header.matches(b"some bytes"));
+        for other in [&b"some byte"[..], b"some bytes ", b"some bytez", b""] {
+            assert!(!header.matches(other));
+        }
+        let long = vec![7; SUMMED_MAX + 1];
+        let header = Header::new(Kind::Done, 1, &[&long]).unwrap();
+        assert!(header.sum == 0 && header.matches(&long), "too long for a sum");
+        assert!(!Header { sum: 1, ..header }.matches(&long));
     }
 
     proptest! {
         #[test]
-        fn round_trip(len: u32, kind in proptest::sample::select(&KINDS), ticket: u64) {
-            let header = Header { len, kind, ticket };
+        fn round_trip(len: u32, kind in proptest::sample::select(&KINDS), ticket: u64, sum: u32) {
+            let header = Header { len, kind, ticket, sum };
             prop_assert_eq!(Header::decode(&header.encode(), u32::MAX), Ok(header));
         }
 
         #[test]
         fn limit_is_inclusive(len: u32, limit: u32) {
-            let decoded = Header::decode(&Header { len, kind: Kind::Task, ticket: 1 }.encode(), limit);
+            let decoded = Header::decode(&Header { len, kind: Kind::Task, ticket: 1, sum: 0 }.encode(), limit);
             if len <= limit {
                 prop_assert_eq!(decoded.map(|header| header.len), Ok(len));
             } else {
@@ -254,12 +342,11 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_bytes_decode_only_to_what_encodes_to_them(bytes: [u8; 16], fixed: bool) {
+        fn arbitrary_bytes_decode_only_to_what_encodes_to_them(bytes: [u8; HEADER_LEN], fixed: bool) {
             let mut bytes = bytes;
             if fixed {
                 bytes[5] = MAGIC;
-                let check = mix(&bytes);
-                bytes[6..8].copy_from_slice(&check.to_le_bytes());
+                recheck(&mut bytes);
             }
             if let Ok(header) = Header::decode(&bytes, u32::MAX) {
                 prop_assert_eq!(header.encode(), bytes);
@@ -270,8 +357,9 @@ mod tests {
     #[test]
     fn every_single_bit_flip_in_small_headers_is_noticed() {
         for ticket in 1..200 {
-            let bytes = Header { len: 8 * ticket as u32, kind: Kind::Done, ticket }.encode();
-            for bit in 0..128 {
+            let bytes =
+                Header { len: 8 * ticket as u32, kind: Kind::Done, ticket, sum: !ticket as u32 }.encode();
+            for bit in 0..8 * HEADER_LEN {
                 let mut flipped = bytes;
                 flipped[bit / 8] ^= 1 << (bit % 8);
                 assert!(Header::decode(&flipped, u32::MAX).is_err(), "ticket {ticket}, bit {bit}");

@@ -5,22 +5,25 @@
 //!
 //! # The exchange
 //!
-//! 1. Before it spawns a worker, the supervisor makes two [`pipe`]s, a [`Board`] and a [`boot::socket_pair`].
+//! 1. Before it spawns a worker, the supervisor makes two [`pipe`]s, a [`Region`] and a [`boot::socket_pair`].
 //!    It [sends](boot::send) a [`Boot`] message and the worker's [`WorkerEnds`] over that socket, and makes
 //!    its other end the worker's standard input, with [`boot::BOOT_ENV`] set. Nothing else has to be
 //!    inherited.
-//! 2. The worker [receives](boot::receive) them, and answers on its result pipe with a [`Kind::Hello`] frame:
-//!    a [`Hello`] with its build and its task table.
-//! 3. The supervisor [offers](Board::offer) a ticket on the board, then sends a [`Kind::Task`] frame: a
-//!    [`TaskHead`] followed by the encoded arguments.
+//! 2. The worker [receives](boot::receive) them, and answers with a [`Kind::Hello`] frame: a [`Hello`] with its build
+//!    and its task table.
+//! 3. The supervisor [offers](Board::offer) a ticket on the [`Board`], then sends a [`Kind::Task`] frame: a
+//!    [`TaskHead`] followed by the encoded arguments. Many small tasks are one [`Kind::Bundle`], a [`Bundle`].
 //! 4. The worker [claims](Board::claim) the ticket, runs the task, writes one [`Kind::Done`] frame (the
 //!    encoded result) or one [`Kind::Failed`] frame (a [`Failure`]), then [finishes](Board::finish) the
 //!    ticket. A claim that fails means that the supervisor took the task back; the worker skips it.
 //! 5. [`Kind::Retire`] asks the worker to finish and exit; [`Kind::Bye`] is the last frame that it writes.
 //!
-//! Whatever the supervisor reads (frames, messages, the board) was written by a process that may be corrupt.
-//! It is decoded without panicking, its length is checked before memory is set aside, and after the first
-//! malformed frame a [`FrameReader`] yields nothing more.
+//! Frames travel through the [rings](ring) of the region, with the pipes as doorbells for who sleeps, or through the pipes
+//! themselves ([`Boot::ring`]).
+//!
+//! Whatever the supervisor reads (frames, messages, the region) was written by a process that may be corrupt.
+//! It is decoded without panicking, its length is checked before memory is set aside, and after a malformed frame a
+//! [`FrameReader`] yields nothing more until it is told to look for the next one.
 //!
 //! ```
 //! use std::{borrow::Cow, os::fd::AsFd, sync::Arc};
@@ -32,7 +35,7 @@
 //! assert_eq!(writer.flush(write.as_fd())?, Flush::Done);
 //!
 //! let mut reader = FrameReader::new(DEFAULT_FRAME_LIMIT);
-//! assert_eq!(reader.fill(read.as_fd())?, Fill::Bytes(25));
+//! assert_eq!(reader.fill(read.as_fd())?, Fill::Bytes(29));
 //! let frame = reader.next_frame()?.expect("one whole frame is in the buffer");
 //! assert_eq!((frame.kind, frame.ticket, frame.payload), (Kind::Task, 1, Cow::from(&b"head body"[..])));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -41,19 +44,36 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("the process pool runs on Linux only: it needs pidfds, memfds and /proc");
 
+#[cfg(not(loom))]
 pub mod board;
 pub mod boot;
+pub mod bundle;
 pub mod frame;
 pub mod message;
+mod passing;
 pub mod pipe;
 pub mod reader;
+#[cfg(not(loom))]
+pub mod region;
+pub mod ring;
+pub mod run;
+pub mod segment;
+mod sum;
 mod sys;
+mod word;
 pub mod writer;
 
-pub use board::{Board, SLOTS, Slot, now_ns};
+#[cfg(not(loom))]
+pub use board::{Board, SLOTS, Slot, coarse_now_ns, now_ns};
 pub use boot::{BOOT_ENV, BootError, WorkerEnds};
-pub use frame::{DEFAULT_FRAME_LIMIT, Frame, FrameError, HEADER_LEN, Header, Kind};
+pub use bundle::{Bundle, Items};
+pub use frame::{DEFAULT_FRAME_LIMIT, Frame, FrameError, HEADER_LEN, Header, Kind, SUMMED_MAX};
 pub use message::{Boot, Failure, Hello, MessageError, PROTOCOL_VERSION, TaskDecl, TaskHead};
 pub use pipe::{pipe_pair, set_nonblocking};
 pub use reader::{Fill, FrameReader};
+#[cfg(not(loom))]
+pub use region::Region;
+pub use ring::{RingError, RingReader, RingWriter, Room, Wake};
+pub use run::{Frames, Run, frames};
+pub use segment::{Block, Locator, Sealed, SealedWriter, Segment, SegmentView};
 pub use writer::{Flush, FrameWriter, write_frame};

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
 /// The protocol of this build; supervisor and worker must have the same.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// The most bytes of an encoded [`Boot`].
 pub const MAX_BOOT_LEN: usize = 64 << 10;
@@ -85,6 +85,14 @@ pub enum MessageError {
         /// What is wrong.
         source: postcard::Error,
     },
+    /// A bundle has no items, or more than its bytes can hold.
+    #[error("bundle declares {count} items in {len} bytes")]
+    ItemCount {
+        /// How many it declares.
+        count: u32,
+        /// Bytes behind its fixed part.
+        len: usize,
+    },
     /// Bytes are left after the message.
     #[error("{what} message is followed by {count} stray bytes")]
     TrailingBytes {
@@ -122,6 +130,8 @@ pub struct Boot {
     pub core_dumps: bool,
     /// What the worker adds to its own `oom_score_adj`.
     pub oom_score_adj: i32,
+    /// Whether frames travel through the rings of the [`Region`](crate::Region); then the pipes are doorbells.
+    pub ring: bool,
 }
 
 impl Boot {
@@ -432,6 +442,7 @@ mod tests {
             supervisor_pid: 77,
             core_dumps: true,
             oom_score_adj: -5,
+            ring: false,
         }
     }
 
@@ -442,11 +453,11 @@ mod tests {
 
     #[test]
     fn another_version_is_named_without_reading_on() {
-        let version = MessageError::Version { theirs: 2, ours: PROTOCOL_VERSION };
-        let bytes = boot().encode_with_version(2).unwrap();
+        let version = MessageError::Version { theirs: 99, ours: PROTOCOL_VERSION };
+        let bytes = boot().encode_with_version(99).unwrap();
         assert_eq!(Boot::decode(&bytes), Err(version.clone()));
         assert_eq!(Boot::decode(&bytes[..12]), Err(version.clone()), "the rest may be anything");
-        let bytes = hello(2).encode_with_version(2).unwrap();
+        let bytes = hello(2).encode_with_version(99).unwrap();
         assert_eq!(Hello::decode(&bytes), Err(version.clone()));
         assert_eq!(Hello::decode(&[&bytes[..12], &[0xff; 40]].concat()), Err(version));
     }
@@ -544,9 +555,10 @@ mod tests {
     proptest! {
         #[test]
         fn boot_round_trip(pool in ".*", worker: u32, generation: u64, depth: u32, frame_limit: u32,
-                           supervisor_pid: u32, core_dumps: bool, oom_score_adj: i32) {
-            let boot =
-                Boot { pool, worker, generation, depth, frame_limit, supervisor_pid, core_dumps, oom_score_adj };
+                           supervisor_pid: u32, core_dumps: bool, oom_score_adj: i32, ring: bool) {
+            let boot = Boot {
+                pool, worker, generation, depth, frame_limit, supervisor_pid, core_dumps, oom_score_adj, ring,
+            };
             prop_assert_eq!(Boot::decode(&boot.encode().unwrap()), Ok(boot));
         }
 

@@ -1,15 +1,13 @@
 //! Frames out of a byte stream, for non-blocking (supervisor) and blocking (worker) descriptors alike.
 
-use std::{
-    borrow::Cow,
-    fmt, io,
-    os::fd::{AsFd, BorrowedFd},
-};
+use std::{borrow::Cow, fmt, io, os::fd::BorrowedFd};
 
-use nix::{errno::Errno, unistd};
+use nix::errno::Errno;
 
 use crate::{
-    frame::{Frame, FrameError, HEADER_LEN, Header},
+    frame::{Frame, FrameError, HEADER_LEN, Header, Kind},
+    ring::RingReader,
+    run::Run,
     sys,
 };
 
@@ -65,10 +63,9 @@ pub enum Fill {
 /// ```
 pub struct FrameReader {
     limit: u32,
-    /// Empty until the first fill, then of [`BUFFER`] bytes, of which `start..end` are unread.
-    buffer: Box<[u8]>,
+    /// Of [`BUFFER`] bytes from the first fill on; those from `start` on are unread.
+    buffer: Vec<u8>,
     start: usize,
-    end: usize,
     /// While it is incomplete the buffer is empty: every byte that arrives is its own.
     large: Option<Large>,
     poison: Option<FrameError>,
@@ -85,14 +82,15 @@ impl Large {
         self.header.len as usize - self.payload.len()
     }
 
-    fn read(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize> {
+    /// Makes room for the next bytes: how many there is room for.
+    fn reserve(&mut self) -> io::Result<usize> {
         let missing = self.missing();
         if self.payload.len() == self.payload.capacity() {
             // Doubling keeps the copying linear; never more than twice of what has really arrived.
             let step = self.payload.len().max(FIRST_RESERVE).min(missing);
             self.payload.try_reserve_exact(step).map_err(|_| io::ErrorKind::OutOfMemory)?;
         }
-        sys::read_spare(fd, &mut self.payload, missing)
+        Ok(missing.min(self.payload.capacity() - self.payload.len()))
     }
 }
 
@@ -100,7 +98,7 @@ impl FrameReader {
     /// A reader that refuses payloads of more than `limit` bytes. It allocates nothing yet.
     #[must_use]
     pub fn new(limit: u32) -> Self {
-        Self { limit, buffer: Box::default(), start: 0, end: 0, large: None, poison: None }
+        Self { limit, buffer: Vec::new(), start: 0, large: None, poison: None }
     }
 
     /// Reads once from `fd`, as much as is there and fits (`read(2)`; repeated if a signal interrupts it).
@@ -111,24 +109,12 @@ impl FrameReader {
     /// Those of `read(2)`; [`OutOfMemory`](io::ErrorKind::OutOfMemory) if a payload cannot be held;
     /// [`InvalidData`](io::ErrorKind::InvalidData) with the [`FrameError`] inside if the reader is poisoned.
     pub fn fill(&mut self, fd: BorrowedFd<'_>) -> io::Result<Fill> {
-        if let Some(poison) = self.poison {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, poison));
-        }
         loop {
-            let read = match &mut self.large {
-                Some(large) if large.missing() > 0 => large.read(fd),
-                _ => {
-                    self.make_room();
-                    if self.end == self.buffer.len() {
-                        return Ok(Fill::Bytes(0));
-                    }
-                    let read =
-                        unistd::read(fd.as_fd(), &mut self.buffer[self.end..]).map_err(io::Error::from);
-                    self.end += read.as_ref().copied().unwrap_or(0);
-                    read
-                }
-            };
-            return match read {
+            let (into, room) = self.target()?;
+            if room == 0 {
+                return Ok(Fill::Bytes(0));
+            }
+            return match sys::read_spare(fd, into, room) {
                 Ok(0) => Ok(Fill::Eof),
                 Ok(bytes) => Ok(Fill::Bytes(bytes)),
                 Err(error) if error.raw_os_error() == Some(Errno::EINTR as i32) => continue,
@@ -138,68 +124,157 @@ impl FrameReader {
         }
     }
 
+    /// Reads once from `ring`, as much as is there and fits; an empty ring is [`Fill::WouldBlock`], and never
+    /// [`Fill::Eof`]. The flag says that the writer waits for room: its doorbell must be rung, now and by this caller.
+    ///
+    /// Take all frames with [`next_frame`](Self::next_frame) between two fills.
+    ///
+    /// # Errors
+    /// [`InvalidData`](io::ErrorKind::InvalidData) with a [`RingError`](crate::RingError) or, if the reader is poisoned,
+    /// a [`FrameError`] inside; [`OutOfMemory`](io::ErrorKind::OutOfMemory) if a payload cannot be held.
+    pub fn fill_from(&mut self, ring: &mut RingReader) -> io::Result<(Fill, bool)> {
+        let (into, room) = self.target()?;
+        if room == 0 {
+            return Ok((Fill::Bytes(0), false));
+        }
+        Ok(match ring.read_into(into, room)? {
+            (0, rings) => (Fill::WouldBlock, rings),
+            (bytes, rings) => (Fill::Bytes(bytes), rings),
+        })
+    }
+
+    /// Where the next bytes belong, and how many there is room for.
+    fn target(&mut self) -> io::Result<(&mut Vec<u8>, usize)> {
+        if let Some(poison) = self.poison {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, poison));
+        }
+        if self.large.as_ref().is_none_or(|large| large.missing() == 0) {
+            self.make_room();
+            let room = BUFFER - self.buffer.len();
+            return Ok((&mut self.buffer, room));
+        }
+        let large = self.large.as_mut().expect("it is incomplete");
+        let room = large.reserve()?;
+        Ok((&mut large.payload, room))
+    }
+
     /// Moves the unread bytes to the front if there is little room behind them. A fragment moves at most
     /// once.
     fn make_room(&mut self) {
-        if self.buffer.is_empty() {
-            self.buffer = vec![0; BUFFER].into_boxed_slice();
+        if self.buffer.capacity() < BUFFER {
+            self.buffer.reserve_exact(BUFFER);
         }
-        if self.start == self.end {
-            (self.start, self.end) = (0, 0);
-        } else if self.start > 0 && self.buffer.len() - self.end < LOW_ROOM {
-            self.buffer.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, self.end - self.start);
+        if self.start == self.buffer.len() {
+            self.buffer.clear();
+            self.start = 0;
+        } else if self.start > 0 && BUFFER - self.buffer.len() < LOW_ROOM {
+            self.buffer.copy_within(self.start.., 0);
+            self.buffer.truncate(self.buffer.len() - self.start);
+            self.start = 0;
         }
     }
 
     /// The next whole frame, or `None` if more bytes are needed.
     ///
     /// # Errors
-    /// Those of [`Header::decode`], before anything is allocated for the frame; from then on always the same.
+    /// Those of [`Header::decode`], before anything is allocated for the frame, and [`FrameError::Checksum`]; from then
+    /// on always the same.
     pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>, FrameError> {
         if let Some(poison) = self.poison {
             return Err(poison);
         }
-        if let Some(Large { header, payload }) = self.large.take_if(|large| large.missing() == 0) {
-            return Ok(Some(Frame {
-                kind: header.kind,
-                ticket: header.ticket,
-                payload: Cow::Owned(payload),
-            }));
+        if self.large.is_some() {
+            return Ok(self.take_large());
+        }
+        let held = &self.buffer[self.start..];
+        let Some((bytes, rest)) = held.split_first_chunk::<HEADER_LEN>() else { return Ok(None) };
+        let header = Header::decode(bytes, self.limit).inspect_err(|&error| {
+            self.poison = Some(error);
+        })?;
+        let len = header.len as usize;
+        if rest.len() < len {
+            if len > LARGE {
+                let mut payload = Vec::with_capacity(len.min(FIRST_RESERVE));
+                payload.extend_from_slice(rest);
+                self.buffer.clear();
+                self.start = 0;
+                self.large = Some(Large { header, payload });
+            }
+            return Ok(None);
+        }
+        let is_sound = header.matches(&rest[..len]);
+        let body = self.start + HEADER_LEN;
+        self.start = body + len;
+        if !is_sound {
+            let error = FrameError::Checksum { ticket: header.ticket };
+            self.poison = Some(error);
+            return Err(error);
+        }
+        let payload = Cow::Borrowed(&self.buffer[body..self.start]);
+        Ok(Some(Frame { kind: header.kind, ticket: header.ticket, payload }))
+    }
+
+    /// The large payload, if it is complete.
+    #[cold]
+    fn take_large(&mut self) -> Option<Frame<'static>> {
+        let Large { header, payload } = self.large.take_if(|large| large.missing() == 0)?;
+        Some(Frame { kind: header.kind, ticket: header.ticket, payload: Cow::Owned(payload) })
+    }
+
+    /// Whether the buffer holds another whole frame for [`next_frame`](Self::next_frame), as far as its header, which is
+    /// not checked, tells.
+    #[inline]
+    #[must_use]
+    pub fn has_frame(&self) -> bool {
+        match self.buffer[self.start..].split_first_chunk::<4>() {
+            Some((len, rest)) => rest.len() >= u32::from_le_bytes(*len) as usize + (HEADER_LEN - 4),
+            None => false,
+        }
+    }
+
+    /// Bytes that have been read and not been handed out.
+    #[inline]
+    #[must_use]
+    pub fn unread(&self) -> usize {
+        self.buffer.len() - self.start
+    }
+
+    /// The longest run of whole and sound frames of this kind, at most `max`, at the start of the buffer, whose tickets
+    /// are `first_ticket` and those that follow it; `None` if there is not one.
+    ///
+    /// What ends the run is for [`next_frame`](Self::next_frame) to say, once it comes first.
+    ///
+    /// # Errors
+    /// The earlier error if the reader is poisoned.
+    pub fn next_run(
+        &mut self,
+        kind: Kind,
+        first_ticket: u64,
+        max: u32,
+    ) -> Result<Option<Run<'_>>, FrameError> {
+        if let Some(poison) = self.poison {
+            return Err(poison);
         }
         if self.large.is_some() {
             return Ok(None);
         }
-        let Some(bytes) = self.buffer[self.start..self.end].first_chunk::<HEADER_LEN>() else {
-            return Ok(None);
-        };
-        let header = Header::decode(bytes, self.limit).inspect_err(|&error| {
-            self.poison = Some(error);
-        })?;
-        let body = self.start + HEADER_LEN;
-        let len = header.len as usize;
-        if self.end - body >= len {
-            self.start = body + len;
-            let payload = Cow::Borrowed(&self.buffer[body..self.start]);
-            return Ok(Some(Frame { kind: header.kind, ticket: header.ticket, payload }));
-        }
-        if len > LARGE {
-            let mut payload = Vec::with_capacity(len.min(FIRST_RESERVE));
-            payload.extend_from_slice(&self.buffer[body..self.end]);
-            (self.start, self.end) = (0, 0);
-            self.large = Some(Large { header, payload });
-        }
-        Ok(None)
+        let run = Run::at_start(&self.buffer[self.start..], self.limit, kind, first_ticket, max);
+        self.start += run.bytes.len();
+        Ok((run.count > 0).then_some(run))
     }
 
     /// After an error: drops bytes up to the next ones that are a valid header, or that may be the start of one.
     ///
     /// This is for what still stands behind garbage. Magic and check let about one in 2³² of random positions pass, so
     /// what is found must be checked against what is expected.
+    ///
+    /// A frame with a wrong sum has been dropped whole: its header is sound, so what was overwritten is its payload.
     pub fn resync(&mut self) {
-        self.poison = None;
-        self.start = self.end.min(self.start + 1);
-        while let Some(bytes) = self.buffer[self.start..self.end].first_chunk::<HEADER_LEN>() {
+        let poison = self.poison.take();
+        if !matches!(poison, Some(FrameError::Checksum { .. })) {
+            self.start = self.buffer.len().min(self.start + 1);
+        }
+        while let Some(bytes) = self.buffer[self.start..].first_chunk::<HEADER_LEN>() {
             if Header::decode(bytes, self.limit).is_ok() {
                 return;
             }
@@ -213,7 +288,7 @@ impl FrameReader {
     /// The end of the stream at this point means that the writer died, or closed it, while it was writing.
     #[must_use]
     pub fn is_mid_frame(&self) -> bool {
-        self.large.is_some() || self.start < self.end
+        self.large.is_some() || self.start < self.buffer.len()
     }
 
     /// Checks that the stream may end here: to be asked after [`Fill::Eof`], when all frames have been taken.
@@ -227,7 +302,7 @@ impl FrameReader {
         if !self.is_mid_frame() {
             return Ok(());
         }
-        let held = &self.buffer[self.start..self.end];
+        let held = &self.buffer[self.start..];
         let missing = match (&self.large, held.first_chunk::<HEADER_LEN>()) {
             (Some(large), _) => large.missing(),
             (None, None) => HEADER_LEN - held.len(),
@@ -244,7 +319,7 @@ impl fmt::Debug for FrameReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FrameReader")
             .field("limit", &self.limit)
-            .field("buffered", &(self.end - self.start))
+            .field("buffered", &(self.buffer.len() - self.start))
             .field("large", &self.large.as_ref().map(|large| (large.header, large.payload.len())))
             .field("poison", &self.poison)
             .finish()
@@ -253,13 +328,18 @@ impl fmt::Debug for FrameReader {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs::File, io::Write, os::fd::OwnedFd, thread};
+    use std::{
+        fs::File,
+        io::Write,
+        os::fd::{AsFd, OwnedFd},
+        thread,
+    };
 
     use proptest::prelude::*;
 
     use super::*;
     use crate::{
-        DEFAULT_FRAME_LIMIT, Kind,
+        DEFAULT_FRAME_LIMIT, SUMMED_MAX,
         pipe::{pipe_pair, set_nonblocking},
     };
 
@@ -290,10 +370,116 @@ mod tests {
         assert_eq!((tickets, errors), (vec![1, 2, 3], 2));
     }
 
+    /// Task code may write to a ring's memory, where the frames of others are on their way.
+    #[test]
+    fn a_payload_that_was_overwritten_is_dropped_and_what_stands_behind_it_is_found() {
+        for damage in [0, 1, 7, 8, 39] {
+            let mut second = encoded(Kind::Done, 2, &pattern(40, 2));
+            second[HEADER_LEN + damage] ^= 0x10;
+            let first = encoded(Kind::Done, 1, b"before");
+            let third = encoded(Kind::Done, 3, b"behind");
+            // Behind the damage or, where a payload has grown by what was written in between, behind its rest.
+            for rest in [&b""[..], b"rest"] {
+                let (mut reader, fd) =
+                    reader_of(&[&first, &second, rest, &third].concat(), DEFAULT_FRAME_LIMIT);
+                reader.fill(fd.as_fd()).unwrap();
+                assert_eq!(reader.next_frame().unwrap().unwrap().ticket, 1);
+                let error = FrameError::Checksum { ticket: 2 };
+                for _ in 0..2 {
+                    assert_eq!(reader.next_frame(), Err(error));
+                    assert_eq!(reader.next_run(Kind::Done, 3, 1), Err(error));
+                    assert_eq!(reader.fill(fd.as_fd()).unwrap_err().kind(), io::ErrorKind::InvalidData);
+                }
+                reader.resync();
+                assert_eq!(reader.next_frame().unwrap().unwrap().payload, Cow::from(&b"behind"[..]));
+                assert_eq!(reader.end(), Ok(()));
+            }
+        }
+    }
+
+    #[test]
+    fn a_large_payload_has_no_sum() {
+        let mut bytes = encoded(Kind::Done, 1, &pattern(SUMMED_MAX + 1, 1));
+        bytes[HEADER_LEN] ^= 1;
+        let (mut reader, fd) = reader_of(&bytes, DEFAULT_FRAME_LIMIT);
+        assert_eq!(drain(&mut reader, &fd).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn whether_a_whole_frame_is_there_is_known_without_taking_it() {
+        let bytes = encoded(Kind::Done, 1, b"payload");
+        for cut in 0..=bytes.len() {
+            let (mut reader, fd) = reader_of(&bytes[..cut], DEFAULT_FRAME_LIMIT);
+            assert!(!reader.has_frame());
+            reader.fill(fd.as_fd()).unwrap();
+            assert_eq!((reader.has_frame(), reader.unread()), (cut == bytes.len(), cut));
+        }
+        let (mut reader, fd) = reader_of(&bytes.repeat(2), DEFAULT_FRAME_LIMIT);
+        reader.fill(fd.as_fd()).unwrap();
+        assert!(reader.next_frame().unwrap().is_some() && reader.has_frame());
+        assert!(reader.next_frame().unwrap().is_some() && !reader.has_frame());
+    }
+
+    #[test]
+    fn a_run_ends_where_its_frames_do() {
+        let small = |ticket| encoded(Kind::Done, ticket, &pattern(ticket as usize % 12, ticket));
+        let good: Vec<u8> = (5..15).flat_map(small).collect();
+        let mut damaged = small(15);
+        *damaged.last_mut().unwrap() ^= 1;
+        let ends = [
+            encoded(Kind::Failed, 15, b"x"),
+            small(14),
+            small(16),
+            small(15)[..20].to_vec(),
+            small(15)[..19].to_vec(),
+            damaged,
+            vec![0; 30],
+            encoded(Kind::Done, 15, &pattern(60_000, 1))[..40_000].to_vec(),
+            vec![],
+        ];
+        for (number, end) in ends.iter().enumerate() {
+            let (mut reader, fd) = reader_of(&[&good[..], end].concat(), DEFAULT_FRAME_LIMIT);
+            reader.fill(fd.as_fd()).unwrap();
+            assert_eq!(reader.next_run(Kind::Failed, 5, 100), Ok(None), "another kind");
+            assert_eq!(reader.next_run(Kind::Done, 6, 100), Ok(None), "another ticket");
+            assert_eq!(reader.next_run(Kind::Done, 5, 0), Ok(None), "none wanted");
+            let run = reader.next_run(Kind::Done, 5, 4).unwrap().unwrap();
+            assert_eq!((run.count, run.payloads().count()), (4, 4), "no more wanted");
+            let run = reader.next_run(Kind::Done, 9, u32::MAX).unwrap().unwrap();
+            assert_eq!(run.count, 6, "end {number}");
+            for (payload, ticket) in run.payloads().zip(9..) {
+                assert_eq!(payload, pattern(ticket as usize % 12, ticket));
+            }
+            assert_eq!(reader.next_run(Kind::Done, 15, u32::MAX), Ok(None));
+            assert_eq!(reader.unread(), end.len(), "what ends it is left to next_frame");
+        }
+    }
+
+    /// What a steady stream of small frames needs is there after the first of them.
+    #[test]
+    fn a_stream_of_small_frames_moves_within_one_buffer() {
+        let bytes = encoded(Kind::Done, 1, b"small").repeat(1000);
+        let (read, write) = pipe_pair().unwrap();
+        let mut file = File::from(write);
+        let (mut reader, mut buffer) = (FrameReader::new(DEFAULT_FRAME_LIMIT), None);
+        for round in 0..50 {
+            file.write_all(&bytes[..bytes.len() - round % 2 * 10]).unwrap();
+            file.write_all(&bytes[bytes.len() - round % 2 * 10..]).unwrap();
+            let mut frames = 0;
+            while frames < 1000 {
+                reader.fill(read.as_fd()).unwrap();
+                while reader.next_frame().unwrap().is_some() {
+                    frames += 1;
+                }
+            }
+            let now = (reader.buffer.as_ptr(), reader.buffer.capacity());
+            assert_eq!(*buffer.get_or_insert(now), now);
+        }
+    }
+
     fn encoded(kind: Kind, ticket: u64, payload: &[u8]) -> Vec<u8> {
-        let mut bytes = Header { len: payload.len() as u32, kind, ticket }.encode().to_vec();
-        bytes.extend_from_slice(payload);
-        bytes
+        let header = Header::new(kind, ticket, &[payload]).expect("it fits a frame");
+        [&header.encode()[..], payload].concat()
     }
 
     fn pattern(len: usize, seed: u64) -> Vec<u8> {
@@ -369,7 +555,7 @@ mod tests {
     fn the_end_inside_a_frame_is_truncation_at_every_byte() {
         for (payload, name) in [(pattern(100, 0), "small"), (pattern(LARGE + 9_000, 0), "large")] {
             let bytes = encoded(Kind::Done, 1, &payload);
-            for cut in [0, 1, 15, 16, 17, bytes.len() / 2, bytes.len() - 1, bytes.len()] {
+            for cut in [0, 1, 19, 20, 21, bytes.len() / 2, bytes.len() - 1, bytes.len()] {
                 let (mut reader, fd) = reader_of(&bytes[..cut], DEFAULT_FRAME_LIMIT);
                 let outcome = drain(&mut reader, &fd);
                 match cut {
@@ -402,14 +588,14 @@ mod tests {
 
     #[test]
     fn the_limit_holds_to_the_byte_and_a_lying_header_costs_no_memory() {
-        let header = Header { len: 100, kind: Kind::Done, ticket: 1 }.encode();
+        let header = Header { len: 100, kind: Kind::Done, ticket: 1, sum: 0 }.encode();
         let (mut reader, fd) = reader_of(&header, 99);
         assert_eq!(drain(&mut reader, &fd), Err(FrameError::TooLong { len: 100, limit: 99 }));
         assert!(reader.large.is_none());
         let (mut reader, fd) = reader_of(&encoded(Kind::Done, 1, &[0; 100]), 100);
         assert_eq!(drain(&mut reader, &fd).unwrap().len(), 1);
 
-        let header = Header { len: DEFAULT_FRAME_LIMIT, kind: Kind::Done, ticket: 1 }.encode();
+        let header = Header { len: DEFAULT_FRAME_LIMIT, kind: Kind::Done, ticket: 1, sum: 0 }.encode();
         let (mut reader, fd) = reader_of(&[&header[..], &[1; 50]].concat(), DEFAULT_FRAME_LIMIT);
         let missing = DEFAULT_FRAME_LIMIT as usize - 50;
         assert_eq!(drain(&mut reader, &fd), Err(FrameError::Truncated { missing }));
@@ -419,7 +605,7 @@ mod tests {
     #[test]
     fn a_payload_reserves_at_most_twice_what_has_arrived() {
         let arrived = 3 << 20;
-        let header = Header { len: DEFAULT_FRAME_LIMIT, kind: Kind::Done, ticket: 1 }.encode();
+        let header = Header { len: DEFAULT_FRAME_LIMIT, kind: Kind::Done, ticket: 1, sum: 0 }.encode();
         let (read, write) = pipe_pair().unwrap();
         let sender =
             thread::spawn(move || File::from(write).write_all(&[&header[..], &vec![1; arrived]].concat()));
@@ -486,6 +672,44 @@ mod tests {
                 prop_assert_eq!(frame.ticket, *ticket);
                 prop_assert!(frame.payload == *payload);
             }
+        }
+
+        /// Runs and single frames are the same frames.
+        #[test]
+        fn runs_skip_and_repeat_nothing(frames in prop::collection::vec((0..3_u64, 0..4_u8, 0..30_usize), 0..200),
+                                        max in 1..20_u32) {
+            let mut ticket = 0;
+            let sent: Vec<_> = frames
+                .into_iter()
+                .map(|(skip, kind, len)| {
+                    ticket += u64::from(skip != 0) + u64::from(skip == 2);
+                    (if kind == 0 { Kind::Failed } else { Kind::Done }, ticket, pattern(len, ticket))
+                })
+                .collect();
+            let bytes: Vec<u8> =
+                sent.iter().flat_map(|(kind, ticket, payload)| encoded(*kind, *ticket, payload)).collect();
+            let (mut reader, fd) = reader_of(&bytes, DEFAULT_FRAME_LIMIT);
+            reader.fill(fd.as_fd()).unwrap();
+            let mut left = sent.iter();
+            while let Some((kind, ticket, _)) = left.as_slice().first() {
+                match reader.next_run(Kind::Done, *ticket, max).unwrap() {
+                    Some(run) => {
+                        prop_assert!((1..=max).contains(&run.count));
+                        prop_assert_eq!(run.payloads().count(), run.count as usize);
+                        for (payload, expected) in run.payloads().zip(*ticket..) {
+                            let (kind, ticket, sent) = left.next().unwrap();
+                            prop_assert_eq!((*kind, *ticket, &sent[..]), (Kind::Done, expected, payload));
+                        }
+                    }
+                    None => {
+                        prop_assert_eq!(*kind, Kind::Failed);
+                        let frame = reader.next_frame().unwrap().unwrap();
+                        let (_, ticket, payload) = left.next().unwrap();
+                        prop_assert_eq!((frame.ticket, &frame.payload[..]), (*ticket, &payload[..]));
+                    }
+                }
+            }
+            prop_assert_eq!(reader.next_frame(), Ok(None));
         }
 
         #[test]

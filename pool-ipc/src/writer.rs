@@ -15,7 +15,10 @@ use nix::{
     sys::uio::writev,
 };
 
-use crate::frame::{FrameError, Header, Kind};
+use crate::{
+    frame::{FrameError, Header, Kind},
+    ring::{RingError, RingWriter},
+};
 
 /// Bodies shorter than this, in bytes, are copied; a copy is cheaper than another `iovec`.
 const COPY_BELOW: usize = 4 << 10;
@@ -39,7 +42,7 @@ pub enum Flush {
     More,
 }
 
-/// A queue of outgoing frames for a non-blocking descriptor.
+/// A queue of outgoing frames for a non-blocking descriptor or a ring.
 ///
 /// Small frames are gathered in one buffer and leave in one `write`. Large bodies are shared with the caller
 /// and never copied. The queue itself has no bound: the caller bounds what it [pushes](Self::push), by
@@ -82,7 +85,7 @@ impl FrameWriter {
         head: &[u8],
         body: &Arc<Vec<u8>>,
     ) -> Result<(), FrameError> {
-        let header = Header { len: payload_len(&[head, body])?, kind, ticket };
+        let header = Header::new(kind, ticket, &[head, body])?;
         if body.len() < COPY_BELOW {
             self.append(&[&header.encode(), head, body]);
         } else {
@@ -98,7 +101,7 @@ impl FrameWriter {
     /// # Errors
     /// [`FrameError::TooLong`] if the payload exceeds [`u32::MAX`] bytes; then nothing is queued.
     pub fn push_copy(&mut self, kind: Kind, ticket: u64, payload: &[u8]) -> Result<(), FrameError> {
-        let header = Header { len: payload_len(&[payload])?, kind, ticket };
+        let header = Header::new(kind, ticket, &[payload])?;
         self.append(&[&header.encode(), payload]);
         Ok(())
     }
@@ -148,6 +151,31 @@ impl FrameWriter {
                 Err(Errno::EINTR) => {}
                 Err(Errno::EAGAIN) => return Ok(Flush::Blocked),
                 Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Flush::Done)
+    }
+
+    /// Stages as much as the ring takes. The caller publishes it.
+    ///
+    /// This is the way of frames that found no room, or that are larger than the ring: they pass through it in pieces.
+    ///
+    /// # Errors
+    /// [`RingError`].
+    pub fn flush_into(&mut self, ring: &mut RingWriter) -> Result<Flush, RingError> {
+        while !self.is_empty() {
+            let (slices, count, offered) = self.slices(FLUSH_BUDGET);
+            let mut staged = 0;
+            for slice in &slices[..count] {
+                let step = ring.stage(slice)?;
+                staged += step;
+                if step < slice.len() {
+                    break;
+                }
+            }
+            self.advance(staged);
+            if staged < offered {
+                return Ok(Flush::Blocked);
             }
         }
         Ok(Flush::Done)
@@ -243,11 +271,6 @@ impl fmt::Debug for FrameWriter {
     }
 }
 
-fn payload_len(parts: &[&[u8]]) -> Result<u32, FrameError> {
-    let len = parts.iter().map(|part| part.len() as u64).sum();
-    u32::try_from(len).map_err(|_| FrameError::TooLong { len, limit: u32::MAX })
-}
-
 /// Slices that one `writev(2)` of [`write_frame`] takes.
 const PARTS: usize = 8;
 
@@ -262,9 +285,9 @@ const PARTS: usize = 8;
 /// [`InvalidInput`](io::ErrorKind::InvalidInput) with [`FrameError::TooLong`] inside, and nothing written, if
 /// the payload exceeds [`u32::MAX`] bytes.
 pub fn write_frame(fd: BorrowedFd<'_>, kind: Kind, ticket: u64, payload_parts: &[&[u8]]) -> io::Result<()> {
-    let len =
-        payload_len(payload_parts).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-    let header = Header { len, kind, ticket }.encode();
+    let header = Header::new(kind, ticket, payload_parts)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?
+        .encode();
     let part =
         |index: usize| if index == 0 { Some(&header[..]) } else { payload_parts.get(index - 1).copied() };
 
@@ -351,12 +374,12 @@ mod tests {
         assert_eq!((writer.queue.len(), Arc::strong_count(&small)), (1, 1));
         writer.push(Kind::Task, 2, b"head", &large).unwrap();
         assert_eq!((writer.queue.len(), Arc::strong_count(&large)), (2, 2));
-        assert_eq!(writer.pending_bytes(), 3 * (20 + COPY_BELOW - 1) + 20 + COPY_BELOW);
+        assert_eq!(writer.pending_bytes(), 3 * (24 + COPY_BELOW - 1) + 24 + COPY_BELOW);
 
         let (read, write) = pipe_pair().unwrap();
         assert_eq!(writer.flush(write.as_fd()).unwrap(), Flush::Done);
         assert_eq!(Arc::strong_count(&large), 1, "a written body is let go");
-        assert_eq!(writer.written(), (4 * 20 + 3 * (COPY_BELOW - 1) + COPY_BELOW) as u64);
+        assert_eq!(writer.written(), (4 * 24 + 3 * (COPY_BELOW - 1) + COPY_BELOW) as u64);
         set_nonblocking(read.as_fd()).unwrap();
         let mut frames = Vec::new();
         take(&mut FrameReader::new(DEFAULT_FRAME_LIMIT), &read, &mut frames);
@@ -442,7 +465,7 @@ mod tests {
         }
         let unsent = writer.inline.len() - writer.start;
         assert!(
-            writer.inline.len() <= 2 * unsent + SLACK + 20_016,
+            writer.inline.len() <= 2 * unsent + SLACK + 20_000 + HEADER_LEN,
             "{} bytes for {unsent}",
             writer.inline.len()
         );
@@ -479,8 +502,9 @@ mod tests {
         // 2 MiB named 2,048 times over: 4 GiB without the memory.
         let megabytes = vec![0; 2 << 20];
         let parts = vec![&megabytes[..]; 2_048];
-        assert_eq!(payload_len(&parts), Err(FrameError::TooLong { len: 1 << 32, limit: u32::MAX }));
-        assert_eq!(payload_len(&parts[1..]), Ok(u32::MAX - (2 << 20) + 1));
+        let header = |parts| Header::new(Kind::Done, 1, parts).map(|header| header.len);
+        assert_eq!(header(&parts), Err(FrameError::TooLong { len: 1 << 32, limit: u32::MAX }));
+        assert_eq!(header(&parts[1..]), Ok(u32::MAX - (2 << 20) + 1));
         let (_read, write) = tiny_pipe();
         let error = write_frame(write.as_fd(), Kind::Done, 1, &parts).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);

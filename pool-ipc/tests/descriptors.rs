@@ -11,7 +11,7 @@ use nix::sys::{
     resource::{Resource, getrlimit, setrlimit},
     socket::{ControlMessage, MsgFlags, sendmsg},
 };
-use pool_ipc::{Board, Boot, BootError, boot, pipe_pair};
+use pool_ipc::{Boot, BootError, Region, boot, pipe_pair};
 
 /// Held by each test from its first to its last count.
 fn alone() -> MutexGuard<'static, ()> {
@@ -33,6 +33,7 @@ fn a_boot() -> Boot {
         supervisor_pid: std::process::id(),
         core_dumps: false,
         oom_score_adj: 0,
+        ring: true,
     }
 }
 
@@ -51,8 +52,8 @@ fn a_boot_leaves_three_descriptors_and_then_none() {
         let (ours, theirs) = boot::socket_pair().unwrap();
         let (tasks, _task_writer) = pipe_pair().unwrap();
         let (_result_reader, results) = pipe_pair().unwrap();
-        let (_board, page) = Board::create().unwrap();
-        boot::send(ours.as_fd(), &a_boot(), [tasks.as_fd(), results.as_fd(), page.as_fd()]).unwrap();
+        let (_region, memory) = Region::create().unwrap();
+        boot::send(ours.as_fd(), &a_boot(), [tasks.as_fd(), results.as_fd(), memory.as_fd()]).unwrap();
         let sent = open_descriptors();
         let (_, ends) = boot::receive(theirs.as_fd()).unwrap();
         assert_eq!(open_descriptors(), sent + 3);
@@ -69,7 +70,7 @@ fn a_refused_boot_leaves_none() {
     let (ours, theirs) = boot::socket_pair().unwrap();
     let before = open_descriptors();
     let good = a_boot().encode().unwrap();
-    let other_version = a_boot().encode_with_version(2).unwrap();
+    let other_version = a_boot().encode_with_version(99).unwrap();
     let cases: [(&[u8], usize); 5] =
         [(&good, 1), (&good, 4), (&good, 100), (&other_version, 3), (&good[..good.len() - 1], 3)];
     for (bytes, count) in cases {
@@ -94,7 +95,7 @@ fn a_low_limit_on_open_files_means_lower_numbers() {
         let received = boot::receive(theirs.as_fd());
         setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
         let (_, ends) = received.unwrap();
-        for fd in [&ends.tasks, &ends.results, &ends.board] {
+        for fd in [&ends.tasks, &ends.results, &ends.region] {
             let number = fd.as_raw_fd();
             assert!(
                 number >= 10 && u64::from(number.unsigned_abs()) < limit,
@@ -105,14 +106,55 @@ fn a_low_limit_on_open_files_means_lower_numbers() {
 }
 
 #[test]
-fn boards_are_unmapped_and_closed() {
+fn regions_are_unmapped_with_their_last_handle_and_closed() {
     let _alone = alone();
-    let maps = || fs::read_to_string("/proc/self/maps").unwrap().matches("pool-board").count();
+    let maps = || fs::read_to_string("/proc/self/maps").unwrap().matches("pool-region").count();
     let (descriptors, mappings) = (open_descriptors(), maps());
     {
-        let (_supervisor, page) = Board::create().unwrap();
-        let _worker = Board::open(page.as_fd()).unwrap();
+        let (supervisor, memory) = Region::create().unwrap();
+        let worker = Region::open(memory.as_fd()).unwrap();
         assert_eq!((open_descriptors(), maps()), (descriptors + 1, mappings + 2));
+        let (board, ends) = (supervisor.board(), worker.worker());
+        drop((supervisor, worker));
+        assert_eq!(maps(), mappings + 2, "the board keeps one, the ends of the rings the other");
+        drop((board, ends));
+        assert_eq!(maps(), mappings);
     }
-    assert_eq!((open_descriptors(), maps()), (descriptors, mappings));
+    assert_eq!(open_descriptors(), descriptors);
+}
+
+#[test]
+fn a_passed_descriptor_is_one_more_and_a_refused_one_is_none() {
+    let _alone = alone();
+    let (ours, theirs) = boot::socket_pair().unwrap();
+    let (pipe, _write) = pipe_pair().unwrap();
+    let before = open_descriptors();
+    boot::send_descriptor(ours.as_fd(), 7, pipe.as_fd()).unwrap();
+    let (id, received) = boot::receive_descriptor(theirs.as_fd(), false).unwrap().unwrap();
+    assert_eq!((id, open_descriptors()), (7, before + 1));
+    drop(received);
+    for (bytes, count) in
+        [(&b"POOLDSCR\x07\0\0\0\0\0\0\0"[..], 2), (b"POOLDSCR", 1), (b"", 1), (&[0; 100], 40)]
+    {
+        send_raw(&ours, bytes, &vec![pipe.as_fd(); count]);
+        let error = boot::receive_descriptor(theirs.as_fd(), true).unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
+        assert_eq!(open_descriptors(), before, "{count} descriptors sent with {} bytes", bytes.len());
+    }
+}
+
+#[test]
+fn a_descriptor_for_which_no_number_is_left_is_an_error_and_the_next_one_arrives() {
+    let _alone = alone();
+    let (ours, theirs) = boot::socket_pair().unwrap();
+    let (pipe, _write) = pipe_pair().unwrap();
+    for id in [1, 2] {
+        boot::send_descriptor(ours.as_fd(), id, pipe.as_fd()).unwrap();
+    }
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, 0, hard).unwrap();
+    let lost = boot::receive_descriptor(theirs.as_fd(), false);
+    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+    assert_eq!(lost.unwrap_err().kind(), std::io::ErrorKind::InvalidData);
+    assert_eq!(boot::receive_descriptor(theirs.as_fd(), false).unwrap().unwrap().0, 2);
 }

@@ -25,13 +25,18 @@ pub(crate) fn expand(options: &Options, item: &Item) -> TokenStream {
     let arguments = || parameters.iter().filter(|parameter| parameter.kind == Kind::Argument);
     let names = arguments().map(|argument| &argument.name);
     let argument_types = arguments().map(|argument| &argument.ty);
-    let encode = arguments().map(|argument| encode(argument, &private));
+    let encode: Vec<TokenStream> = arguments().map(|argument| encode(argument, &private)).collect();
+    let encode = match &encode[..] {
+        [] => quote_spanned!(Span::mixed_site()=> |_| {}),
+        encode => quote_spanned!(Span::mixed_site()=> |arguments| { #(#encode)* }),
+    };
 
     let unit: Type = syn::parse_quote!(());
     let result_type = result.as_ref().map_or_else(|| unit.clone(), types::inferred);
     let result_label = types::text(&result_type);
     let run = run(parameters, &result_type, &result_label, &private);
-    let decode_result = wire(&result_type, "decode", quote_spanned!(Span::mixed_site()=> input), &private);
+    let decode_result =
+        wire(&result_type, "decode_reply", quote_spanned!(Span::mixed_site()=> encoded), &private);
 
     let name = match &options.name {
         Some(name) => quote!(#name),
@@ -57,8 +62,10 @@ pub(crate) fn expand(options: &Options, item: &Item) -> TokenStream {
 
             #run
 
-            fn __task_decode(bytes: &[u8]) -> ::core::result::Result<#result_type, ::std::string::String> {
-                #private::decode_result(#result_label, bytes, |input| #decode_result)
+            fn __task_decode(
+                encoded: #private::Encoded<'_>,
+            ) -> ::core::result::Result<#result_type, ::std::string::String> {
+                #private::decode_result(#result_label, #decode_result)
             }
 
             #[#private::linkme::distributed_slice(#private::TASKS)]
@@ -71,7 +78,7 @@ pub(crate) fn expand(options: &Options, item: &Item) -> TokenStream {
                 __task_run,
             );
 
-            #private::call(&__TASK_ENTRY, #private::Arguments::new() #(#encode)*, __task_decode)
+            #private::call(&__TASK_ENTRY, #encode, __task_decode)
         }
     }
 }
@@ -98,13 +105,13 @@ fn run(parameters: &[Parameter], result: &Type, result_label: &str, private: &To
             Kind::State => quote_spanned!(span=> run.states.get_or_init::<#ty>(run.context)?),
         });
     }
-    let encode = wire(result, "encode", quote_spanned!(mixed=> &result, output), private);
+    let encode = wire(result, "encode_reply", quote_spanned!(mixed=> &result, output), private);
     quote_spanned! {mixed=>
         #[allow(unused_variables, clippy::let_unit_value, reason = "depends on the signature")]
         fn __task_run(
             run: &mut #private::RunContext<'_>,
             mut input: &[u8],
-            output: &mut ::std::vec::Vec<u8>,
+            output: &mut #private::Buffer,
         ) -> ::core::result::Result<(), #private::RunError> {
             #(#decode)*
             #private::finish(input)?;
@@ -121,7 +128,7 @@ fn encode(argument: &Parameter, private: &TokenStream) -> TokenStream {
     let (label, name) = (label(argument), &argument.name);
     let value = if borrowed { quote!(#name) } else { quote!(&#name) };
     let encode = wire(&types::inferred(ty), "encode", quote_spanned!(mixed=> #value, output), private);
-    quote_spanned!(mixed=> .push(#label, |output| #encode))
+    quote_spanned!(mixed=> arguments.push(#label, |output| #encode);)
 }
 
 /// `T` and true for `&T`, otherwise the type itself and false.

@@ -12,17 +12,26 @@
 //! expect_healthy(&pool);
 //! ```
 //!
+//! Every test holds for every transport; the environment variable `POOL_TEST_TRANSPORT` (`rings`, which is the default, or
+//! `pipes`) says which one is used. Where they differ in what a failure leads to, the test asks [`with_rings`].
+//!
 //! The tests are in `tests/suite`; the worker programs, honest and hostile, in `src/bin`.
 
+mod dump;
 mod footprint;
 mod modes;
 mod outcome;
 mod part;
 pub mod process;
+mod pulse;
+pub mod region;
 mod scene;
+mod scribble;
+mod transport;
 mod wait;
 mod watchdog;
 
+pub use dump::dump;
 pub use footprint::Footprint;
 pub use modes::{Mode, Trial};
 pub use outcome::{IsCause, cause_of, expect_death, expect_healthy, is_signal, running};
@@ -30,6 +39,9 @@ pub use part::{
     Answer, Part, attempt_after_deaths, even, exit_once_there, innocent, nested_hang, note_cancellation,
     play, quiet, right, sevens, victim,
 };
+pub use pulse::{Player, play_all};
 pub use scene::Scene;
+pub use scribble::{Ink, Then, mark, marked, scribble};
+pub use transport::{transport, with_rings};
 pub use wait::{wait_and_explain, wait_until};
 pub use watchdog::LIMIT;

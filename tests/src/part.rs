@@ -188,7 +188,8 @@ pub fn even(n: u64) -> Result<u64, String> {
 /// Builds a pool of two workers that run this task's own program, and has both of them sleep for ever.
 #[task]
 pub fn nested_hang() {
-    let pool = pool_core::Pool::builder().name("nested").workers(2).build().expect("a pool in a worker");
+    let builder = pool_core::Pool::builder().name("nested").transport(crate::transport()).workers(2);
+    let pool = builder.build().expect("a pool in a worker");
     let hanging: Vec<_> = (0..2).map(|_| pool.apply_async(drill::hang())).collect();
     hanging.into_iter().for_each(|handle| drop(handle.get()));
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use pool_core::{Builder, Output, Pool, RestartPolicy};
 
 use crate::footprint::Footprint;
+use crate::transport::transport;
 use crate::watchdog::Watchdog;
 
 /// The name of every pool of a scene; its threads are found by it.
@@ -50,7 +51,8 @@ impl Scene {
             max_delay: Duration::from_millis(50),
             ..RestartPolicy::default()
         };
-        Pool::builder().name(POOL).workers(2).output(Output::Null).restart(restart).env(key, value)
+        let builder = Pool::builder().name(POOL).transport(transport()).workers(2);
+        builder.output(Output::Null).restart(restart).env(key, value)
     }
 
     /// The entry in the environment of everything that this scene has started.

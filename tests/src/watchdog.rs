@@ -6,7 +6,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::process;
+use crate::dump;
 
 /// The longest time that a test may take.
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -24,10 +24,7 @@ impl Watchdog {
         let watch = move || {
             if is_done.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout) {
                 // Written to the stream itself: what `eprintln!` writes is captured, and lost in an abort.
-                let processes: Vec<String> = process::children().into_iter().map(process::describe).collect();
-                let message = format!(
-                    "\ntest {test} hangs: it has not ended within {LIMIT:?}; its processes: {processes:#?}\n"
-                );
+                let message = format!("\ntest {test} hangs: it has not ended within {LIMIT:?}\n{}\n", dump());
                 // There is nobody to tell when stderr is closed.
                 let _ = std::io::stderr().write_all(message.as_bytes());
                 abort();

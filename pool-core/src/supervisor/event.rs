@@ -1,5 +1,6 @@
 //! What goes into the state machine, and what comes out of it.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,14 +11,42 @@ use crate::ids::{Generation, TaskId, WorkerId};
 /// Number of a task on one incarnation of a worker; never used twice there.
 pub(crate) type Ticket = u64;
 
-/// Names one task inside the supervisor: a place in a table, and the task's number as a guard against reuse.
+/// Consecutive tickets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) first: Ticket,
+    pub(crate) count: u32,
+}
+
+impl Span {
+    /// The ticket behind the last one.
+    pub(crate) fn end(self) -> Ticket {
+        self.first + u64::from(self.count)
+    }
+
+    pub(crate) fn tickets(self) -> Range<Ticket> {
+        self.first..self.end()
+    }
+}
+
+/// Names one unit inside the supervisor: a place in a table, and the number of its first item as a guard against reuse.
+///
+/// A unit takes as many task numbers as it has items: its item at *offset* `n` is the task `id + n`. Offsets count from the
+/// item that gave the unit its key, whatever has ended since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct TaskKey {
     pub(crate) index: u32,
     pub(crate) id: TaskId,
 }
 
-/// Names one batch.
+impl TaskKey {
+    /// The task at an offset.
+    pub(crate) fn item(self, offset: u32) -> TaskId {
+        TaskId::new(self.id.get() + u64::from(offset))
+    }
+}
+
+/// Names one batch; 0 names none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct GroupId(pub(crate) u64);
 
@@ -35,20 +64,24 @@ impl Incarnation {
     }
 }
 
-/// What the state machine needs to know of a task.
+/// What the state machine needs to know of a unit: one task, or many of a kind that are submitted together.
 #[derive(Debug, Clone)]
 pub(crate) struct TaskSpec {
-    /// Time limit from the start of the task.
+    /// Items, at least one. Each is a task of its own: it has its own number, ticket, start, limit and end.
+    pub(crate) count: u32,
+    /// Items that a worker is given at a time, or 0 to have that measured.
+    pub(crate) chunk: u32,
+    /// Time limit of an item from its start.
     pub(crate) limit: Option<Duration>,
-    /// How often it may run again.
+    /// How often an item may run again.
     pub(crate) retries: u32,
     /// Which failures, besides deaths, it may run again after.
     pub(crate) retry_on: RetryOn,
     /// The batch it belongs to.
     pub(crate) group: Option<GroupId>,
-    /// Whether its failure aborts the batch.
+    /// Whether the failure of an item aborts the batch.
     pub(crate) abort: bool,
-    /// Bytes of its arguments.
+    /// Bytes of the arguments of all items.
     pub(crate) size: usize,
 }
 
@@ -65,17 +98,18 @@ pub(crate) enum Event<P> {
     Unusable(Incarnation, BrokenReason),
     /// A worker could not be spawned for a reason that may pass.
     SpawnFailed(Incarnation, Death),
-    /// A worker delivered a result.
-    Finished(Incarnation, Ticket, P),
+    /// A worker delivered the results of this many consecutive tickets from this one on, all of the same unit.
+    Finished(Incarnation, Ticket, u32, P),
     /// A worker reported that a task failed without harm to itself.
     Failed(Incarnation, Ticket, TaskError),
-    /// A task cannot be sent to this worker, and never will be.
-    Unsendable(Incarnation, Ticket, TaskError),
-    /// The answer to [`Action::TakeBack`]: for each ticket whether it was still unclaimed.
-    TookBack(Incarnation, Vec<(Ticket, bool)>),
+    /// What an [`Action::Send`] is about cannot be sent to this worker, and never will be.
+    Unsendable(Incarnation, Span, TaskError),
+    /// The answer to [`Action::TakeBack`], the oldest tickets first: whether they were still unclaimed. The shell takes back
+    /// against the direction of the worker, so what was claimed of a span is its beginning, and what was taken its end.
+    TookBack(Incarnation, Vec<(Span, bool)>),
     /// The rest of the answer to [`Action::TakeBack`]: what the board says of these tickets makes no sense. Every result
     /// that the worker had written by then has been reported.
-    Illegible(Incarnation, Vec<Ticket>),
+    Illegible(Incarnation, Vec<Span>),
     /// The answer to [`Action::Inspect`].
     Observed(Incarnation, Observation),
     /// Something that is no frame came out of a worker: the task that it runs has written into its result pipe.
@@ -87,7 +121,7 @@ pub(crate) enum Event<P> {
     Lost(Incarnation, Vec<(Ticket, Death)>),
     /// A worker is dead, and every result it had written has been reported.
     Died(Incarnation, Autopsy),
-    /// Somebody cancels a task.
+    /// Somebody cancels what is left of a unit under this key. What has been split from it goes on.
     Cancel(TaskKey),
     /// Somebody cancels all tasks of a batch.
     CancelGroup(GroupId),
@@ -136,10 +170,22 @@ pub(crate) enum KillReason {
 pub(crate) enum Action<P> {
     /// Start a worker process.
     Spawn(Incarnation),
-    /// Send a task to a worker.
-    Send { to: Incarnation, ticket: Ticket, task: TaskKey, attempt: u32, limit: Option<Duration> },
-    /// Take unclaimed tasks back; answered by [`Event::TookBack`].
-    TakeBack(Incarnation, Vec<Ticket>),
+    /// The items of the unit `from` at the offset `at` and behind it are the unit `into` from now on; the key `from` stays with
+    /// those before it. `into.id` is `from.id + at`.
+    Split { from: TaskKey, at: u32, into: TaskKey },
+    /// Send the `count` items of the unit `task` at the offset `first` and behind it to a worker, as `ticket` and the tickets
+    /// behind it. They are all that is left of that unit.
+    Send {
+        to: Incarnation,
+        ticket: Ticket,
+        task: TaskKey,
+        first: u32,
+        count: u32,
+        attempt: u32,
+        limit: Option<Duration>,
+    },
+    /// Take unclaimed tasks back, from the youngest to the oldest; answered by [`Event::TookBack`].
+    TakeBack(Incarnation, Vec<Span>),
     /// Look at the board for the oldest task that the worker holds, after delivering what the worker had written before;
     /// answered by [`Event::Observed`].
     Inspect(Incarnation),
@@ -149,8 +195,9 @@ pub(crate) enum Action<P> {
     Kill { who: Incarnation, why: KillReason, fenced: bool },
     /// Ask an idle worker to exit.
     Retire(Incarnation),
-    /// A task has ended.
-    Resolve { task: TaskKey, result: Result<P, TaskError> },
+    /// The `count` items of the unit `task` at the offset `first` and behind it have ended; they were the first ones left.
+    /// The unit is gone with its last item.
+    Resolve { task: TaskKey, first: u32, count: u32, result: Result<P, TaskError> },
     /// The pool is broken from now on.
     Broken(Arc<BrokenReason>),
     /// All tasks have ended and no worker is left (those being killed excepted).

@@ -7,15 +7,20 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use pool_ipc::boot::socket_pair;
-use pool_ipc::{BOOT_ENV, Board, Boot, pipe_pair, set_nonblocking};
+use pool_ipc::boot::{send_descriptor, socket_pair};
+use pool_ipc::{BOOT_ENV, Board, Boot, Region, Wake, pipe_pair, set_nonblocking};
 
 use crate::executable::OpenExe;
 use crate::supervisor::event::Incarnation;
+use crate::supervisor::link::Rings;
 use crate::sys::{process, stdio};
+use crate::transport::Transport;
 
 /// How deeply this process is nested: a worker of a pool of the main program is 1.
 pub(crate) const DEPTH_ENV: &str = "POOL_WORKER_DEPTH";
+
+/// The number of the socket for the descriptors of large payloads, which follows the boot message.
+pub(crate) const PASSING: u64 = 0;
 
 /// All that is needed to start workers of a pool.
 #[derive(Debug)]
@@ -27,6 +32,7 @@ pub(crate) struct Launcher {
     pub(crate) depth: u32,
     pub(crate) frame_limit: u32,
     pub(crate) core_dumps: bool,
+    pub(crate) transport: Transport,
 }
 
 /// A worker that has been started.
@@ -35,9 +41,12 @@ pub(crate) struct Launched {
     pub(crate) pid: u32,
     pub(crate) pidfd: OwnedFd,
     pub(crate) board: Board,
-    /// Write end of the task pipe, non-blocking.
+    pub(crate) rings: Option<Rings>,
+    /// Where the descriptors of large payloads go to and come from.
+    pub(crate) socket: OwnedFd,
+    /// Write end of the task pipe or doorbell, non-blocking.
     pub(crate) tasks: OwnedFd,
-    /// Read end of the result pipe, non-blocking.
+    /// Read end of the result pipe or doorbell, non-blocking.
     pub(crate) results: OwnedFd,
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: OwnedFd,
@@ -50,7 +59,15 @@ impl Launcher {
     /// where it is waiting before the worker exists.
     pub(crate) fn launch(&self, who: Incarnation) -> io::Result<Launched> {
         stdio::plug()?;
-        let (board, board_fd) = Board::create()?;
+        let (region, region_fd) = Region::create()?;
+        let rings = if self.transport == Transport::Rings {
+            let (tasks, mut results) = region.supervisor();
+            // Its hello is waited for by the reactor, which sleeps.
+            results.arm(Wake::Each).map_err(io::Error::other)?;
+            Some(Rings { tasks, results })
+        } else {
+            None
+        };
         let (task_reader, tasks) = pipe_pair()?;
         let (results, result_writer) = pipe_pair()?;
         let (stdout, stdout_writer) = pipe_pair()?;
@@ -68,13 +85,18 @@ impl Launcher {
             supervisor_pid: std::process::id(),
             core_dumps: self.core_dumps,
             oom_score_adj: 500,
+            ring: rings.is_some(),
         };
         pool_ipc::boot::send(
             ours.as_fd(),
             &boot,
-            [task_reader.as_fd(), result_writer.as_fd(), board_fd.as_fd()],
+            [task_reader.as_fd(), result_writer.as_fd(), region_fd.as_fd()],
         )
         .map_err(io::Error::other)?;
+        // A socket of its own: the boot socket is closed on our side, so that a program that is no worker and reads its
+        // standard input comes to its end.
+        let (socket, their_socket) = socket_pair()?;
+        send_descriptor(ours.as_fd(), PASSING, their_socket.as_fd())?;
 
         let mut command = Command::new(&self.exe.launch);
         command.arg0(format!("{}: worker {}", self.pool, who.worker)).args(&self.exe.args);
@@ -100,7 +122,7 @@ impl Launcher {
                 return Err(error);
             }
         };
-        Ok(Launched { pid, pidfd, board, tasks, results, stdout, stderr })
+        Ok(Launched { pid, pidfd, board: region.board(), rings, socket, tasks, results, stdout, stderr })
     }
 }
 

@@ -5,18 +5,27 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollFlags};
-use pool_ipc::{Board, FrameReader, FrameWriter};
+use pool_ipc::{
+    Board, Fill, Flush, FrameError, FrameReader, FrameWriter, Kind, RingError, RingReader, RingWriter,
+    TaskHead, Wake,
+};
 
+use crate::buffer::Args;
 use crate::error::{Death, DeathCause};
 use crate::memory::{self, OomCounter};
 use crate::output::{OutputStream, Splitter, Tail};
 use crate::supervisor::event::{Incarnation, KillReason, Ticket};
 use crate::supervisor::launch::Launched;
+use crate::supervisor::parcels::Parcels;
 use crate::supervisor::routes::Routes;
 use crate::supervisor::token::{Source, Token};
 use crate::supervisor::watched::Watched;
 use crate::sys::process::{self, ExitStatus, Remains};
+use crate::sys::sigpipe;
+use crate::transport::BELL;
+use thiserror::Error;
 
 /// A worker process and what connects us to it.
 #[derive(Debug)]
@@ -25,8 +34,16 @@ pub(crate) struct Link {
     pub(crate) pid: u32,
     pub(crate) pidfd: Watched,
     pub(crate) board: Board,
+    /// The rings that frames travel through; without them they travel through the pipes.
+    pub(crate) rings: Option<Rings>,
+    /// What passes outside of the frames; kept until it is dead.
+    pub(crate) parcels: Parcels,
+    /// The task pipe, or the worker's doorbell.
     pub(crate) tasks: Option<Watched>,
+    /// The result pipe, or our doorbell.
     pub(crate) results: Option<Watched>,
+    /// Nothing more that the worker writes is of interest.
+    pub(crate) deaf: bool,
     pub(crate) reader: FrameReader,
     pub(crate) writer: FrameWriter,
     /// The last ticket that was offered on the board. The state machine may have decided to send later ones, which the
@@ -34,8 +51,10 @@ pub(crate) struct Link {
     pub(crate) offered: Ticket,
     /// Whether frames have been queued since the last flush.
     pub(crate) dirty: bool,
-    /// Bytes written when the board was inspected last.
-    pub(crate) written_then: u64,
+    /// Whether it is in the engine's list of busy workers.
+    pub(crate) busy: bool,
+    /// Bytes sent when the board was inspected last.
+    pub(crate) sent_then: u64,
     pub(crate) stdout: Stream,
     pub(crate) stderr: Stream,
     pub(crate) tail: Tail,
@@ -49,6 +68,13 @@ pub(crate) struct Link {
     /// Its death is of no interest to the state machine any more.
     pub(crate) fenced: bool,
     pub(crate) finished: u64,
+}
+
+/// Our ends of a worker's rings.
+#[derive(Debug)]
+pub(crate) struct Rings {
+    pub(crate) tasks: RingWriter,
+    pub(crate) results: RingReader,
 }
 
 /// One of the worker's output streams.
@@ -74,13 +100,17 @@ impl Link {
             pid: launched.pid,
             pidfd: watched(launched.pidfd),
             board: launched.board,
+            rings: launched.rings,
+            parcels: Parcels::new(launched.socket),
+            deaf: false,
             tasks: Some(watched(launched.tasks)),
             results: Some(watched(launched.results)),
             reader: FrameReader::new(frame_limit),
             writer: FrameWriter::new(),
             offered: 0,
             dirty: false,
-            written_then: 0,
+            busy: false,
+            sent_then: 0,
             stdout: Stream::new(watched(launched.stdout)),
             stderr: Stream::new(watched(launched.stderr)),
             tail: Tail::default(),
@@ -107,6 +137,144 @@ impl Link {
             }
         }
         Ok(())
+    }
+
+    /// Reads more of what the worker has written, up to some amount.
+    pub(crate) fn fill(&mut self) -> io::Result<Fill> {
+        let Some(rings) = &mut self.rings else {
+            return self.results.as_ref().map_or(Ok(Fill::WouldBlock), |pipe| self.reader.fill(pipe.as_fd()));
+        };
+        let (filled, waits_for_room) = self.reader.fill_from(&mut rings.results)?;
+        if waits_for_room {
+            self.ring_the_bell()?;
+        }
+        Ok(filled)
+    }
+
+    /// Whether the worker has written something, as far as can be told without a system call.
+    pub(crate) fn has_news(&mut self) -> bool {
+        // A position that makes no sense is news, too.
+        !self.deaf && self.rings.as_mut().is_some_and(|rings| rings.results.available() != Ok(0))
+    }
+
+    /// Wants to be rung; false if there is something to read already.
+    pub(crate) fn arm(&mut self, wake: Wake) -> bool {
+        self.deaf || self.rings.as_mut().is_none_or(|rings| rings.results.arm(wake) == Ok(true))
+    }
+
+    /// Wants no bell.
+    pub(crate) fn disarm(&mut self) {
+        if let Some(rings) = &mut self.rings {
+            rings.results.disarm();
+        }
+    }
+
+    /// Queues a frame whose payload begins with `head`; the rest is kept alive until it has been sent.
+    pub(crate) fn push(
+        &mut self,
+        kind: Kind,
+        ticket: Ticket,
+        head: &[u8],
+        rest: &Arc<Vec<u8>>,
+    ) -> Result<(), PushError> {
+        if let Some(rings) = &mut self.rings
+            && self.writer.is_empty()
+            && rings.tasks.frame(kind, ticket, &[head, rest])?
+        {
+            return Ok(());
+        }
+        Ok(self.writer.push(kind, ticket, head, rest)?)
+    }
+
+    /// As [`push`](Self::push), for a payload whose rest may have to be copied.
+    pub(crate) fn push_copy(
+        &mut self,
+        kind: Kind,
+        ticket: Ticket,
+        head: &[u8],
+        rest: &[u8],
+    ) -> Result<(), PushError> {
+        if let Some(rings) = &mut self.rings
+            && self.writer.is_empty()
+            && rings.tasks.frame(kind, ticket, &[head, rest])?
+        {
+            return Ok(());
+        }
+        Ok(self.writer.push_copy(kind, ticket, &[head, rest].concat())?)
+    }
+
+    /// Queues arguments that are in shared memory: where they are, or if need be themselves.
+    pub(crate) fn push_shared(
+        &mut self,
+        ticket: Ticket,
+        head: &TaskHead,
+        args: &Args,
+    ) -> Result<(), PushError> {
+        match self.parcels.lend(ticket, args) {
+            Some(locator) => self.push_copy(Kind::TaskAt, ticket, &head.encode(), &locator.encode()),
+            None => self.push_copy(Kind::Task, ticket, &head.encode(), args),
+        }
+    }
+
+    /// Queues what the worker should know of memory that is free again; whether there was anything.
+    pub(crate) fn push_news(&mut self) -> Result<bool, PushError> {
+        let Some(news) = self.parcels.news() else { return Ok(false) };
+        for (kind, payload) in news {
+            self.push_copy(kind, 0, &payload, &[])?;
+        }
+        Ok(true)
+    }
+
+    /// Sends what has been queued, as far as there is room.
+    pub(crate) fn flush(&mut self) -> io::Result<Flush> {
+        let Some(rings) = &mut self.rings else {
+            return match &self.tasks {
+                Some(pipe) => sigpipe::without_sigpipe(|| self.writer.flush(pipe.as_fd())),
+                None => Ok(Flush::Done),
+            };
+        };
+        let mut bell = false;
+        let flushed = loop {
+            if self.writer.is_empty() {
+                break Flush::Done;
+            }
+            let flushed = self.writer.flush_into(&mut rings.tasks)?;
+            if flushed == Flush::Done {
+                break flushed;
+            }
+            // The worker rings when there is room.
+            let room = rings.tasks.wait_for_room(self.writer.pending_bytes())?;
+            bell |= room.ring;
+            if !room.now {
+                break flushed;
+            }
+        };
+        bell |= rings.tasks.publish();
+        if bell {
+            self.ring_the_bell()?;
+        }
+        Ok(flushed)
+    }
+
+    /// Bytes sent to the worker so far.
+    pub(crate) fn sent(&self) -> u64 {
+        self.rings.as_ref().map_or_else(|| self.writer.written(), |rings| rings.tasks.written())
+    }
+
+    /// Wakes the worker.
+    fn ring_the_bell(&self) -> io::Result<()> {
+        let Some(pipe) = &self.tasks else { return Ok(()) };
+        match sigpipe::without_sigpipe(|| nix::unistd::write(pipe, &[BELL])) {
+            // A full pipe wakes it, too.
+            Ok(_) | Err(Errno::EAGAIN) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Nothing more that the worker writes is of interest.
+    pub(crate) fn turn_deaf(&mut self) {
+        self.deaf = true;
+        self.results = None;
     }
 
     pub(crate) fn stream(&mut self, stream: OutputStream) -> &mut Stream {
@@ -196,6 +364,17 @@ impl Link {
             stderr_tail: self.tail.text(None),
         }
     }
+}
+
+/// Why a frame cannot be queued.
+#[derive(Debug, Error)]
+pub(crate) enum PushError {
+    /// The frame is to blame.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// The worker has overwritten the ring.
+    #[error(transparent)]
+    Ring(#[from] RingError),
 }
 
 fn requested(why: &KillReason) -> DeathCause {

@@ -4,14 +4,17 @@
 pub(crate) mod engine;
 pub(crate) mod event;
 pub(crate) mod launch;
+pub(crate) mod lead;
 mod link;
 pub(crate) mod machine;
+mod parcels;
 pub(crate) mod reactor;
 mod routes;
 pub(crate) mod shared;
 #[cfg(test)]
 mod simulation;
 pub(crate) mod slot;
+pub(crate) mod spin;
 mod table;
 pub(crate) mod token;
 mod watched;

@@ -11,7 +11,7 @@ use nix::sys::epoll::{EpollEvent, EpollTimeout};
 
 use crate::supervisor::event::Event;
 use crate::supervisor::shared::Shared;
-use crate::supervisor::token::{TIMER, Token, WAKE};
+use crate::supervisor::token::{RESULTS, TIMER, Token, WAKE};
 
 /// Faults of our own after which the reactor gives up altogether.
 const MOST_FAULTS: u32 = 3;
@@ -62,9 +62,11 @@ fn turn(shared: &Arc<Shared>, events: &mut [EpollEvent]) -> bool {
         let tokens = || events[..ready].iter().map(EpollEvent::data);
         for token in tokens() {
             match token {
+                RESULTS => engine.on_results(now),
                 WAKE => {
                     shared.woken();
                     engine.on_tick(now);
+                    engine.glance();
                 }
                 TIMER => {
                     engine.timer_fired();

@@ -1,7 +1,8 @@
 //! What a pool's handles, its callers and its reactor share.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Instant;
 
 use nix::sys::epoll::Epoll;
@@ -9,15 +10,22 @@ use nix::sys::eventfd::EventFd;
 
 use crate::callbacks::Callbacks;
 use crate::fork::Origin;
-use crate::outcome::Outcome;
-use crate::supervisor::engine::{Engine, Sink};
+use crate::outcome::{Callback, Cell};
+use crate::supervisor::engine::{Engine, Settled, Sink};
 use crate::supervisor::event::Event;
 use crate::supervisor::launch::Launcher;
+use crate::supervisor::lead::Lead;
+
+/// How often the lock is tried before the thread sleeps for it: some ten microseconds.
+const LOCK_TRIES: u32 = 100;
 
 /// The one object behind every handle of a pool.
 #[derive(Debug)]
 pub(crate) struct Shared {
     engine: Mutex<Engine>,
+    /// Threads that want the lock and have not got it at once.
+    contenders: AtomicUsize,
+    pub(crate) lead: Arc<Lead>,
     /// Notified when everything has ended and every process is gone.
     gone: Condvar,
     wake: Arc<EventFd>,
@@ -37,7 +45,9 @@ impl Shared {
         launcher: Launcher,
     ) -> Self {
         Self {
+            lead: Arc::clone(&engine.lead),
             engine: Mutex::new(engine),
+            contenders: AtomicUsize::new(0),
             gone: Condvar::new(),
             wake,
             epoll,
@@ -63,7 +73,7 @@ impl Shared {
             engine.machine.on(now, Event::Fault("a panic in the supervisor".to_owned()));
             engine.run(now);
         }
-        let settled = std::mem::take(&mut engine.settled);
+        let mut settled = std::mem::take(&mut engine.settled);
         let wake = std::mem::take(&mut engine.needs_reactor);
         if engine.is_gone() {
             self.gone.notify_all();
@@ -72,8 +82,11 @@ impl Shared {
         if wake {
             self.wake();
         }
-        for (sink, outcome) in settled {
-            self.deliver(sink, outcome);
+        if !settled.is_empty() {
+            for ended in settled.drain(..) {
+                self.deliver(ended);
+            }
+            self.lead.kick();
         }
         result.unwrap_or_else(|panic| resume_unwind(panic))
     }
@@ -84,16 +97,21 @@ impl Shared {
     }
 
     /// Tells whoever waits for a task how it ended.
-    pub(crate) fn deliver(&self, sink: Sink, outcome: Outcome) {
+    pub(crate) fn deliver(&self, ended: Settled) {
+        let Settled { sink, count, outcome } = ended;
         match sink {
-            Sink::Handle(cell) => self.call_back(cell.settle(outcome)),
-            Sink::Batch { inbox, index } => inbox.push(index, outcome),
+            Sink::Handle(cell) => {
+                let callbacks = cell.settle(outcome, &self.lead.watched);
+                self.call_back(&cell, callbacks);
+            }
+            Sink::Batch { inbox, index } => inbox.push(index, count, outcome),
         }
     }
 
     /// Runs callbacks on their own thread.
-    pub(crate) fn call_back(&self, jobs: Vec<(crate::outcome::Callback, Arc<Outcome>)>) {
-        self.callbacks.run(&self.name, jobs);
+    pub(crate) fn call_back(&self, cell: &Arc<Cell>, callbacks: Vec<Callback>) {
+        self.callbacks
+            .run(&self.name, callbacks.into_iter().map(|callback| (callback, Arc::clone(cell))).collect());
     }
 
     /// Wakes the reactor.
@@ -130,8 +148,40 @@ impl Shared {
         true
     }
 
+    /// Whether somebody else waits for the lock: the leader, which holds it while it spins, lets them in.
+    pub(crate) fn is_contended(&self) -> bool {
+        self.contenders.load(Ordering::Relaxed) > 0
+    }
+
+    /// The lock is held for microseconds at most, so that it is worth to wait for it awake. A thread that comes again and
+    /// again does not overtake those that wait.
     fn lock(&self) -> MutexGuard<'_, Engine> {
-        // Panics under the lock are caught in `with`, which leaves the engine broken but consistent.
-        self.engine.lock().unwrap_or_else(PoisonError::into_inner)
+        if !self.is_contended()
+            && let Some(engine) = self.try_lock()
+        {
+            return engine;
+        }
+        self.contenders.fetch_add(1, Ordering::Relaxed);
+        let mut tries = 0..LOCK_TRIES;
+        let engine = loop {
+            if let Some(engine) = self.try_lock() {
+                break engine;
+            }
+            if tries.next().is_none() {
+                break self.engine.lock().unwrap_or_else(PoisonError::into_inner);
+            }
+            (0..8).for_each(|_| std::hint::spin_loop());
+        };
+        self.contenders.fetch_sub(1, Ordering::Relaxed);
+        engine
+    }
+
+    // Panics under the lock are caught in `with`, which leaves the engine broken but consistent.
+    fn try_lock(&self) -> Option<MutexGuard<'_, Engine>> {
+        match self.engine.try_lock() {
+            Ok(engine) => Some(engine),
+            Err(TryLockError::Poisoned(engine)) => Some(engine.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 }

@@ -10,12 +10,12 @@
 //! A worker that is killed for a timeout or a cancellation holds nothing any more, so its place is given to the next
 //! incarnation at once; whatever still comes from the old one carries an old generation and is dropped.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::error::Death;
 use crate::ids::{Generation, WorkerId};
-use crate::supervisor::event::{Incarnation, KillReason, TaskKey, Ticket};
+use crate::supervisor::event::{Incarnation, TaskKey, Ticket};
+use crate::supervisor::machine::{Hand, Head, Pace, Standing};
 
 /// A place for a worker, and the incarnation in it.
 #[derive(Debug)]
@@ -29,6 +29,10 @@ pub(crate) struct Slot {
     pub(crate) timer: Option<Instant>,
     /// How long its incarnations have been ready, all told.
     pub(crate) uptime: Duration,
+    /// How it is counted among the others.
+    pub(crate) standing: Standing,
+    /// Whether it is in the list of those that have room.
+    pub(crate) hungry: bool,
 }
 
 /// A death that counts against the restart policy.
@@ -51,7 +55,7 @@ pub(crate) enum Phase {
     /// Working.
     Ready(Ready),
     /// Killed by us with tasks still to settle.
-    Dying { held: VecDeque<Held>, was_ready: bool },
+    Dying { hand: Hand, was_ready: bool },
     /// Asked to exit.
     Retiring { since: Instant, killed: bool },
     /// Gone for good.
@@ -61,45 +65,11 @@ pub(crate) enum Phase {
 #[derive(Debug)]
 pub(crate) struct Ready {
     pub(crate) since: Instant,
-    /// What the worker holds, in the order in which it will run them.
-    pub(crate) held: VecDeque<Held>,
+    pub(crate) hand: Hand,
+    pub(crate) pace: Pace,
     pub(crate) next_ticket: Ticket,
-    /// When the present head of `held` became the head.
-    pub(crate) head_since: Instant,
     /// A suspect that waits for this worker to become empty, so that it runs alone.
     pub(crate) reserved: Option<TaskKey>,
-    /// Whether the one task held is a suspect that runs alone.
-    pub(crate) alone: bool,
-    /// Bytes of the arguments held.
-    pub(crate) bytes: usize,
-    /// The worker is about to be killed for its head; see [`Condemned`].
-    pub(crate) condemned: Option<Condemned>,
-}
-
-/// The two steps to a kill of our own: first every unclaimed task is taken back, so that no innocent can start; then the
-/// worker is inspected once more, because the condemned task may have finished meanwhile.
-#[derive(Debug, Clone)]
-pub(crate) struct Condemned {
-    pub(crate) ticket: Ticket,
-    pub(crate) why: KillReason,
-}
-
-/// A task that a worker holds.
-#[derive(Debug)]
-pub(crate) struct Held {
-    pub(crate) ticket: Ticket,
-    /// `None` once the task has been settled without the worker: its result will be dropped.
-    pub(crate) task: Option<TaskKey>,
-    pub(crate) size: usize,
-    pub(crate) limit: Option<Duration>,
-    /// When it was started, once known.
-    pub(crate) started: Option<Instant>,
-    /// It was running when garbage came out of the worker, so its result does not count.
-    pub(crate) spoiled: bool,
-    /// It is being taken back.
-    pub(crate) taking: bool,
-    /// It has been told to stop, at this time and for this reason.
-    pub(crate) doomed: Option<(Instant, KillReason)>,
 }
 
 impl Slot {
@@ -111,6 +81,8 @@ impl Slot {
             strikes: Vec::new(),
             timer: None,
             uptime: Duration::ZERO,
+            standing: Standing::default(),
+            hungry: false,
         }
     }
 
@@ -124,54 +96,38 @@ impl Slot {
             _ => None,
         }
     }
-}
 
-impl Ready {
-    pub(crate) fn new(now: Instant) -> Self {
-        Self {
-            since: now,
-            held: VecDeque::new(),
-            next_ticket: 1,
-            head_since: now,
-            reserved: None,
-            alone: false,
-            bytes: 0,
-            condemned: None,
+    /// What it holds, if it holds anything.
+    pub(crate) fn hand(&self) -> Option<&Hand> {
+        match &self.phase {
+            Phase::Ready(ready) => Some(&ready.hand),
+            Phase::Dying { hand, .. } => Some(hand),
+            _ => None,
         }
     }
 
-    /// Removes a task that it does not hold any more, for whatever reason.
-    pub(crate) fn remove(&mut self, place: usize, now: Instant) -> Option<Held> {
-        let held = self.held.remove(place)?;
-        self.bytes = self.bytes.saturating_sub(held.size);
-        if place == 0 {
-            self.head_since = now;
-            self.alone = false;
+    /// As [`hand`](Self::hand).
+    pub(crate) fn hand_mut(&mut self) -> Option<&mut Hand> {
+        match &mut self.phase {
+            Phase::Ready(ready) => Some(&mut ready.hand),
+            Phase::Dying { hand, .. } => Some(hand),
+            _ => None,
         }
-        if self.condemned.as_ref().is_some_and(|condemned| condemned.ticket == held.ticket) {
-            // It ended after all; the worker need not die.
-            self.condemned = None;
-        }
-        Some(held)
+    }
+}
+
+impl Ready {
+    pub(crate) fn new(now: Instant, pace: Pace) -> Self {
+        Self { since: now, hand: Hand::new(now), pace, next_ticket: 1, reserved: None }
     }
 
     /// Whether it has nothing to do, and may be given something.
     pub(crate) fn is_idle(&self) -> bool {
-        self.held.is_empty() && self.is_open()
+        self.hand.is_empty() && self.is_open()
     }
 
-    /// Whether it may be given tasks now.
+    /// Whether it may be given tasks now: nobody must wait behind a task that is to be stopped.
     pub(crate) fn is_open(&self) -> bool {
-        self.condemned.is_none() && self.reserved.is_none() && !self.alone
-    }
-
-    /// Whether tasks are being taken back from it. Derived and not counted: a task may finish before the answer comes.
-    pub(crate) fn is_taking(&self) -> bool {
-        self.held.iter().any(|held| held.taking)
-    }
-
-    /// Whether a task that must not wait behind a doomed one may be given to it.
-    pub(crate) fn has_doomed_head(&self) -> bool {
-        self.held.front().is_some_and(|held| held.doomed.is_some())
+        self.reserved.is_none() && self.hand.head().is_none_or(Head::lets_others_wait)
     }
 }

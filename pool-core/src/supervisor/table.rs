@@ -1,9 +1,9 @@
-//! The table of tasks that have not ended: constant-time access by key, places reused.
+//! The table of units that have not ended: constant-time access by key, places reused.
 
 use crate::ids::TaskId;
 use crate::supervisor::event::TaskKey;
 
-/// A slab whose keys carry the task's number, so that a stale key finds nothing.
+/// A slab whose keys carry a task's number, so that a stale key finds nothing.
 #[derive(Debug)]
 pub(crate) struct TaskTable<T> {
     places: Vec<Option<(TaskId, T)>>,
@@ -20,7 +20,7 @@ impl<T> TaskTable<T> {
             Some(index) => index,
             None => {
                 self.places.push(None);
-                u32::try_from(self.places.len() - 1).expect("fewer than 2^32 tasks fit in memory")
+                u32::try_from(self.places.len() - 1).expect("fewer than 2^32 units fit in memory")
             }
         };
         self.places[index as usize] = Some((id, value));
@@ -50,6 +50,17 @@ impl<T> TaskTable<T> {
         }
     }
 
+    /// What is at a place, and its key.
+    pub(crate) fn at(&self, index: u32) -> Option<(TaskKey, &T)> {
+        let (id, value) = self.places.get(index as usize)?.as_ref()?;
+        Some((TaskKey { index, id: *id }, value))
+    }
+
+    /// What is at a place.
+    pub(crate) fn at_mut(&mut self, index: u32) -> Option<&mut T> {
+        self.places.get_mut(index as usize)?.as_mut().map(|(_, value)| value)
+    }
+
     pub(crate) fn remove(&mut self, key: TaskKey) -> Option<T> {
         let place = self.places.get_mut(key.index as usize)?;
         match place {
@@ -77,6 +88,7 @@ impl<T> TaskTable<T> {
         self.places.iter().enumerate().filter_map(named).collect()
     }
 
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.places.len() - self.free.len()
     }

@@ -30,6 +30,10 @@ pub(crate) struct Token {
 pub(crate) const WAKE: u64 = u64::MAX;
 /// The token of the timer.
 pub(crate) const TIMER: u64 = u64::MAX - 1;
+/// The epoll set of the results has something.
+pub(crate) const RESULTS: u64 = u64::MAX - 2;
+/// The leader is to look whether its outcome is there.
+pub(crate) const KICK: u64 = u64::MAX - 3;
 
 impl Token {
     pub(crate) fn encode(self) -> u64 {
@@ -78,11 +82,12 @@ mod tests {
                     };
                     let token = Token { who, source };
                     assert_eq!(Token::decode(token.encode()), Some(token));
-                    assert!(token.encode() < TIMER);
+                    assert!(token.encode() < KICK);
                 }
             }
         }
-        assert_eq!(Token::decode(WAKE), None);
-        assert_eq!(Token::decode(TIMER), None);
+        for other in [WAKE, TIMER, RESULTS, KICK] {
+            assert_eq!(Token::decode(other), None);
+        }
     }
 }

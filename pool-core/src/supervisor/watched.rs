@@ -34,6 +34,13 @@ impl Watched {
     }
 
     /// Reports nothing more, not even a hang-up.
+    /// Has another epoll instance report readiness from now on.
+    pub(crate) fn rewatch(&mut self, epoll: &Arc<Epoll>, flags: EpollFlags, token: Token) -> io::Result<()> {
+        self.unwatch()?;
+        self.epoll = Arc::clone(epoll);
+        self.watch(flags, token)
+    }
+
     pub(crate) fn unwatch(&mut self) -> io::Result<()> {
         if self.watched {
             self.epoll.delete(&self.fd)?;

@@ -1,14 +1,16 @@
 //! How a process becomes a worker.
 
 use std::io::{self, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use pool_ipc::{BOOT_ENV, Board, Boot, Hello, Kind, TaskDecl, WorkerEnds, write_frame};
+use pool_ipc::{BOOT_ENV, Boot, Hello, Kind, Region, TaskDecl, WorkerEnds};
 
-use crate::supervisor::launch::DEPTH_ENV;
+use crate::supervisor::launch::{DEPTH_ENV, PASSING};
 use crate::sys::{build_id, process, setup};
 use crate::task;
+use crate::worker::parcels::Parcels;
+use crate::worker::wire::{Inlet, Outlet};
 use crate::worker::{panics, serve};
 
 /// 0: `init` has not been called; otherwise the depth of this process plus one.
@@ -42,7 +44,9 @@ pub fn init() {
             );
         }
         match become_worker() {
-            Ok((boot, ends, board)) => serve::serve(&boot, ends, board),
+            Ok((boot, region, inlet, outlet, parcels)) => {
+                serve::serve(&boot, &region, inlet, outlet, parcels)
+            }
             Err(error) => fail_to_start(&error.to_string()),
         }
     }
@@ -77,11 +81,15 @@ static LAUNCHED: AtomicBool = AtomicBool::new(false);
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-fn become_worker() -> Result<(Boot, WorkerEnds, Board)> {
+fn become_worker() -> Result<(Boot, Region, Inlet, Outlet, Parcels)> {
     LAUNCHED.store(false, Ordering::Release);
     setup::remove_env(BOOT_ENV);
     setup::close_inherited();
     let (boot, ends) = pool_ipc::boot::receive(io::stdin().as_fd())?;
+    let parcels = match pool_ipc::boot::receive_descriptor(io::stdin().as_fd(), false)? {
+        Some((PASSING, socket)) => Parcels::new(socket),
+        _ => return Err("the boot message came without the socket for large payloads".into()),
+    };
     // From here on the death of the supervisor is noticed; one that is dead already is found by its closed pipe.
     setup::die_with_parent()?;
     setup::reset_signals();
@@ -92,14 +100,26 @@ fn become_worker() -> Result<(Boot, WorkerEnds, Board)> {
         setup::forbid_core_dumps()?;
     }
     prefer_for_oom(boot.oom_score_adj);
-    let board = Board::open(ends.board.as_fd())?;
+    let WorkerEnds { tasks, results, region } = ends;
+    let region = Region::open(region.as_fd())?;
+    // The watch thread uses the same descriptor, whose number is out of the way of task code.
+    let tasks: &'static OwnedFd = Box::leak(Box::new(tasks));
+    let (task_ring, result_ring) = match boot.ring {
+        true => {
+            let (tasks, results) = region.worker();
+            (Some(tasks), Some(results))
+        }
+        false => (None, None),
+    };
+    let inlet = Inlet::new(boot.frame_limit, task_ring, tasks);
+    let mut outlet = Outlet::new(result_ring, results, tasks);
     panics::install_hook();
     STATE.store(boot.depth.saturating_add(1), Ordering::Release);
-    say_hello(&ends)?;
-    Ok((boot, ends, board))
+    outlet.send(Kind::Hello, 0, &hello()?);
+    Ok((boot, region, inlet, outlet, parcels))
 }
 
-fn say_hello(ends: &WorkerEnds) -> Result<()> {
+fn hello() -> Result<Vec<u8>> {
     let declare =
         |task: &task::TaskEntry| TaskDecl { name: task.name.into(), signature: task.signature.into() };
     let hello = Hello {
@@ -109,8 +129,7 @@ fn say_hello(ends: &WorkerEnds) -> Result<()> {
         base_max_rss: process::own_max_rss(),
         tasks: task::table().iter().map(declare).collect(),
     };
-    write_frame(ends.results.as_fd(), Kind::Hello, 0, &[&hello.encode()?])?;
-    Ok(())
+    Ok(hello.encode()?)
 }
 
 /// Makes the kernel's OOM killer prefer this worker over its supervisor. Raising the score needs no privilege; where

@@ -10,5 +10,7 @@
 
 pub(crate) mod init;
 mod panics;
+mod parcels;
 pub(crate) mod serve;
 pub(crate) mod test_support;
+mod wire;

@@ -1,144 +1,194 @@
 //! The worker's loop: claim, run, answer.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use pool_ipc::{Board, Boot, Failure, Fill, FrameReader, Kind, TaskHead, WorkerEnds, write_frame};
+use pool_ipc::{Board, Boot, Bundle, Failure, Kind, Locator, Region, TaskHead};
 
+use crate::buffer::Buffer;
 use crate::context::{CancelProbe, TaskContext};
 use crate::fork::Origin;
 use crate::ids::{TaskId, WorkerId};
 use crate::state::States;
+use crate::sys::passing::lent;
 use crate::sys::setup;
 use crate::task::{self, RunContext, RunError};
 use crate::worker::panics;
+use crate::worker::parcels::Parcels;
+use crate::worker::wire::{Inlet, Outlet, Source};
 
-/// A result buffer that has grown larger than this is given back.
-const KEPT: usize = 1 << 20;
+/// After this long, the supervisor is told of results even if it has asked to be told late only.
+const LONG_NS: u64 = 200_000;
 
 /// Exit status of a worker that cannot go on, for a reason that it has printed.
 const GAVE_UP: i32 = 102;
 
-/// Exit status of a worker that has found its claim board overwritten when it was about to start a task. The supervisor
-/// learns from it that this task has not been started.
+/// Exit status of a worker that has found its claim board or its task ring overwritten when it was about to start a task. The
+/// supervisor learns from it that this task has not been started.
 pub(crate) const SCRIBBLED: i32 = 103;
 
 struct Worker {
-    id: WorkerId,
-    results: OwnedFd,
-    board: Arc<Board>,
+    outlet: Outlet,
+    parcels: Parcels,
+    board: Board,
     frame_limit: usize,
     states: States,
+    context: TaskContext,
     /// The ticket of the task that is running, for the cancel probe.
     current: Arc<AtomicU64>,
-    probe: CancelProbe,
-    output: Vec<u8>,
+    /// When the latest task was claimed.
+    claimed_ns: u64,
+    output: Buffer,
     /// This process, as opposed to one that a task has forked.
     origin: Origin,
 }
 
 /// Works until the supervisor says otherwise or is gone.
-pub(super) fn serve(boot: &Boot, ends: WorkerEnds, board: Board) -> ! {
-    let WorkerEnds { tasks, results, board: board_fd } = ends;
-    drop(board_fd);
-    let (board, current) = (Arc::new(board), Arc::new(AtomicU64::new(0)));
+pub(super) fn serve(boot: &Boot, region: &Region, mut inlet: Inlet, outlet: Outlet, parcels: Parcels) -> ! {
+    let current = Arc::new(AtomicU64::new(0));
     let probe: CancelProbe = {
-        let (board, current) = (Arc::clone(&board), Arc::clone(&current));
+        let (board, current) = (region.board(), Arc::clone(&current));
         Arc::new(move |_| board.cancel_requested(current.load(Ordering::Relaxed)))
     };
-    // The watch thread uses the same descriptor, whose number is out of the way of task code.
-    let tasks: &'static OwnedFd = Box::leak(Box::new(tasks));
-    start_watch(tasks);
-    let own = identity(tasks);
+    start_watch(inlet.source.pipe());
     let mut worker = Worker {
-        id: WorkerId::new(boot.worker),
-        results,
-        board,
+        outlet,
+        parcels,
+        board: region.board(),
         frame_limit: boot.frame_limit as usize,
         states: States::new(),
+        context: TaskContext::of_worker(WorkerId::new(boot.worker), probe),
         current,
-        probe,
-        output: Vec::new(),
+        claimed_ns: pool_ipc::now_ns(),
+        output: Buffer::new(),
         origin: Origin::here(),
     };
-    let mut reader = FrameReader::new(boot.frame_limit);
     loop {
-        loop {
-            let frame = match reader.next_frame() {
-                Ok(Some(frame)) => frame,
-                Ok(None) => break,
-                Err(error) => give_up(&error.to_string()),
-            };
+        while let Some(frame) = sound(inlet.reader.next_frame()) {
             match frame.kind {
-                Kind::Task => worker.run(frame.ticket, &frame.payload),
+                Kind::Task => {
+                    let (head, arguments) = sound(TaskHead::split(&frame.payload));
+                    worker.run(frame.ticket, &head, arguments);
+                }
+                Kind::TaskAt => {
+                    let (head, place) = sound(TaskHead::split(&frame.payload));
+                    let (locator, _) = sound(Locator::split(place));
+                    worker.run_at(frame.ticket, &head, &locator);
+                }
+                Kind::Release => worker.parcels.released(&sound(Locator::split(&frame.payload)).0),
+                Kind::Forget => {
+                    let id = sound(frame.payload.as_ref().try_into().map(u64::from_le_bytes));
+                    worker.parcels.forget(id);
+                }
+                Kind::Bundle => worker.run_bundle(frame.ticket, &frame.payload, &mut inlet.source),
                 Kind::Retire => worker.retire(),
-                other => give_up(&format!("an unexpected {other:?} frame")),
+                other => refuse(&format!("an unexpected {other:?} frame")),
+            }
+            if inlet.is_low() {
+                worker.outlet.run_low();
             }
         }
-        match reader.fill(tasks.as_fd()) {
-            Ok(Fill::Bytes(_)) => {}
-            Ok(Fill::Eof) if identity(tasks) != own => give_up(
-                "the task pipe is gone: has the task put something else in the place of descriptors that are not its own?",
-            ),
-            // The supervisor is gone.
-            Ok(Fill::Eof) => setup::kill_own_group(),
-            // Somebody has made the descriptor non-blocking: wait for it as for any other.
-            Ok(Fill::WouldBlock) => wait_readable(tasks),
-            Err(error) => give_up(&format!("cannot read tasks: {error}")),
-        }
+        inlet.fill(&mut worker.outlet, &mut worker.parcels);
     }
 }
 
+/// What the supervisor has sent, or the end of this worker if it makes no sense.
+pub(super) fn sound<T>(what: Result<T, impl std::fmt::Display>) -> T {
+    what.unwrap_or_else(|error| refuse(&error.to_string()))
+}
+
 impl Worker {
-    fn run(&mut self, ticket: u64, payload: &[u8]) {
-        if !self.board.claim(ticket, pool_ipc::now_ns()) {
+    /// Runs one task after another, each with its own ticket, claim and result.
+    fn run_bundle(&mut self, first: u64, payload: &[u8], source: &mut Source) {
+        let (mut head, items) = sound(Bundle::split(payload));
+        let half = items.len() / 2;
+        for (place, arguments) in items.enumerate() {
+            self.run(first + place as u64, &head, sound(arguments));
+            head.task += 1;
+            if place == half && source.is_empty() {
+                self.outlet.run_low();
+            }
+        }
+    }
+
+    #[inline]
+    fn run(&mut self, ticket: u64, head: &TaskHead, arguments: &[u8]) {
+        if self.claim(ticket, head) {
+            self.answer(ticket, head, arguments);
+        }
+    }
+
+    /// Runs a task whose arguments are in shared memory.
+    fn run_at(&mut self, ticket: u64, head: &TaskHead, locator: &Locator) {
+        // First what may fail, through no fault of this task: unclaimed, it goes to another worker.
+        let segment = self.parcels.find(locator);
+        if !segment.contains(locator.offset, locator.len) {
+            give_up(&format!("arguments where none can be: {locator:?}"));
+        }
+        // Borrowed once it is claimed, because then nobody writes to them.
+        if self.claim(ticket, head)
+            && let Some(arguments) = lent(&segment, locator)
+        {
+            self.answer(ticket, head, arguments);
+        }
+    }
+
+    /// Whether the task is to be run, by this worker.
+    #[inline]
+    fn claim(&mut self, ticket: u64, head: &TaskHead) -> bool {
+        // A limit counts from here, to the nanosecond; otherwise the time is for reports, and a reading less exact costs less.
+        let now = if head.timeout_ns > 0 { pool_ipc::now_ns() } else { pool_ipc::coarse_now_ns() };
+        if now.saturating_sub(self.claimed_ns) > LONG_NS {
+            // Some time has passed since the last one: results that wait for company have waited long enough.
+            self.outlet.run_low();
+        }
+        self.claimed_ns = now;
+        if !self.board.claim(ticket, now) {
             if !self.board.is_withdrawn(ticket) {
                 // Skipping it would lose it, and running it might be the second time.
-                complain("gives up: an earlier task has overwritten its claim board");
-                std::process::exit(SCRIBBLED);
+                refuse("an earlier task has overwritten its claim board");
             }
-            return;
+            return false;
         }
-        let (head, arguments) = match TaskHead::split(payload) {
-            Ok(split) => split,
-            Err(error) => give_up(&error.to_string()),
-        };
+        true
+    }
+
+    #[inline]
+    fn answer(&mut self, ticket: u64, head: &TaskHead, arguments: &[u8]) {
+        self.parcels.protect();
         self.current.store(ticket, Ordering::Relaxed);
-        self.output.clear();
-        let failure = self.call(&head, arguments);
+        let failure = self.call(head, arguments);
         if self.origin.is_elsewhere() {
-            // The task has forked, and this is the child: the worker's pipes are not its own.
+            // The task has forked, and this is the child: the worker's pipes and rings are not its own.
             setup::leave();
         }
         self.current.store(0, Ordering::Relaxed);
-        let written = match failure {
-            None if self.output.len() <= self.frame_limit => self.write(Kind::Done, ticket, &self.output),
+        match failure {
+            None if self.output.whole_len() <= self.frame_limit => {
+                match self.parcels.lend(&mut self.output) {
+                    None => self.outlet.send(Kind::Done, ticket, &self.output),
+                    Some(locator) => {
+                        let payload = [&locator.encode()[..], &self.output].concat();
+                        self.outlet.send(Kind::DoneAt, ticket, &payload);
+                    }
+                }
+            }
             None => {
                 let message = format!(
                     "its result is {} bytes, over the limit of {} (frame_limit); raise it with `Builder::frame_limit`",
-                    self.output.len(),
+                    self.output.whole_len(),
                     self.frame_limit,
                 );
-                self.fail(ticket, Failure::Encode(message))
+                self.fail(ticket, Failure::Encode(message));
             }
             Some(failure) => self.fail(ticket, failure),
-        };
-        match written {
-            Ok(()) => {}
-            // Nobody reads results any more.
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => setup::kill_own_group(),
-            Err(error) => give_up(&format!(
-                "cannot write a result: {error} (has the task closed descriptors that are not its own?)"
-            )),
         }
         self.board.finish(ticket);
-        if self.output.capacity() > KEPT {
-            self.output = Vec::new();
-        }
+        self.output.clear();
     }
 
     /// Runs the task; its result is in `output` unless a failure is returned.
@@ -149,18 +199,10 @@ impl Worker {
         let deadline = (head.timeout_ns > 0)
             .then(|| Instant::now().checked_add(Duration::from_nanos(head.timeout_ns)))
             .flatten();
-        let context = TaskContext::new(
-            self.id,
-            TaskId::new(head.task),
-            head.attempt,
-            deadline,
-            Arc::clone(&self.probe),
-        );
+        self.context.enter(TaskId::new(head.task), head.attempt, deadline);
         panics::forget();
-        let (states, output) = (&mut self.states, &mut self.output);
-        let run = AssertUnwindSafe(|| {
-            (entry.run)(&mut RunContext { context: &context, states }, arguments, output)
-        });
+        let (context, states, output) = (&self.context, &mut self.states, &mut self.output);
+        let run = AssertUnwindSafe(|| (entry.run)(&mut RunContext { context, states }, arguments, output));
         match catch_unwind(run) {
             Ok(Ok(())) => None,
             Ok(Err(RunError::Decode(message))) => Some(Failure::Decode(message)),
@@ -176,20 +218,19 @@ impl Worker {
         }
     }
 
-    fn write(&self, kind: Kind, ticket: u64, payload: &[u8]) -> std::io::Result<()> {
-        write_frame(self.results.as_fd(), kind, ticket, &[payload])
-    }
-
-    fn fail(&self, ticket: u64, failure: Failure) -> std::io::Result<()> {
-        let report = failure.bounded().encode().map_err(std::io::Error::other)?;
-        self.write(Kind::Failed, ticket, &report)
+    fn fail(&mut self, ticket: u64, failure: Failure) {
+        let report = match failure.bounded().encode() {
+            Ok(report) => report,
+            Err(error) => give_up(&format!("cannot encode a failure: {error}")),
+        };
+        self.outlet.send(Kind::Failed, ticket, &report);
+        self.outlet.run_low();
     }
 
     fn retire(&mut self) -> ! {
         let states = &mut self.states;
         let _ = catch_unwind(AssertUnwindSafe(|| states.clear()));
-        // The exit itself is the answer that counts, so nothing is lost with this frame.
-        let _ = self.write(Kind::Bye, 0, &[]);
+        self.outlet.send(Kind::Bye, 0, &[]);
         std::process::exit(0)
     }
 }
@@ -212,23 +253,19 @@ fn start_watch(tasks: &'static OwnedFd) {
 }
 
 /// Which file a descriptor stands for.
-fn identity(fd: &OwnedFd) -> Option<(u64, u64)> {
-    nix::sys::stat::fstat(fd).ok().map(|stat| (stat.st_dev, stat.st_ino))
-}
-
-fn wait_readable(fd: &OwnedFd) {
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
-    // Whatever comes of it, the next read tells.
-    let _ = poll(&mut fds, PollTimeout::NONE);
-}
-
 /// Says something on stderr, if there is one.
 fn complain(what: &str) {
     let _ = writeln!(io::stderr(), "pool worker {what}");
 }
 
-fn give_up(why: &str) -> ! {
+/// Ends a worker that finds, when it is about to start a task, that its memory has been overwritten.
+pub(super) fn refuse(why: &str) -> ! {
+    complain(&format!("gives up: {why}"));
+    std::process::exit(SCRIBBLED)
+}
+
+/// Ends a worker that cannot go on.
+pub(super) fn give_up(why: &str) -> ! {
     complain(&format!("gives up: {why}"));
     std::process::exit(GAVE_UP)
 }

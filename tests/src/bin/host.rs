@@ -21,7 +21,7 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signa
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
 use pool_core::{Builder, Output, Pool, RestartPolicy, TaskError, WorkerExe};
-use pool_tests::{Part, play, process, right, wait_until};
+use pool_tests::{Part, play, process, right, transport, wait_until};
 use pool_worker::drill;
 
 fn main() {
@@ -53,7 +53,8 @@ fn builder(worker: &Path) -> Builder {
         max_delay: Duration::from_millis(50),
         ..RestartPolicy::default()
     };
-    Pool::builder().name("host").worker(WorkerExe::path(worker)).output(Output::Null).restart(restart)
+    let builder = Pool::builder().name("host").transport(transport()).worker(WorkerExe::path(worker));
+    builder.output(Output::Null).restart(restart)
 }
 
 fn say(line: &str) {

@@ -89,8 +89,8 @@ fn a_worker_inherits_nothing_that_it_should_not_have() {
         "core 0 0",
         "leads its group true",
         "oom score raised true",
-        // stdin, two output streams, the two ends of the protocol's pipes; nothing of the host's.
-        "descriptors /dev/null pipe pipe pipe pipe",
+        // stdin, two output streams, the two ends of the protocol's pipes, the socket for descriptors; nothing of the host's.
+        "descriptors /dev/null pipe pipe pipe pipe socket",
         "name host",
     ];
     assert_eq!(found.lines().collect::<Vec<_>>(), expected);

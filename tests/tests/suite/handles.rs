@@ -17,7 +17,7 @@ use crate::programs::stock;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The smallest executor.
-fn block_on<F: IntoFuture>(future: F) -> F::Output {
+pub(crate) fn block_on<F: IntoFuture>(future: F) -> F::Output {
     struct Unpark(Thread);
     impl Wake for Unpark {
         fn wake(self: Arc<Self>) {

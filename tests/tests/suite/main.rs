@@ -14,3 +14,4 @@ mod policies;
 mod programs;
 mod sizes;
 mod start_up;
+mod wake_ups;

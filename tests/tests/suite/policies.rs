@@ -454,6 +454,7 @@ fn in_a_map_too_short_tasks_do_not_wait_behind_a_long_one() {
     let results = std::thread::scope(|scope| {
         let map = scope.spawn(|| pool.map_settled(|n| play(n, part(n)), 0..100));
         wait_until("all but the long one are done", || pool.stats().succeeded == 99);
+        wait_until("the long one runs", || running(&pool) == 1);
         let pids: Vec<_> = pool.workers().iter().filter(|w| w.task.is_some()).filter_map(|w| w.pid).collect();
         assert_eq!(pids.len(), 1, "one worker runs the long one");
         process::send(pids[0], Signal::SIGKILL);

@@ -1,15 +1,23 @@
 //! What workers write: frames, turned into events.
 
+use std::borrow::Cow;
+use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Instant;
 
+use nix::errno::Errno;
+use nix::sys::epoll::EpollFlags;
 use pool_ipc::{Failure, Fill, Hello, Kind, MessageError};
 
 use super::{CLOSED_PIPES_GRACE, Engine};
+use crate::arena::IDLE;
 use crate::error::{BrokenReason, TaskError};
+use crate::outcome::Results;
+use crate::reply::Reply;
 use crate::supervisor::event::{Event, Incarnation};
 use crate::supervisor::routes::Routes;
+use crate::supervisor::token::{Source, Token};
 
 impl Engine {
     /// Reads what a worker has written, `reads` times at most, and reports it.
@@ -17,22 +25,23 @@ impl Engine {
         for _ in 0..reads {
             let Some(Some(link)) = self.links.get_mut(index) else { return };
             let who = link.who;
-            let Some(results) = &link.results else { return };
-            let filled = match link.reader.fill(results.as_fd()) {
+            if link.deaf {
+                return;
+            }
+            let filled = match link.fill() {
                 Ok(filled) => filled,
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    link.turn_deaf();
+                    return self.machine.on(now, Event::Violation(who, error.to_string()));
+                }
                 Err(error) => {
-                    tracing::warn!(pid = link.pid, %error, "cannot read the result pipe");
+                    tracing::debug!(pid = link.pid, %error, "a pipe of a worker is broken");
                     Fill::Eof
                 }
             };
             match filled {
                 Fill::WouldBlock => return,
-                Fill::Eof => {
-                    // It is dying, and the pidfd will tell; or it has closed its pipes, which a deadline finds out.
-                    link.results = None;
-                    self.closed_pipes.push((now + CLOSED_PIPES_GRACE, who));
-                    return;
-                }
+                Fill::Eof => return self.pipe_closed(now, index),
                 Fill::Bytes(_) => {
                     if !self.report_frames(now, index) {
                         return;
@@ -42,12 +51,44 @@ impl Engine {
         }
     }
 
+    /// A worker has closed a pipe: it is dying, and the pidfd will tell; or it lives on, which a deadline finds out.
+    pub(super) fn pipe_closed(&mut self, now: Instant, index: usize) {
+        let Some(Some(link)) = self.links.get_mut(index) else { return };
+        link.results = None;
+        self.closed_pipes.push((now + CLOSED_PIPES_GRACE, link.who));
+    }
+
+    /// Empties a doorbell. What is in it has no meaning, whoever has written it.
+    pub(super) fn answer_the_door(&mut self, now: Instant, index: usize) {
+        let Some(Some(link)) = self.links.get_mut(index) else { return };
+        let Some(doorbell) = &link.results else { return };
+        match nix::unistd::read(doorbell, &mut self.buffer) {
+            Ok(0) => self.pipe_closed(now, index),
+            Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => {}
+            Err(error) => {
+                tracing::warn!(pid = link.pid, %error, "cannot read the doorbell of a worker");
+                self.pipe_closed(now, index);
+            }
+        }
+    }
+
     /// Reports the whole frames that have been read; false once the worker has broken the protocol.
     pub(super) fn report_frames(&mut self, now: Instant, index: usize) -> bool {
+        let limit = self.frame_limit as usize;
         loop {
             let Some(Some(link)) = self.links.get_mut(index) else { return false };
             let who = link.who;
             let hello = link.routes.is_some();
+            // What is usual first: results of what the worker was given together, looked through and passed on together.
+            if let Some(head) = self.machine.head(who).filter(|head| hello && head.span.count > 1)
+                && let Ok(Some(run)) = link.reader.next_run(Kind::Done, head.span.first, head.span.count)
+            {
+                let (count, results) = (run.count, Results::Run(run.bytes.to_vec()));
+                link.finished += u64::from(count);
+                link.parcels.answered(head.span.first + u64::from(count) - 1);
+                self.machine.on(now, Event::Finished(who, head.span.first, count, results));
+                continue;
+            }
             let frame = match link.reader.next_frame() {
                 Ok(None) => return true,
                 Ok(Some(frame)) => frame,
@@ -59,7 +100,7 @@ impl Engine {
                     continue;
                 }
                 Err(error) => {
-                    link.results = None;
+                    link.turn_deaf();
                     self.machine
                         .on(now, Event::Violation(who, format!("a frame that makes no sense: {error}")));
                     return false;
@@ -67,13 +108,27 @@ impl Engine {
             };
             match (frame.kind, hello) {
                 (Kind::Done, true) => {
-                    let (ticket, payload) = (frame.ticket, frame.payload.into_owned());
+                    let (ticket, reply) = (frame.ticket, reply_of(frame.payload));
                     link.finished += 1;
-                    self.machine.on(now, Event::Finished(who, ticket, payload));
+                    link.parcels.answered(ticket);
+                    self.machine.on(now, Event::Finished(who, ticket, 1, Results::One(reply)));
                 }
+                (Kind::DoneAt, true) => {
+                    let (ticket, reply) = (frame.ticket, link.parcels.accept(&frame.payload, limit));
+                    link.finished += 1;
+                    link.parcels.answered(ticket);
+                    self.tidy_at.get_or_insert(now + IDLE);
+                    let event = match reply {
+                        Ok(reply) => Event::Finished(who, ticket, 1, Results::One(reply)),
+                        Err(what) => Event::Violation(who, what),
+                    };
+                    self.machine.on(now, event);
+                }
+                (Kind::Forget, true) if link.parcels.forget(&frame.payload) => {}
                 (Kind::Failed, true) => {
                     let (ticket, failure) = (frame.ticket, Failure::decode(&frame.payload));
                     link.finished += 1;
+                    link.parcels.answered(ticket);
                     let event = match failure {
                         Ok(failure) => Event::Failed(who, ticket, self.task_error(who, failure)),
                         Err(error) => {
@@ -84,7 +139,7 @@ impl Engine {
                 }
                 (Kind::Bye, true) if self.machine.is_retiring(who) => {
                     // It has nothing more to say.
-                    link.results = None;
+                    link.turn_deaf();
                     return false;
                 }
                 (Kind::Hello, false) => {
@@ -92,7 +147,7 @@ impl Engine {
                     self.greet(now, who, hello);
                 }
                 (kind, _) => {
-                    link.results = None;
+                    link.turn_deaf();
                     self.machine.on(now, Event::Violation(who, format!("an unexpected {kind:?} frame")));
                     return false;
                 }
@@ -130,12 +185,19 @@ impl Engine {
             while matches!(nix::unistd::read(fd.as_fd(), discard), Ok(read) if read == discard.len()) {}
         }
         link.routes = Some(routes);
+        let token = Token { who, source: Source::Results };
+        if let Some(fd) = &mut link.results
+            && let Err(error) = fd.rewatch(&self.lead.results, EpollFlags::EPOLLIN, token)
+        {
+            let what = format!("its result pipe cannot be watched: {error}");
+            return self.machine.on(now, Event::Violation(who, what));
+        }
         tracing::debug!(pool = self.pool, worker = %who.worker, pid = link.pid, build_id, "worker ready");
         self.machine.on(now, Event::Ready(who));
     }
 
     pub(super) fn task_error(&self, who: Incarnation, failure: Failure) -> TaskError {
-        let job = self.machine.head(who).and_then(|(_, task)| task).and_then(|task| self.jobs.get(task));
+        let job = self.machine.head(who).and_then(|head| head.unit).and_then(|(task, _)| self.jobs.get(task));
         let task = job.map_or_else(|| "(ended)".to_owned(), |job| job.shown().to_owned());
         match failure {
             Failure::Panicked { message, location, backtrace } => {
@@ -148,6 +210,14 @@ impl Engine {
                 TaskError::UnknownTask { task, executable: self.executable.clone() }
             }
         }
+    }
+}
+
+/// What has been read, without a copy if it has memory of its own.
+fn reply_of(payload: Cow<'_, [u8]>) -> Reply {
+    match payload {
+        Cow::Borrowed(bytes) => Reply::from(bytes),
+        Cow::Owned(bytes) => Reply::from(bytes),
     }
 }
 

@@ -5,30 +5,38 @@
 //! I/O under the lock is non-blocking. What may block (spawning, callbacks, the program's own stdout) happens outside.
 
 use std::collections::VecDeque;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{Epoll, EpollFlags};
-use pool_ipc::{Flush, Kind, Slot, TaskHead};
+use pool_ipc::{Bundle, Flush, Kind, Slot, TaskHead};
 
+use crate::arena::{self, ARENA, Limits, Opened};
+use crate::buffer::{self, Passage};
 use crate::error::TaskError;
 use crate::ids::TaskId;
 use crate::memory::OomCounter;
-use crate::outcome::{Cell, Inbox, Outcome};
+use crate::outcome::{Cell, Inbox, Outcome, Results};
 use crate::output::{Forwarder, Lines};
+use crate::packed::Packed;
 use crate::stats::DeathCounts;
+use crate::supervisor::engine::bells::Leading;
 use crate::supervisor::event::{
-    Action, Event, Incarnation, KillReason, Observation, TaskKey, TaskSpec, Ticket,
+    Action, Event, Incarnation, KillReason, Observation, Span, TaskKey, TaskSpec,
 };
-use crate::supervisor::link::Link;
+use crate::supervisor::lead::Lead;
+use crate::supervisor::link::{Link, PushError};
 use crate::supervisor::machine::Machine;
 use crate::supervisor::routes::Routes;
+use crate::supervisor::spin::Spin;
 use crate::supervisor::table::TaskTable;
 use crate::supervisor::token::{Source, Token};
-use crate::sys::{process, sigpipe};
+use crate::sys::process;
 use crate::task::TaskEntry;
 
+pub(crate) mod bells;
 mod frames;
 mod printing;
 mod processes;
@@ -50,8 +58,28 @@ pub(crate) struct Job {
     pub(crate) entry: &'static TaskEntry,
     /// What it is called in messages.
     pub(crate) name: Option<Box<str>>,
-    pub(crate) args: Arc<Vec<u8>>,
+    pub(crate) args: Args,
     pub(crate) sink: Sink,
+    /// The offset behind its last item.
+    pub(crate) end: u32,
+}
+
+/// The arguments of a unit.
+#[derive(Debug)]
+pub(crate) enum Args {
+    One(buffer::Args),
+    /// Those of the items from this one on.
+    Many(Arc<Packed>, u32),
+}
+
+impl Args {
+    /// The arguments of one item.
+    fn item(&self, offset: u32) -> &[u8] {
+        match self {
+            Self::One(args) => args,
+            Self::Many(packed, from) => packed.item(from + offset),
+        }
+    }
 }
 
 impl Job {
@@ -64,13 +92,43 @@ impl Job {
 #[derive(Debug)]
 pub(crate) enum Sink {
     Handle(Arc<Cell>),
-    Batch { inbox: Arc<Inbox>, index: usize },
+    /// Those of a unit's items, from this index on.
+    Batch {
+        inbox: Arc<Inbox>,
+        index: usize,
+    },
+}
+
+impl Job {
+    /// Makes the items from `at` on another job.
+    fn split(&mut self, at: u32) -> Option<Self> {
+        let (Args::Many(packed, from), Sink::Batch { inbox, index }) = (&self.args, &self.sink) else {
+            return None;
+        };
+        let rest = Self {
+            entry: self.entry,
+            name: self.name.clone(),
+            args: Args::Many(Arc::clone(packed), from + at),
+            sink: Sink::Batch { inbox: Arc::clone(inbox), index: index + at as usize },
+            end: self.end.saturating_sub(at),
+        };
+        self.end = self.end.min(at);
+        Some(rest)
+    }
+}
+
+/// What has become of items, for whoever wants to know.
+#[derive(Debug)]
+pub(crate) struct Settled {
+    pub(crate) sink: Sink,
+    pub(crate) count: u32,
+    pub(crate) outcome: Outcome,
 }
 
 /// Everything that the lock of the pool protects.
 #[derive(Debug)]
 pub(crate) struct Engine {
-    pub(crate) machine: Machine<Vec<u8>>,
+    pub(crate) machine: Machine<Results>,
     jobs: TaskTable<Job>,
     /// By the worker's place: the incarnation that the state machine knows.
     links: Vec<Option<Link>>,
@@ -81,9 +139,23 @@ pub(crate) struct Engine {
     spawning: Option<(Incarnation, Option<KillReason>)>,
     closed_pipes: Vec<(Instant, Incarnation)>,
     dirty: Vec<usize>,
+    /// Workers with rings that may hold tasks: those whose results are to be read.
+    busy: Vec<usize>,
+    spin: Spin,
+    cores: usize,
     epoll: Arc<Epoll>,
+    pub(crate) lead: Arc<Lead>,
+    /// What the leader does, if there is one.
+    leader: Option<Leading>,
+    /// The latest time that is known.
+    now: Instant,
+    /// Whether the reactor is not woken by results.
+    muted: bool,
     timer: OwnedFd,
     armed: Option<Instant>,
+    /// When memory for large payloads is looked through.
+    tidy_at: Option<Instant>,
+    _arena: Opened,
     forwarder: Forwarder,
     backlog: VecDeque<Lines>,
     oom: OomCounter,
@@ -94,7 +166,7 @@ pub(crate) struct Engine {
     buffer: Vec<u8>,
     pub(crate) deaths: DeathCounts,
     /// What is to be delivered once the lock has been released.
-    pub(crate) settled: Vec<(Sink, Outcome)>,
+    pub(crate) settled: Vec<Settled>,
     /// Whether the reactor has something to do that only it may do.
     pub(crate) needs_reactor: bool,
 }
@@ -102,8 +174,9 @@ pub(crate) struct Engine {
 /// What an engine is made from.
 #[derive(Debug)]
 pub(crate) struct Parts {
-    pub(crate) machine: Machine<Vec<u8>>,
+    pub(crate) machine: Machine<Results>,
     pub(crate) epoll: Arc<Epoll>,
+    pub(crate) lead: Arc<Lead>,
     pub(crate) timer: OwnedFd,
     pub(crate) forwarder: Forwarder,
     pub(crate) executable: String,
@@ -113,7 +186,7 @@ pub(crate) struct Parts {
 
 impl Engine {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { machine, epoll, timer, forwarder, executable, pool, frame_limit } = parts;
+        let Parts { machine, epoll, lead, timer, forwarder, executable, pool, frame_limit } = parts;
         Self {
             links: machine.slots().iter().map(|_| None).collect(),
             machine,
@@ -123,9 +196,18 @@ impl Engine {
             spawning: None,
             closed_pipes: Vec::new(),
             dirty: Vec::new(),
+            busy: Vec::new(),
+            spin: Spin::new(),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
             epoll,
+            lead,
+            leader: None,
+            now: Instant::now(),
+            muted: false,
             timer,
             armed: None,
+            tidy_at: None,
+            _arena: ARENA.open(Limits::SUPERVISOR),
             forwarder,
             backlog: VecDeque::new(),
             oom: OomCounter::find(),
@@ -143,14 +225,14 @@ impl Engine {
     /// Takes a task in; [`Event::Pump`] hands it out. A task that is refused ends at once, with the reason.
     pub(crate) fn submit(&mut self, spec: TaskSpec, job: Job) -> Option<TaskKey> {
         let limit = (self.frame_limit as usize).saturating_sub(TaskHead::LEN);
-        let submitted = if job.args.len() > limit {
+        let submitted = if spec.size > limit {
             let message = format!(
                 "its arguments are {} bytes, over the limit of {limit}; raise it with `Builder::frame_limit`",
-                job.args.len(),
+                spec.size,
             );
             Err(TaskError::Encode { task: job.shown().to_owned(), message })
         } else {
-            self.machine.submit(spec)
+            self.machine.submit(&spec)
         };
         match submitted {
             Ok(key) => {
@@ -158,7 +240,7 @@ impl Engine {
                 Some(key)
             }
             Err(error) => {
-                self.settled.push((job.sink, Err(error)));
+                self.settled.push(Settled { sink: job.sink, count: spec.count, outcome: Err(error) });
                 None
             }
         }
@@ -181,20 +263,24 @@ impl Engine {
             }
             self.machine.recycle(actions);
         }
+        if self.muted && self.leader.is_none() && self.machine.holds_any() {
+            self.mute(now, false);
+        }
         self.arm_timer(now);
     }
 
-    fn perform(&mut self, now: Instant, action: Action<Vec<u8>>) {
+    fn perform(&mut self, now: Instant, action: Action<Results>) {
         match action {
-            Action::Send { to, ticket, task, attempt, limit } => {
-                self.send(now, to, ticket, task, attempt, limit)
+            Action::Send { to, ticket, task, first, count, attempt, limit } => {
+                self.send(now, to, Span { first: ticket, count }, (task, first), attempt, limit);
             }
-            Action::Resolve { task, result } => {
-                if let Some(job) = self.jobs.take_at(task) {
-                    self.settled.push((job.sink, result));
+            Action::Resolve { task, first, count, result } => self.resolve(task, first, count, result),
+            Action::Split { from, at, into } => {
+                if let Some(rest) = self.jobs.get_mut(from).and_then(|job| job.split(at)) {
+                    self.jobs.insert_at(into, rest);
                 }
             }
-            Action::TakeBack(who, tickets) => self.take_back(now, who, tickets),
+            Action::TakeBack(who, spans) => self.take_back(now, who, spans),
             Action::Inspect(who) => self.inspect(now, who),
             Action::FlagCancel(who, ticket) => {
                 if let Some(link) = self.live(who) {
@@ -205,7 +291,7 @@ impl Engine {
             Action::Retire(who) => {
                 let empty = Arc::new(Vec::new());
                 if let Some(link) = self.live(who)
-                    && link.writer.push(Kind::Retire, 0, &[], &empty).is_ok()
+                    && link.push(Kind::Retire, 0, &[], &empty).is_ok()
                 {
                     self.mark_dirty(who.index());
                 }
@@ -232,12 +318,30 @@ impl Engine {
         }
     }
 
+    /// Tells whoever wants to know how items of a unit have ended.
+    fn resolve(&mut self, task: TaskKey, first: u32, count: u32, outcome: Outcome) {
+        let Some(job) = self.jobs.get(task) else { return };
+        if first + count < job.end {
+            if let Sink::Batch { inbox, index } = &job.sink {
+                let sink = Sink::Batch { inbox: Arc::clone(inbox), index: index + first as usize };
+                self.settled.push(Settled { sink, count, outcome });
+            }
+        } else if let Some(job) = self.jobs.take_at(task) {
+            let sink = match job.sink {
+                Sink::Batch { inbox, index } => Sink::Batch { inbox, index: index + first as usize },
+                handle @ Sink::Handle(_) => handle,
+            };
+            self.settled.push(Settled { sink, count, outcome });
+        }
+    }
+
+    /// Queues items of a unit for a worker, as these tickets.
     fn send(
         &mut self,
         now: Instant,
         to: Incarnation,
-        ticket: Ticket,
-        task: TaskKey,
+        tickets: Span,
+        (task, offset): (TaskKey, u32),
         attempt: u32,
         limit: Option<Duration>,
     ) {
@@ -245,35 +349,64 @@ impl Engine {
             return;
         };
         let Some(routes) = link.routes.as_ref().filter(|_| link.who == to) else { return };
-        let sent = routes.find(job.entry).and_then(|index| {
-            let timeout_ns =
-                limit.map_or(0, |limit| u64::try_from(limit.as_nanos().max(1)).unwrap_or(u64::MAX));
-            let head = TaskHead { index, attempt, task: task.id.get(), timeout_ns };
-            // Offered before the frame leaves, so that the worker never finds an older word in the slot.
-            link.board.offer(ticket);
-            link.offered = ticket;
-            link.writer.push(Kind::Task, ticket, &head.encode(), &job.args).map_err(|error| {
-                TaskError::Encode { task: job.shown().to_owned(), message: error.to_string() }
-            })
+        let index = match routes.find(job.entry) {
+            Ok(index) => index,
+            Err(error) => return self.machine.on(now, Event::Unsendable(to, tickets, error)),
+        };
+        let timeout_ns = limit.map_or(0, |limit| u64::try_from(limit.as_nanos().max(1)).unwrap_or(u64::MAX));
+        let head = TaskHead { index, attempt, task: task.item(offset).get(), timeout_ns };
+        // Offered before the frame leaves, so that the worker never finds an older word in the slot.
+        link.board.offer_all(tickets.first, tickets.count);
+        link.offered = tickets.end() - 1;
+        // What is free again first, so that its next result has a place.
+        let pushed = link.push_news().and_then(|_| match &job.args {
+            Args::One(args) => match args.passage() {
+                Passage::Queue(heap) => link.push(Kind::Task, tickets.first, &head.encode(), heap),
+                Passage::Copy(bytes) => link.push_copy(Kind::Task, tickets.first, &head.encode(), bytes),
+                Passage::At(..) => {
+                    self.tidy_at.get_or_insert(now + arena::IDLE);
+                    link.push_shared(tickets.first, &head, args)
+                }
+            },
+            args if tickets.count == 1 => {
+                link.push_copy(Kind::Task, tickets.first, &head.encode(), args.item(offset))
+            }
+            Args::Many(packed, from) => {
+                let items = packed.items(from + offset, tickets.count);
+                link.push_copy(Kind::Bundle, tickets.first, &Bundle::start(head, tickets.count), items)
+            }
         });
-        match sent {
-            Ok(()) => self.mark_dirty(to.index()),
-            Err(error) => self.machine.on(now, Event::Unsendable(to, ticket, error)),
+        match pushed {
+            Ok(()) => self.note_busy(to.index()),
+            Err(PushError::Frame(error)) => {
+                let error = TaskError::Encode { task: job.shown().to_owned(), message: error.to_string() };
+                self.machine.on(now, Event::Unsendable(to, tickets, error));
+            }
+            Err(PushError::Ring(error)) => self.machine.on(now, Event::Violation(to, error.to_string())),
         }
     }
 
-    fn take_back(&mut self, now: Instant, who: Incarnation, tickets: Vec<Ticket>) {
+    fn take_back(&mut self, now: Instant, who: Incarnation, spans: Vec<Span>) {
         let Some(link) = self.live(who) else { return };
         let (mut taken, mut claimed, mut illegible) = (Vec::new(), Vec::new(), Vec::new());
         // Against the worker's direction, from the youngest to the oldest: so what the worker has claimed meanwhile is older
         // than all that was taken, and its results come in order.
-        for ticket in tickets.into_iter().rev() {
-            if link.board.take_back(ticket) {
-                taken.push((ticket, true));
-            } else if matches!(link.board.observe(ticket), Slot::Claimed { .. } | Slot::Finished) {
-                claimed.push((ticket, false));
-            } else {
-                illegible.push(ticket);
+        for mut rest in spans.into_iter().rev() {
+            while rest.count > 0 {
+                let count = link.board.take_back_span(rest.first, rest.count);
+                rest.count -= count;
+                if count > 0 {
+                    taken.push((Span { first: rest.end(), count }, true));
+                    link.parcels.taken_back(rest.end(), count);
+                }
+                let Some(last) = rest.tickets().next_back() else { break };
+                if matches!(link.board.observe(last), Slot::Claimed { .. } | Slot::Finished) {
+                    // So are the older ones.
+                    claimed.push((rest, false));
+                    break;
+                }
+                illegible.push(Span { first: last, count: 1 });
+                rest.count -= 1;
             }
         }
         if !taken.is_empty() {
@@ -299,14 +432,14 @@ impl Engine {
             return;
         }
         self.read_results(now, who.index(), DRAIN_READS);
-        let Some((ticket, _)) = self.machine.head(who) else {
+        let Some(ticket) = self.machine.head(who).map(|head| head.span.first) else {
             return self
                 .machine
                 .on(now, Event::Observed(who, Observation { ticket: None, started: None, moving: false }));
         };
         let Some(link) = self.live(who) else { return };
-        let moving = link.writer.written() != link.written_then;
-        link.written_then = link.writer.written();
+        let moving = link.sent() != link.sent_then;
+        link.sent_then = link.sent();
         let started = match link.board.observe(ticket) {
             // It became the head just now, and has not been sent.
             _ if ticket > link.offered => None,
@@ -315,7 +448,9 @@ impl Engine {
             other => {
                 // It may have finished since the results were read. Anything else cannot be.
                 self.read_results(now, who.index(), DRAIN_READS);
-                if other == Slot::Finished && self.machine.head(who).map(|(head, _)| head) != Some(ticket) {
+                if other == Slot::Finished
+                    && self.machine.head(who).map(|head| head.span.first) != Some(ticket)
+                {
                     return self.inspect(now, who);
                 }
                 let what = format!("its claim board shows {other:?} for the task it runs");
@@ -331,7 +466,12 @@ impl Engine {
         match token.source {
             Source::Death => self.bury(now, token.who),
             Source::Results => {
-                if self.live(token.who).is_some() {
+                if let Some(link) = self.live(token.who) {
+                    if link.rings.is_some() {
+                        self.answer_the_door(now, index);
+                        // The worker may have been waiting for room.
+                        self.mark_dirty(index);
+                    }
                     self.read_results(now, index, READS_A_TURN);
                 }
             }
@@ -364,11 +504,37 @@ impl Engine {
             }
         }
         self.retry_output();
+        self.tidy(now);
+    }
+
+    /// Gives memory for large payloads back that has not been used for long, and has workers do so.
+    fn tidy(&mut self, now: Instant) {
+        if self.tidy_at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.tidy_at = ARENA.trim(now);
+        for index in 0..self.links.len() {
+            let Some(link) = &mut self.links[index] else { continue };
+            if link.parcels.has_mapped() {
+                self.tidy_at.get_or_insert(now + arena::IDLE);
+            }
+            let who = link.who;
+            match link.push_news() {
+                Ok(true) => self.mark_dirty(index),
+                Ok(false) => {}
+                Err(error) => self.machine.on(now, Event::Violation(who, error.to_string())),
+            }
+        }
     }
 
     fn arm_timer(&mut self, now: Instant) {
-        let due =
-            self.machine.deadline().into_iter().chain(self.closed_pipes.iter().map(|(at, _)| *at)).min();
+        let due = self
+            .machine
+            .deadline()
+            .into_iter()
+            .chain(self.closed_pipes.iter().map(|(at, _)| *at))
+            .chain(self.tidy_at)
+            .min();
         if due == self.armed {
             return;
         }
@@ -388,28 +554,31 @@ impl Engine {
     }
 
     fn flush_dirty(&mut self, now: Instant) {
-        if !self.dirty.is_empty() {
-            sigpipe::without_sigpipe(|| self.flush_all(now));
-        }
-    }
-
-    fn flush_all(&mut self, now: Instant) {
         while let Some(index) = self.dirty.pop() {
             let Some(link) = &mut self.links[index] else { continue };
             link.dirty = false;
+            if link.tasks.is_none() {
+                continue;
+            }
+            let flushed = link.flush();
             let Some(tasks) = &mut link.tasks else { continue };
-            match link.writer.flush(tasks.as_fd()) {
+            match flushed {
                 Ok(Flush::Done) => {
                     if let Err(error) = tasks.unwatch() {
                         tracing::error!(pid = link.pid, %error, "cannot stop watching the task pipe");
                     }
                 }
+                // The worker rings when there is room in its ring.
+                Ok(Flush::Blocked | Flush::More) if link.rings.is_some() => {}
                 Ok(Flush::Blocked | Flush::More) => {
                     let token = Token { who: link.who, source: Source::Room };
                     if let Err(error) = tasks.watch(EpollFlags::EPOLLOUT, token) {
                         let what = format!("its task pipe cannot be watched: {error}");
                         self.machine.on(now, Event::Violation(link.who, what));
                     }
+                }
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                    self.machine.on(now, Event::Violation(link.who, error.to_string()));
                 }
                 Err(error) => {
                     // EPIPE: it is dying, or it has closed its pipes; as for the other pipe, a deadline tells.
@@ -434,10 +603,11 @@ impl Engine {
     /// What is known of the process in a worker's place.
     pub(crate) fn look(&self, index: usize) -> Option<Glimpse> {
         let link = self.links.get(index)?.as_ref()?;
-        let running = self.machine.head(link.who).and_then(|(ticket, task)| {
+        let running = self.machine.head(link.who).and_then(|head| {
+            let ticket = head.span.first;
             let claimed = matches!(link.board.observe(ticket), Slot::Claimed { .. });
-            let task = task.filter(|_| claimed)?;
-            Some((task.id, self.jobs.get(task)?.shown().to_owned()))
+            let (task, _) = head.unit.filter(|_| claimed)?;
+            Some((head.task(ticket)?, self.jobs.get(task)?.shown().to_owned()))
         });
         Some(Glimpse { pid: link.pid, finished: link.finished, running })
     }

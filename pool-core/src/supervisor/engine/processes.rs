@@ -7,9 +7,10 @@ use pool_ipc::Slot;
 
 use super::{Engine, LAST_READS};
 use crate::error::{BrokenReason, Death, DeathCause};
-use crate::supervisor::event::{Autopsy, Event, Incarnation, KillReason, TaskKey, Ticket};
+use crate::supervisor::event::{Autopsy, Event, Incarnation, KillReason, Ticket};
 use crate::supervisor::launch::{Launched, may_pass};
 use crate::supervisor::link::Link;
+use crate::supervisor::machine::Holding;
 use crate::sys::process;
 use crate::worker::serve::SCRIBBLED;
 
@@ -35,7 +36,7 @@ impl Engine {
         if fenced && let Some(mut link) = self.links[who.index()].take() {
             link.fenced = true;
             // Nothing that it still writes is wanted; closing the pipes frees them now.
-            link.results = None;
+            link.turn_deaf();
             link.tasks = None;
             self.dying.push(link);
         }
@@ -112,7 +113,8 @@ impl Engine {
         self.last_words(&mut link);
         let mut death = link.death(&remains, &mut self.oom);
         let mut started = false;
-        if let Some((ticket, task)) = self.machine.head(who) {
+        if let Some(head) = self.machine.head(who) {
+            let (ticket, task) = (head.span.first, head.unit.map(|(key, _)| key));
             let slot = link.board.observe(ticket);
             // Anything that the worker cannot have found as an offer, scribbling included: the task may have started. The
             // exception is a worker that has said by its exit status that the slot kept it from starting the task; a task
@@ -129,7 +131,7 @@ impl Engine {
                 }
                 if let Some(job) = task.and_then(|task| self.jobs.get(task)) {
                     death.task = Some(job.shown().to_owned());
-                    death.task_id = task.map(|task| task.id);
+                    death.task_id = head.task(ticket);
                 }
             }
         }
@@ -148,15 +150,16 @@ impl Engine {
     /// What a dead worker had started besides its oldest task: something has broken its result pipe, and it went on. A slot
     /// that makes no sense is no sign of a start, because it cannot be claimed.
     fn lost(&self, link: &Link, death: &Death) -> Vec<(Ticket, Death)> {
-        let held = self.machine.tail(link.who).into_iter();
-        let started = held.filter(|(ticket, _)| {
+        let held = self.machine.tail(link.who);
+        let tickets = held.iter().flat_map(|held| held.span.tickets().map(move |ticket| (ticket, held)));
+        let started = tickets.filter(|(ticket, _)| {
             matches!(link.board.observe(*ticket), Slot::Claimed { .. } | Slot::Finished)
         });
-        let report = |(ticket, task): (Ticket, Option<TaskKey>)| {
-            let job = task.and_then(|task| self.jobs.get(task));
+        let report = |(ticket, held): (Ticket, &Holding)| {
+            let job = held.unit.and_then(|(key, _)| self.jobs.get(key));
             let death = Death {
                 task: job.map(|job| job.shown().to_owned()),
-                task_id: task.map(|task| task.id),
+                task_id: held.task(ticket),
                 ran_for: None,
                 ..death.clone()
             };

@@ -7,14 +7,15 @@
 //! worker that does not start, that none is ready; for one that dies idle, that tasks wait and none is being worked on.
 //! Kills of our own count against nobody, except where the worker gave the reason (protocol violation, no start).
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::endings::Mishap;
-use super::{Life, Machine, Place};
+use super::hand::Hand;
+use super::taking::cut;
+use super::{Life, Machine};
 use crate::error::{BrokenReason, Death, TaskError};
-use crate::supervisor::event::{Action, Autopsy, Incarnation, KillReason, TaskKey, Ticket};
-use crate::supervisor::slot::{Held, Phase, Strike};
+use crate::supervisor::event::{Action, Autopsy, Incarnation, KillReason, Span, TaskKey, Ticket};
+use crate::supervisor::slot::{Phase, Strike};
 
 /// Strikes of a slot that are remembered, if the policy does not need more: the back-off has long reached its limit.
 const LONGEST_STREAK: usize = 32;
@@ -23,18 +24,20 @@ impl<P> Machine<P> {
     pub(super) fn on_died(&mut self, now: Instant, who: Incarnation, autopsy: Autopsy) {
         let Some(index) = self.alive(who) else { return };
         let Autopsy { death, started } = autopsy;
-        match std::mem::replace(&mut self.slots[index].phase, Phase::Stopped) {
+        match self.enter(index, Phase::Stopped) {
             Phase::Starting { .. } | Phase::Dying { was_ready: false, .. } => {
                 self.start_failed(now, index, death)
             }
             Phase::Ready(ready) => {
                 self.slots[index].uptime += now.duration_since(ready.since);
                 self.release_reserved(ready.reserved);
-                self.bury(now, index, ready.held, started, death);
+                self.bury(now, index, ready.hand, started, death);
             }
-            Phase::Dying { held, .. } => self.bury(now, index, held, started, death),
+            Phase::Dying { hand, .. } => self.bury(now, index, hand, started, death),
             Phase::Retiring { .. } | Phase::Stopped => {}
-            Phase::Waiting { until } => self.slots[index].phase = Phase::Waiting { until },
+            Phase::Waiting { until } => {
+                self.enter(index, Phase::Waiting { until });
+            }
         }
         self.dispatch(now);
     }
@@ -44,20 +47,10 @@ impl<P> Machine<P> {
         let Some(index) = self.alive(who) else { return };
         let mut failed = Vec::new();
         for (ticket, death) in lost {
-            let place = |held: &VecDeque<Held>| held.iter().position(|held| held.ticket == ticket);
-            let held = match &mut self.slots[index].phase {
-                Phase::Ready(ready) => place(&ready.held).and_then(|place| ready.remove(place, now)),
-                Phase::Dying { held, .. } => place(held).and_then(|place| held.remove(place)),
-                _ => None,
-            };
-            let Some(held) = held else { continue };
-            self.held -= 1;
-            let Some(task) = held.task else { continue };
+            let held = self.extract(index, Span { first: ticket, count: 1 }, now).pop();
+            let Some(task) = held.and_then(|held| held.task) else { continue };
             // Where the abort of their batch, which the first of them may cause, finds them.
-            if let Some(waiting) = self.tasks.get_mut(task) {
-                waiting.place = Place::Suspect;
-                self.suspects.push_back(task);
-            }
+            self.suspect(task);
             failed.push((task, death));
         }
         for (task, death) in failed {
@@ -66,11 +59,16 @@ impl<P> Machine<P> {
     }
 
     /// Settles what a dead worker held, and replaces it.
-    fn bury(&mut self, now: Instant, index: usize, mut held: VecDeque<Held>, started: bool, death: Death) {
-        self.held -= held.len();
-        let victim = if started { held.pop_front() } else { None };
-        let innocent: Vec<TaskKey> = held.iter().filter_map(|held| held.task).collect();
-        self.counters.requeued += innocent.len() as u64;
+    fn bury(&mut self, now: Instant, index: usize, mut hand: Hand, started: bool, death: Death) {
+        self.held -= hand.items();
+        let first = hand.front().map(|front| front.ticket);
+        let doomed = hand.head_mut().and_then(|head| head.doomed.take());
+        let victim = first.filter(|_| started).and_then(|first| {
+            let behind = cut(&mut self.units, &mut self.out, &mut hand, first + 1);
+            hand.remove(0..behind, now).pop()
+        });
+        let innocent: Vec<TaskKey> = hand.into_spans().filter_map(|held| held.task).collect();
+        self.counters.requeued += self.items_in(&innocent);
         self.requeue(innocent);
         let Some(victim) = victim else {
             self.counters.idle_deaths += 1;
@@ -81,12 +79,17 @@ impl<P> Machine<P> {
         // an abort finds the slots as they will be.
         self.replace(now, index, now);
         if let Some(task) = victim.task {
-            let mishap = match (victim.doomed, victim.limit) {
+            let mishap = match (doomed, victim.limit.get()) {
                 (Some((_, KillReason::Timeout)), Some(limit)) => Mishap::Error(TaskError::TimedOut { limit }),
                 _ => Mishap::Death(death),
             };
             self.mishap(now, task, mishap);
         }
+    }
+
+    /// Items that have not ended in these units.
+    pub(super) fn items_in(&self, units: &[TaskKey]) -> u64 {
+        units.iter().filter_map(|key| self.units.get(*key)).map(|unit| u64::from(unit.left())).sum()
     }
 
     pub(super) fn on_spawn_failed(&mut self, now: Instant, who: Incarnation, death: Death) {
@@ -105,9 +108,9 @@ impl<P> Machine<P> {
     /// A death that nobody's task explains: back off, and give up in the end.
     fn strike(&mut self, now: Instant, index: usize, death: Death, starting: bool) {
         let (settled, policy) = (self.settled, self.config.restart);
-        let needed = matches!(self.life, Life::Open) || self.tasks.len() > 0;
+        let needed = matches!(self.life, Life::Open) || self.pending > 0;
         // While somebody works, the pool is of use, and what is missing is a matter of patience.
-        let stuck = if starting { !self.any_ready() } else { self.tasks.len() > 0 && self.held == 0 };
+        let stuck = if starting { self.crew.ready == 0 } else { self.pending > 0 && self.held == 0 };
         let slot = &mut self.slots[index];
         let uptime = slot.uptime;
         slot.strikes.retain(|strike| uptime - strike.uptime <= policy.window);
@@ -127,10 +130,6 @@ impl<P> Machine<P> {
         self.replace(now, index, until);
     }
 
-    fn any_ready(&self) -> bool {
-        self.slots.iter().any(|slot| matches!(slot.phase, Phase::Ready(_)))
-    }
-
     /// Nothing before the first replacement, then `first_delay` doubled each time, ± 20 %.
     fn back_off(&mut self, strikes: usize) -> Duration {
         let Some(doublings) = strikes.checked_sub(2) else { return Duration::ZERO };
@@ -148,12 +147,12 @@ impl<P> Machine<P> {
     /// Puts the next incarnation into a slot, now or later.
     fn replace(&mut self, now: Instant, index: usize, until: Instant) {
         self.slots[index].timer = None;
-        if !matches!(self.life, Life::Open) && self.tasks.len() == 0 {
-            self.slots[index].phase = Phase::Stopped;
+        if !matches!(self.life, Life::Open) && self.pending == 0 {
+            self.enter(index, Phase::Stopped);
         } else if until <= now {
             self.spawn(index, now);
         } else {
-            self.slots[index].phase = Phase::Waiting { until };
+            self.enter(index, Phase::Waiting { until });
             self.schedule(index, until);
         }
     }
@@ -166,11 +165,8 @@ impl<P> Machine<P> {
     /// The head of a worker has written into the result pipe.
     pub(super) fn on_garbage(&mut self, now: Instant, who: Incarnation, what: String) {
         let Some(index) = self.alive(who) else { return };
-        let head = match &mut self.slots[index].phase {
-            Phase::Ready(ready) => ready.held.front_mut(),
-            Phase::Dying { held, .. } => held.front_mut(),
-            _ => None,
-        };
+        self.isolate_head(index);
+        let head = self.slots[index].hand_mut().and_then(Hand::head_mut);
         head.into_iter().for_each(|head| head.spoiled = true);
         self.on_violation(now, who, what);
     }
@@ -184,20 +180,20 @@ impl<P> Machine<P> {
     /// board has its last word.
     pub(super) fn kill_and_await(&mut self, now: Instant, who: Incarnation, why: KillReason) {
         let Some(index) = self.alive(who) else { return };
-        let phase = match std::mem::replace(&mut self.slots[index].phase, Phase::Stopped) {
-            Phase::Starting { .. } => Phase::Dying { held: VecDeque::new(), was_ready: false },
+        let phase = match self.enter(index, Phase::Stopped) {
+            Phase::Starting { .. } => Phase::Dying { hand: Hand::new(now), was_ready: false },
             Phase::Ready(ready) => {
                 self.slots[index].uptime += now.duration_since(ready.since);
                 self.release_reserved(ready.reserved);
-                Phase::Dying { held: ready.held, was_ready: true }
+                Phase::Dying { hand: ready.hand, was_ready: true }
             }
             Phase::Retiring { since, killed: false } => Phase::Retiring { since, killed: true },
             other => {
-                self.slots[index].phase = other;
+                self.enter(index, other);
                 return;
             }
         };
-        self.slots[index].phase = phase;
+        self.enter(index, phase);
         self.counters.kills += 1;
         self.out.push(Action::Kill { who, why, fenced: false });
     }
@@ -206,22 +202,20 @@ impl<P> Machine<P> {
     /// place is filled at once.
     pub(super) fn execute(&mut self, now: Instant, index: usize) {
         let who = self.slots[index].incarnation();
-        let Phase::Ready(ready) = std::mem::replace(&mut self.slots[index].phase, Phase::Stopped) else {
-            return;
-        };
-        let Some(condemned) = ready.condemned else { return };
-        self.held -= ready.held.len();
+        let Phase::Ready(mut ready) = self.enter(index, Phase::Stopped) else { return };
+        let Some((_, why)) = ready.hand.head_mut().and_then(|head| head.doomed.take()) else { return };
+        self.held -= ready.hand.items();
         self.counters.kills += 1;
-        self.out.push(Action::Kill { who, why: condemned.why, fenced: true });
+        self.out.push(Action::Kill { who, why, fenced: true });
         self.slots[index].uptime += now.duration_since(ready.since);
         self.release_reserved(ready.reserved);
-        let mut held = ready.held;
-        let head = held.pop_front();
+        let mut held = ready.hand.into_spans();
+        let head = held.next();
         // Everything else was taken back before the kill, unless the board was overwritten: then it cannot be claimed.
-        let innocent: Vec<TaskKey> = held.iter().filter_map(|held| held.task).collect();
+        let innocent: Vec<TaskKey> = held.filter_map(|held| held.task).collect();
         self.requeue(innocent);
         self.replace(now, index, now);
-        if let Some(Held { task: Some(task), limit: Some(limit), .. }) = head {
+        if let Some((task, limit)) = head.and_then(|head| Some((head.task?, head.limit.get()?))) {
             self.mishap(now, task, Mishap::Error(TaskError::TimedOut { limit }));
         }
         self.dispatch(now);

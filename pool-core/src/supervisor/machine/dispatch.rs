@@ -1,149 +1,200 @@
-//! Handing tasks out, and taking them back.
+//! Handing tasks out.
 //!
-//! Workers are filled evenly: with `n` tasks to do and `w` workers, none is given more than its share `n / w` ahead of
-//! time, nor more than the prefetch limit. A worker is refilled when it is half empty, so that tasks travel many at a
-//! time. When there is nothing left to give out, an idle worker is given half of what the fullest one has not claimed.
+//! A worker is given work for about [`Config::ahead`](super::Config::ahead), as far as its pace is known, or two pieces of
+//! the size that the unit asks for; but with `n` items to do and `w` workers none is given more than its share `n / w`. It
+//! is refilled when it is half empty, so that items travel many at a time. Of the idle ones, the one that has worked last is
+//! the first to be given something.
 
 use std::time::Instant;
 
-use super::{Machine, Place};
-use crate::supervisor::event::{Action, Incarnation, KillReason, TaskKey, Ticket};
-use crate::supervisor::slot::{Held, Phase, Slot};
+use super::hand::Held;
+use super::unit::{self, Place, Unit};
+use super::{Hand, Machine};
+use crate::supervisor::event::{Action, TaskKey, Ticket};
+use crate::supervisor::slot::{Phase, Ready, Slot};
+
+/// Workers in a row that turn out to have no room before we stop looking for one that has.
+const MISSES: usize = 4;
 
 impl<P> Machine<P> {
-    /// Fills every worker that has room.
+    /// Gives out what there is to whom there is.
     pub(super) fn dispatch(&mut self, now: Instant) {
         if self.is_over() {
             return;
         }
-        self.place_reserved(now);
-        self.reserve_suspects(now);
-        let count = self.slots.len();
-        let open = self.slots.iter().filter(|slot| matches!(slot.phase, Phase::Ready(_))).count();
-        if open == 0 {
-            return;
+        if self.crew.reserved > 0 {
+            self.place_reserved(now);
         }
-        let share = self.share(open);
+        if !self.suspects.is_empty() {
+            self.reserve_suspects(now);
+        }
         // Idle workers first, so that nothing is queued behind a task while somebody has nothing to do.
-        for idle_only in [true, false] {
-            for offset in 0..count {
-                if self.queued == 0 {
+        if self.queued > 0 {
+            self.feed_idle(now);
+        }
+        if self.queued > 0 {
+            self.feed_hungry(now);
+        }
+        if self.queued == 0 {
+            for _ in 0..self.crew.idle.len() {
+                if !self.steal(now) {
                     break;
                 }
-                let index = (self.cursor + offset) % count;
-                let Phase::Ready(ready) = &self.slots[index].phase else { continue };
-                if !idle_only {
-                    self.fill(index, now, share);
-                } else if ready.held.is_empty() {
-                    self.fill(index, now, 1);
-                }
-                if self.queued == 0 {
-                    self.cursor = (index + 1) % count;
-                }
-            }
-        }
-        if self.queued == 0 && self.held > 1 {
-            for index in 0..count {
-                self.steal_for(index);
             }
         }
     }
 
-    /// One worker has finished a task: gives it more when it runs low.
+    /// One worker has finished something: gives it more when it runs low.
     pub(super) fn refill(&mut self, index: usize, now: Instant) {
         if !self.suspects.is_empty() {
             self.reserve_suspects(now);
         }
-        let Some(ready) = self.slots[index].ready() else { return };
-        if ready.is_idle() {
+        if self.crew.reserved > 0 {
             self.place_reserved(now);
         }
-        let Some(ready) = self.slots[index].ready() else { return };
-        let (load, waiting) = (ready.held.len(), ready.reserved.is_some());
-        if waiting {
-            return self.fill(index, now, 1);
-        }
-        if self.queued == 0 {
-            if load == 0 && self.held > 0 {
-                self.steal_for(index);
+        if self.queued > 0 {
+            let Phase::Ready(ready) = &self.slots[index].phase else { return };
+            if ready.hand.items() <= self.target(ready) / 2 {
+                self.fill(index, now, usize::MAX);
             }
-            return;
-        }
-        let open = self.slots.iter().filter(|slot| matches!(slot.phase, Phase::Ready(_))).count();
-        let share = self.share(open.max(1));
-        if load <= share / 2 {
-            self.fill(index, now, share);
+        } else {
+            self.note_room(index);
+            if self.slots[index].standing.idle {
+                self.steal(now);
+            }
         }
     }
 
-    /// How many tasks a worker should hold now.
-    fn share(&self, open: usize) -> usize {
-        (self.queued + self.held).div_ceil(open).clamp(1, self.config.prefetch)
-    }
-
-    /// Gives one worker tasks until it holds `share` of them.
-    fn fill(&mut self, index: usize, now: Instant, share: usize) {
-        let Some(ready) = self.slots[index].ready() else { return };
-        if let (Some(task), true, None) = (ready.reserved, ready.held.is_empty(), &ready.condemned) {
-            ready.reserved = None;
-            ready.alone = true;
-            return self.send(index, now, task);
-        }
-        loop {
-            let config = &self.config;
-            let Some(ready) = self.slots[index].ready() else { return };
-            let oldest = ready.held.front().map_or(ready.next_ticket, |held| held.ticket);
-            if !ready.is_open()
-                || ready.held.len() >= share
-                || ready.has_doomed_head()
-                || ready.next_ticket - oldest >= config.ticket_window
-            {
+    fn feed_idle(&mut self, now: Instant) {
+        while self.queued > 0
+            && let Some(&idle) = self.crew.idle.last()
+        {
+            let each = (self.queued / self.crew.idle.len()).max(1);
+            self.fill(idle as usize, now, each);
+            if self.crew.idle.last() == Some(&idle) {
+                debug_assert!(false, "an idle worker takes nothing: {:?}", self.slots[idle as usize]);
                 return;
             }
-            let (room, empty) = (config.prefetch_bytes.saturating_sub(ready.bytes), ready.held.is_empty());
-            let Some(&task) = self.queue.front() else { return };
-            match self.tasks.get(task) {
-                Some(waiting) if !empty && waiting.spec.size > room => return,
-                Some(_) => {
-                    self.queue.pop_front();
-                    self.queued -= 1;
-                    self.send(index, now, task);
-                }
-                None => {
-                    self.queue.pop_front();
-                }
-            }
         }
     }
 
+    fn feed_hungry(&mut self, now: Instant) {
+        let mut misses = 0;
+        while self.queued > 0
+            && misses < MISSES
+            && let Some(index) = self.crew.hungry.pop_front()
+        {
+            let index = index as usize;
+            self.slots[index].hungry = false;
+            let before = self.held;
+            // Not too much behind an item that takes long.
+            let Phase::Ready(ready) = &self.slots[index].phase else { continue };
+            let bound = if ready.pace.is_silent(now, self.config.ahead) { 2 } else { usize::MAX };
+            self.fill(index, now, bound);
+            misses = if self.held > before { 0 } else { misses + 1 };
+        }
+    }
+
+    /// Remembers a worker that would take more if there were more.
+    fn note_room(&mut self, index: usize) {
+        let Phase::Ready(ready) = &self.slots[index].phase else { return };
+        let load = ready.hand.items();
+        if load > 0 && 2 * load <= ready.pace.window() && ready.is_open() {
+            self.note_hungry(index);
+        }
+    }
+
+    /// How many items a worker should hold now.
+    fn target(&self, ready: &Ready) -> usize {
+        match self.queue.first(&self.units) {
+            Some((_, unit)) if unit.chunk > 0 => (2 * self.piece(unit)).min(self.config.prefetch),
+            _ => ready.pace.window().min((self.queued + self.held).div_ceil(self.crew.ready.max(1))),
+        }
+    }
+
+    /// Size of the pieces that a unit is to be handed out in. A worker must be able to hold two.
+    fn piece(&self, unit: &Unit) -> usize {
+        (unit.chunk as usize).min((self.config.prefetch / 2).max(1))
+    }
+
+    /// Gives one worker as much as it should hold, or `bound` items if that is less.
+    fn fill(&mut self, index: usize, now: Instant, bound: usize) {
+        let Some(ready) = self.slots[index].ready() else { return };
+        if let (Some(task), true) = (ready.reserved, ready.hand.is_empty()) {
+            ready.reserved = None;
+            self.send(index, now, task);
+            if let Some(head) = self.slots[index].hand_mut().and_then(Hand::head_mut) {
+                head.alone = true;
+            }
+            return self.touch(index);
+        }
+        while let Some((key, unit)) = self.queue.first(&self.units) {
+            let Phase::Ready(ready) = &self.slots[index].phase else { return };
+            let count = self.portion(ready, unit, bound);
+            if count == 0 {
+                break;
+            }
+            let whole = count >= unit.left() as usize;
+            self.take_from_queue(key, count, whole);
+            self.send(index, now, key);
+        }
+        self.note_room(index);
+    }
+
+    /// How many items of the first unit in the queue a worker is to be given now.
+    fn portion(&self, ready: &Ready, unit: &Unit, bound: usize) -> usize {
+        let (hand, load) = (&ready.hand, ready.hand.items());
+        let level = self.target(ready).min(bound);
+        if load >= level || !ready.is_open() {
+            return 0;
+        }
+        let wanted = match unit.chunk {
+            0 => level - load,
+            _ if load > self.piece(unit) => 0,
+            _ => self.piece(unit),
+        };
+        let oldest = hand.front().map_or(ready.next_ticket, |held| held.ticket);
+        let tickets = self.config.ticket_window.saturating_sub(ready.next_ticket - oldest);
+        let room = self.config.prefetch_bytes.saturating_sub(hand.bytes());
+        let fitting = match wanted.saturating_mul(unit.size as usize) > room {
+            false => wanted,
+            // A single one is never too large.
+            true => (room / unit.size as usize).max(usize::from(load == 0)),
+        };
+        fitting.min(unit.left() as usize).min(tickets as usize)
+    }
+
+    /// Takes the first items of the first unit out of the queue, with its key.
+    fn take_from_queue(&mut self, key: TaskKey, count: usize, whole: bool) {
+        let rest = if whole { None } else { unit::split(&mut self.units, &mut self.out, key, count as u32) };
+        self.queue.remove(&mut self.units, key);
+        if let Some(rest) = rest {
+            self.queue.push_front(&mut self.units, rest);
+        }
+        self.queued -= count;
+    }
+
+    /// Gives what is left of a unit to a worker.
     fn send(&mut self, index: usize, now: Instant, key: TaskKey) {
         let to = self.slots[index].incarnation();
-        let Some(task) = self.tasks.get_mut(key) else { return };
-        task.place = Place::With(to.worker);
-        let (attempt, limit, size) = (task.attempts + 1, task.spec.limit, task.spec.size);
+        let Some(unit) = self.units.get_mut(key) else { return };
+        unit.place = Place::With(to.worker);
+        let (first, count, attempt) = (unit.done, unit.left(), unit.attempts() + 1);
+        let (limit, size) = (unit.limit, unit.size);
         let Some(ready) = self.slots[index].ready() else { return };
         let ticket = ready.next_ticket;
-        ready.next_ticket += 1;
-        let first = ready.held.is_empty();
-        if first {
-            ready.head_since = now;
+        ready.next_ticket += Ticket::from(count);
+        let idle = ready.hand.is_empty();
+        if idle {
+            ready.pace.start(now);
         }
-        ready.bytes += size;
-        ready.held.push_back(Held {
-            ticket,
-            task: Some(key),
-            size,
-            limit,
-            started: None,
-            spoiled: false,
-            taking: false,
-            doomed: None,
-        });
-        self.held += 1;
-        self.out.push(Action::Send { to, ticket, task: key, attempt, limit });
-        if first {
+        ready.hand.push(Held { ticket, count, taking: 0, size, limit, task: Some(key) }, now);
+        self.held += count as usize;
+        self.out.push(Action::Send { to, ticket, task: key, first, count, attempt, limit: limit.get() });
+        if idle {
             self.arm(index, now);
         }
+        self.touch(index);
     }
 
     /// Sends the suspects whose workers have become empty. One whose worker is still busy is given to a worker that has
@@ -152,15 +203,15 @@ impl<P> Machine<P> {
         for index in 0..self.slots.len() {
             let Some(ready) = self.slots[index].ready() else { continue };
             let Some(task) = ready.reserved else { continue };
-            if ready.held.is_empty() {
+            if ready.hand.is_empty() {
                 self.fill(index, now, 1);
                 continue;
             }
-            let idle = |slot: &Slot| matches!(&slot.phase, Phase::Ready(ready) if ready.is_idle());
-            let Some(other) = self.slots.iter().position(idle) else { continue };
-            self.slots[index].ready().into_iter().for_each(|ready| ready.reserved = None);
-            self.reserve(other, task);
-            self.fill(other, now, 1);
+            let Some(&other) = self.crew.idle.last() else { continue };
+            ready.reserved = None;
+            self.touch(index);
+            self.reserve(other as usize, task);
+            self.fill(other as usize, now, 1);
         }
     }
 
@@ -168,183 +219,49 @@ impl<P> Machine<P> {
         let worker = self.slots[index].worker;
         let Some(ready) = self.slots[index].ready() else { return };
         ready.reserved = Some(task);
-        if let Some(waiting) = self.tasks.get_mut(task) {
+        if let Some(waiting) = self.units.get_mut(task) {
             waiting.place = Place::With(worker);
         }
+        self.touch(index);
     }
 
     /// The worker that a suspect waited for is gone: it waits for another one.
     pub(super) fn release_reserved(&mut self, reserved: Option<TaskKey>) {
         let Some(task) = reserved else { return };
-        if let Some(waiting) = self.tasks.get_mut(task) {
+        if let Some(waiting) = self.units.get_mut(task) {
             waiting.place = Place::Suspect;
-            self.suspects.push_front(task);
+            self.suspects.push_front(&mut self.units, task);
         }
     }
 
     /// Finds every suspect a worker of its own: the emptiest one gets nothing else until it has run the suspect.
     fn reserve_suspects(&mut self, now: Instant) {
-        while let Some(&task) = self.suspects.front() {
-            if self.tasks.get(task).is_none() {
-                self.suspects.pop_front();
-                continue;
-            }
+        while let Some((task, _)) = self.suspects.first(&self.units) {
             let fits = |slot: &Slot| match &slot.phase {
-                Phase::Ready(ready) if ready.is_open() && !ready.has_doomed_head() => Some(ready.held.len()),
+                Phase::Ready(ready) if ready.is_open() => Some(ready.hand.items()),
                 _ => None,
             };
             let best =
                 self.slots.iter().enumerate().filter_map(|(i, slot)| fits(slot).map(|load| (load, i))).min();
             let Some((_, index)) = best else { return };
-            self.suspects.pop_front();
+            self.suspects.remove(&mut self.units, task);
             self.reserve(index, task);
             self.fill(index, now, 1);
         }
     }
 
-    /// Asks the fullest worker for half of its unclaimed tasks, on behalf of an idle one.
-    fn steal_for(&mut self, index: usize) {
-        if !self.slots[index].ready().is_some_and(|ready| ready.is_idle()) {
-            return;
-        }
-        let mut best: Option<(usize, usize)> = None;
-        for (other, slot) in self.slots.iter().enumerate() {
-            if let Phase::Ready(ready) = &slot.phase {
-                let spare = if ready.is_taking() { 0 } else { ready.held.len().saturating_sub(1) };
-                if spare > best.map_or(0, |(spare, _)| spare) {
-                    best = Some((spare, other));
-                }
-            }
-        }
-        let Some((spare, victim)) = best else { return };
-        self.take_back(victim, spare.div_ceil(2));
-    }
-
-    /// Asks for the last `count` tasks that a worker holds and is not known to have claimed.
-    pub(super) fn take_back(&mut self, index: usize, count: usize) {
-        let who = self.slots[index].incarnation();
-        let Some(ready) = self.slots[index].ready() else { return };
-        let mut tickets: Vec<Ticket> = Vec::new();
-        for held in ready.held.iter_mut().skip(1).rev().take(count).filter(|held| !held.taking) {
-            held.taking = true;
-            tickets.push(held.ticket);
-        }
-        if !tickets.is_empty() {
-            tickets.reverse();
-            self.out.push(Action::TakeBack(who, tickets));
-        }
-    }
-
-    pub(super) fn on_took_back(&mut self, now: Instant, who: Incarnation, answers: Vec<(Ticket, bool)>) {
-        if let Some(index) = self.alive(who)
-            && let Phase::Dying { held, .. } = &mut self.slots[index].phase
-        {
-            // It was killed meanwhile. What was taken from it is its own no longer, and stands in no result's way.
-            let taken = |held: &Held| held.taking && answers.contains(&(held.ticket, true));
-            let (back, rest): (Vec<Held>, Vec<Held>) = held.drain(..).partition(taken);
-            held.extend(rest);
-            self.held -= back.len();
-            let back: Vec<TaskKey> = back.into_iter().filter_map(|held| held.task).collect();
-            self.counters.taken_back += back.len() as u64;
-            self.requeue(back);
-            return self.dispatch(now);
-        }
-        let Some((index, ready)) = self.working(who) else { return };
-        let mut back = Vec::new();
-        let mut running = false;
-        let mut broken = None;
-        let mut removed = 0;
-        for (ticket, unclaimed) in answers {
-            let Some(position) = ready.held.iter().position(|held| held.ticket == ticket && held.taking)
-            else {
-                continue;
-            };
-            if unclaimed {
-                if let Some(held) = ready.remove(position, now) {
-                    removed += 1;
-                    back.extend(held.task);
-                }
-            } else {
-                // The worker was faster: it runs this task. Its older results came before this answer.
-                let held = &mut ready.held[position];
-                held.taking = false;
-                held.started.get_or_insert(now);
-                running |= position == 0 && held.task.is_none();
-                if position > 0 {
-                    broken = Some(ticket);
-                }
-            }
-        }
-        self.held -= removed;
-        self.counters.taken_back += back.len() as u64;
-        self.requeue(back);
-        if let Some(ticket) = broken {
-            return self.on_violation(
-                now,
-                who,
-                format!("ticket {ticket} was claimed before an older one had its result"),
-            );
-        }
-        if running {
-            // A cancelled task turned out to be running.
-            self.doom(now, index, KillReason::Cancelled);
-        }
-        self.arm(index, now);
-        self.proceed(index);
-        self.dispatch(now);
-    }
-
-    /// Task code has overwritten the board. The head may be running, so it stays. The others were not claimed before, or the
-    /// result of the head would have been reported by now, and cannot be claimed any more: they are given to somebody else.
-    pub(super) fn on_illegible(&mut self, now: Instant, who: Incarnation, tickets: &[Ticket]) {
-        let Some((index, ready)) = self.working(who) else { return };
-        let mut back = Vec::new();
-        for ticket in tickets {
-            match ready.held.iter().position(|held| held.ticket == *ticket && held.taking) {
-                Some(0) => ready.held[0].taking = false,
-                Some(place) => back.extend(ready.remove(place, now)),
-                None => {}
-            }
-        }
-        self.held -= back.len();
-        back.sort_unstable_by_key(|held| held.ticket);
-        self.requeue(back.into_iter().filter_map(|held| held.task).collect());
-        self.proceed(index);
-        self.dispatch(now);
-    }
-
-    /// Puts tasks that were never started back to the front of the queue, in their old order.
+    /// Puts units that were never started back to the front of the queue, in their old order.
     pub(super) fn requeue(&mut self, tasks: Vec<TaskKey>) {
         for key in tasks.into_iter().rev() {
-            let Some(task) = self.tasks.get_mut(key) else { continue };
-            if task.attempts > 0 {
-                task.place = Place::Suspect;
-                self.suspects.push_front(key);
+            let Some(unit) = self.units.get_mut(key) else { continue };
+            if unit.attempts() > 0 {
+                unit.place = Place::Suspect;
+                self.suspects.push_front(&mut self.units, key);
             } else {
-                task.place = Place::Queued;
-                self.queue.push_front(key);
-                self.queued += 1;
+                unit.place = Place::Queued;
+                self.queued += unit.left() as usize;
+                self.queue.push_front(&mut self.units, key);
             }
         }
-    }
-
-    /// A condemned worker from which everything else has been taken back is inspected a last time.
-    pub(super) fn proceed(&mut self, index: usize) {
-        let who = self.slots[index].incarnation();
-        let Some(ready) = self.slots[index].ready() else { return };
-        if ready.condemned.is_some() && !ready.is_taking() {
-            self.out.push(Action::Inspect(who));
-        }
-    }
-
-    /// First step of a kill: nothing else may start on this worker.
-    pub(super) fn condemn(&mut self, index: usize, ticket: Ticket, why: KillReason) {
-        let Some(ready) = self.slots[index].ready() else { return };
-        if ready.condemned.is_some() {
-            return;
-        }
-        ready.condemned = Some(crate::supervisor::slot::Condemned { ticket, why });
-        self.take_back(index, usize::MAX);
-        self.proceed(index);
     }
 }

@@ -1,13 +1,14 @@
 //! How tasks end: results, failures, retries, cancellation, and the abort of a batch.
 
-use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::{Machine, Place};
+use super::Machine;
+use super::hand::{Hand, Held};
+use super::unit::{Place, Unit};
 use crate::call::RetryOn;
 use crate::error::{Death, TaskError};
-use crate::supervisor::event::{Action, GroupId, Incarnation, KillReason, TaskKey, Ticket};
-use crate::supervisor::slot::{Held, Phase};
+use crate::supervisor::event::{Action, GroupId, Incarnation, KillReason, Span, TaskKey, Ticket};
+use crate::supervisor::slot::Phase;
 
 /// What became of an attempt that did not succeed.
 #[derive(Debug)]
@@ -19,173 +20,225 @@ pub(super) enum Mishap {
 }
 
 impl<P> Machine<P> {
-    /// Ends a task, once: a key that is not in the table has ended before.
+    /// Ends what is left of a unit, once: a key that is not in the table has ended before.
     pub(super) fn resolve(&mut self, task: TaskKey, result: Result<P, TaskError>) {
-        let Some(ended) = self.tasks.remove(task) else { return };
-        if ended.place == Place::Queued {
-            self.queued = self.queued.saturating_sub(1);
+        let Some(unit) = self.units.get(task) else { return };
+        let (first, count) = (unit.done, unit.left());
+        match unit.place {
+            Place::Queued => {
+                self.queue.remove(&mut self.units, task);
+                self.queued -= count as usize;
+            }
+            Place::Suspect => self.suspects.remove(&mut self.units, task),
+            Place::With(_) => {}
         }
-        match &result {
-            Ok(_) => self.counters.succeeded += 1,
-            Err(TaskError::Cancelled) => self.counters.cancelled += 1,
-            Err(TaskError::TimedOut { .. }) => self.counters.timed_out += 1,
-            Err(_) => self.counters.failed += 1,
-        }
-        self.out.push(Action::Resolve { task, result });
+        self.units.remove(task);
+        self.settle(task, first, count, result);
     }
 
-    /// A worker delivered the outcome of a task: it must be the oldest one that it holds.
-    pub(super) fn on_outcome(
+    /// Items with results: the first ones of a unit.
+    fn succeed(&mut self, task: TaskKey, count: u32, payload: P) {
+        let Some(unit) = self.units.get_mut(task) else { return };
+        let first = unit.done;
+        unit.done += count;
+        if unit.done == unit.end {
+            self.units.remove(task);
+        }
+        self.settle(task, first, count, Ok(payload));
+    }
+
+    fn settle(&mut self, task: TaskKey, first: u32, count: u32, result: Result<P, TaskError>) {
+        let counter = match &result {
+            Ok(_) => &mut self.counters.succeeded,
+            Err(TaskError::Cancelled) => &mut self.counters.cancelled,
+            Err(TaskError::TimedOut { .. }) => &mut self.counters.timed_out,
+            Err(_) => &mut self.counters.failed,
+        };
+        *counter += u64::from(count);
+        self.pending -= count as usize;
+        self.out.push(Action::Resolve { task, first, count, result });
+    }
+
+    /// A worker delivered results: they must be those of the oldest items that it holds.
+    pub(super) fn on_finished(
         &mut self,
         now: Instant,
         who: Incarnation,
         ticket: Ticket,
-        outcome: Result<P, TaskError>,
+        count: u32,
+        payload: P,
     ) {
         let Some(index) = self.alive(who) else { return };
-        let (held, working) = match &mut self.slots[index].phase {
-            Phase::Ready(ready) if ready.held.front().is_some_and(|head| head.ticket == ticket) => {
-                (ready.remove(0, now), true)
+        let Some(ready) = self.slots[index].ready() else {
+            if let Some(held) = self.late_result(now, index, Span { first: ticket, count }) {
+                if let Some(task) = held.task {
+                    self.resolve(task, Ok(payload));
+                }
+                self.dispatch(now);
             }
-            // It finished its task after all before the signal arrived. Whatever it was killed for, this is its head's result,
-            // or, where the head is spoiled, that of a later one: results between them may have been mangled. Those tasks
-            // stay, and the board tells in the end what became of them.
-            Phase::Dying { held, .. } => {
-                let spoiled = held.front().is_some_and(|head| head.spoiled);
-                let place = held.iter().position(|held| held.ticket == ticket && !held.spoiled);
-                let Some(place) = place.filter(|place| spoiled || *place == 0) else { return };
-                (held.remove(place), false)
-            }
-            Phase::Ready(_) => {
-                let what = format!("a result for ticket {ticket}, which it does not run");
-                return self.on_violation(now, who, what);
-            }
-            _ => return,
+            return;
         };
-        let Some(held) = held else { return };
-        self.held -= 1;
+        let Some(front) =
+            ready.hand.front().filter(|front| front.ticket == ticket && (1..=front.count).contains(&count))
+        else {
+            return self.not_its_own(now, who, ticket);
+        };
+        let task = front.task;
+        ready.hand.advance(count, now);
+        ready.pace.report(now, count, &self.config);
+        self.held -= count as usize;
+        self.settled += u64::from(count);
+        self.slots[index].strikes.clear();
+        if let Some(task) = task {
+            self.succeed(task, count, payload);
+        }
+        self.touch(index);
+        self.arm(index, now);
+        self.refill(index, now);
+    }
+
+    /// A worker reported the failure of a task: it must be the oldest one that it holds.
+    pub(super) fn on_failed(&mut self, now: Instant, who: Incarnation, ticket: Ticket, error: TaskError) {
+        let Some(index) = self.alive(who) else { return };
+        let span = Span { first: ticket, count: 1 };
+        let Some(ready) = self.slots[index].ready() else {
+            if let Some(held) = self.late_result(now, index, span) {
+                if let Some(task) = held.task {
+                    self.mishap(now, task, Mishap::Error(error));
+                }
+                self.dispatch(now);
+            }
+            return;
+        };
+        if ready.hand.front().is_none_or(|front| front.ticket != ticket) {
+            return self.not_its_own(now, who, ticket);
+        }
+        ready.pace.report(now, 1, &self.config);
         self.settled += 1;
         self.slots[index].strikes.clear();
-        if let Some(task) = held.task {
-            match outcome {
-                Ok(payload) => self.resolve(task, Ok(payload)),
-                Err(error) => self.mishap(now, task, Mishap::Error(error)),
-            }
-        }
-        if working {
-            self.new_head(index, now);
-            self.refill(index, now);
-        } else {
-            self.dispatch(now);
-        }
-    }
-
-    /// A task cannot be sent to this worker.
-    pub(super) fn on_unsendable(&mut self, now: Instant, who: Incarnation, ticket: Ticket, error: TaskError) {
-        if let Some(task) = self.drop_held(now, who, ticket) {
-            self.fail(now, task, error);
-        }
-        self.dispatch(now);
-    }
-
-    /// Removes a task that a worker holds but will never run, and returns it if it has not ended.
-    pub(super) fn drop_held(&mut self, now: Instant, who: Incarnation, ticket: Ticket) -> Option<TaskKey> {
-        let index = self.alive(who)?;
-        let position = |held: &VecDeque<Held>| held.iter().position(|held| held.ticket == ticket);
-        let held = match &mut self.slots[index].phase {
-            Phase::Ready(ready) => ready.remove(position(&ready.held)?, now)?,
-            // It must not be taken for a task that was started, when the worker is dead.
-            Phase::Dying { held, .. } => held.remove(position(held)?)?,
-            _ => return None,
-        };
-        self.held -= 1;
-        self.new_head(index, now);
-        held.task
-    }
-
-    /// The head of a worker has changed.
-    fn new_head(&mut self, index: usize, now: Instant) {
-        let Some(ready) = self.slots[index].ready() else { return };
-        if ready.held.front().is_some_and(|head| head.task.is_none() && head.started.is_some()) {
-            // It was cancelled, and could not be taken back because it had been claimed.
-            self.doom(now, index, KillReason::Cancelled);
+        let held = self.extract(index, span, now);
+        if let Some(task) = held.into_iter().find_map(|held| held.task) {
+            self.mishap(now, task, Mishap::Error(error));
         }
         self.arm(index, now);
+        self.refill(index, now);
+    }
+
+    fn not_its_own(&mut self, now: Instant, who: Incarnation, ticket: Ticket) {
+        self.on_violation(now, who, format!("a result for ticket {ticket}, which it does not run"));
+    }
+
+    /// A worker that is being killed finished something after all, before the signal arrived. Whatever it was killed for,
+    /// these are its head's results, or, where the head is spoiled, those of later items: results between them may have been
+    /// mangled. Those items stay, and the board tells in the end what became of them.
+    fn late_result(&mut self, now: Instant, index: usize, span: Span) -> Option<Held> {
+        let Phase::Dying { hand, .. } = &self.slots[index].phase else { return None };
+        let place = hand.place(span.first);
+        let held = hand.get(place).filter(|held| held.ticket <= span.first && span.end() <= held.end())?;
+        let fits = match hand.head()?.spoiled {
+            true => place > 0,
+            false => place == 0 && held.ticket == span.first,
+        };
+        if !fits || span.count == 0 {
+            return None;
+        }
+        self.settled += u64::from(span.count);
+        self.slots[index].strikes.clear();
+        self.extract(index, span, now).pop()
+    }
+
+    /// Tasks cannot be sent to this worker.
+    pub(super) fn on_unsendable(&mut self, now: Instant, who: Incarnation, span: Span, error: &TaskError) {
+        let Some(index) = self.alive(who) else { return };
+        // They must not be taken for tasks that were started, when the worker is dead.
+        let held = self.extract(index, span, now);
+        for task in held.into_iter().filter_map(|held| held.task) {
+            self.fail(now, task, error.clone());
+        }
+        self.arm(index, now);
+        self.dispatch(now);
     }
 
     /// An attempt failed: the task runs again if its retries allow that, and ends otherwise.
     pub(super) fn mishap(&mut self, now: Instant, key: TaskKey, mishap: Mishap) {
-        let Some(task) = self.tasks.get_mut(key) else { return };
-        task.attempts += 1;
-        let retry = match &mishap {
-            Mishap::Death(_) => true,
-            Mishap::Error(TaskError::TimedOut { .. }) => task.spec.retry_on.contains(RetryOn::TIMEOUT),
-            Mishap::Error(TaskError::Panicked { .. }) => task.spec.retry_on.contains(RetryOn::PANIC),
-            Mishap::Error(_) => false,
-        } && task.attempts <= task.spec.retries;
-        if let Mishap::Death(death) = &mishap {
-            task.deaths.push(death.clone());
-        }
-        if retry {
-            if task.place != Place::Suspect {
-                task.place = Place::Suspect;
-                self.suspects.push_back(key);
+        let Some(unit) = self.units.get_mut(key) else { return };
+        debug_assert_eq!(unit.left(), 1, "several items fail as one: {unit:?}");
+        let kind = match &mishap {
+            Mishap::Death(_) => Some(RetryOn::DEATH),
+            Mishap::Error(TaskError::TimedOut { .. }) => Some(RetryOn::TIMEOUT),
+            Mishap::Error(TaskError::Panicked { .. }) => Some(RetryOn::PANIC),
+            Mishap::Error(_) => None,
+        };
+        let again = kind.is_some_and(|kind| unit.retries(kind));
+        let rare = unit.rare();
+        if let Some(rare) = rare {
+            rare.attempts += 1;
+            if let Mishap::Death(death) = &mishap {
+                rare.deaths.push(death.clone());
             }
-            self.counters.retried += 1;
-            return;
+            if again {
+                self.counters.retried += 1;
+                return self.suspect(key);
+            }
         }
-        let error = match mishap {
-            Mishap::Death(death) if task.spec.retries == 0 => TaskError::WorkerDied(Box::new(death)),
-            Mishap::Death(_) => TaskError::Poisoned { deaths: std::mem::take(&mut task.deaths) },
-            Mishap::Error(error) => error,
+        let error = match (mishap, self.units.get_mut(key).and_then(Unit::rare)) {
+            (Mishap::Death(_), Some(rare)) => {
+                TaskError::Poisoned { deaths: std::mem::take(&mut rare.deaths) }
+            }
+            (Mishap::Death(death), None) => TaskError::WorkerDied(Box::new(death)),
+            (Mishap::Error(error), _) => error,
         };
         self.fail(now, key, error);
     }
 
-    /// Ends a task with an error, and its batch with it if the batch wants that.
+    /// A task is to run alone, if it runs at all.
+    pub(super) fn suspect(&mut self, key: TaskKey) {
+        let Some(unit) = self.units.get_mut(key) else { return };
+        if unit.place != Place::Suspect {
+            unit.place = Place::Suspect;
+            self.suspects.push_back(&mut self.units, key);
+        }
+    }
+
+    /// Ends a unit with an error, and its batch with it if the batch wants that.
     pub(super) fn fail(&mut self, now: Instant, key: TaskKey, error: TaskError) {
-        let group = self.tasks.get(key).and_then(|task| task.spec.group.filter(|_| task.spec.abort));
+        let group = self.units.get(key).and_then(Unit::aborts);
         self.resolve(key, Err(error));
         if let Some(group) = group {
             self.cancel_group(now, group);
         }
     }
 
-    /// Cancels one task, wherever it is. Its handle is told at once; a worker that runs it gets the grace period.
+    /// Cancels what is left of a unit, wherever it is. Its handle is told at once; a worker that runs one of its items gets the
+    /// grace period.
     pub(super) fn cancel(&mut self, now: Instant, key: TaskKey) {
-        let Some(task) = self.tasks.get(key) else { return };
-        let Place::With(worker) = task.place else {
-            self.resolve(key, Err(TaskError::Cancelled));
-            if self.queue.len() > 2 * self.queued + 64 {
-                self.queue.retain(|task| self.tasks.get(*task).is_some());
-            }
-            return;
-        };
-        let index = worker.get() as usize;
+        let Some(unit) = self.units.get(key) else { return };
+        if let Place::With(worker) = unit.place {
+            self.disown(now, worker.get() as usize, key);
+        }
+        self.resolve(key, Err(TaskError::Cancelled));
+    }
+
+    /// A worker shall not run what is left of a unit, and its results will not be wanted.
+    fn disown(&mut self, now: Instant, index: usize, key: TaskKey) {
         let who = self.slots[index].incarnation();
         match &mut self.slots[index].phase {
             Phase::Ready(ready) if ready.reserved == Some(key) => {
                 ready.reserved = None;
-                self.resolve(key, Err(TaskError::Cancelled));
+                self.touch(index);
             }
             Phase::Ready(ready) => {
-                let Some(position) = ready.held.iter().position(|held| held.task == Some(key)) else {
-                    return;
-                };
-                let held = &mut ready.held[position];
-                held.task = None;
-                if position == 0 && held.started.is_some() {
-                    self.doom(now, index, KillReason::Cancelled);
-                } else if !held.taking {
-                    held.taking = true;
-                    let ticket = held.ticket;
-                    self.out.push(Action::TakeBack(who, vec![ticket]));
+                let Some(place) = ready.hand.disown(key) else { return };
+                let started = place == 0 && ready.hand.head().is_some_and(|head| head.started.is_some());
+                if let Some(span) = ready.hand.ask_for(place, started) {
+                    self.out.push(Action::TakeBack(who, vec![span]));
                 }
-                self.resolve(key, Err(TaskError::Cancelled));
+                if started {
+                    self.doom(now, index, KillReason::Cancelled);
+                }
             }
-            Phase::Dying { held, .. } => {
-                held.iter_mut().filter(|held| held.task == Some(key)).for_each(|held| held.task = None);
-                self.resolve(key, Err(TaskError::Cancelled));
+            Phase::Dying { hand, .. } => {
+                hand.disown(key);
             }
             Phase::Waiting { .. } | Phase::Starting { .. } | Phase::Retiring { .. } | Phase::Stopped => {}
         }
@@ -193,35 +246,33 @@ impl<P> Machine<P> {
 
     /// Cancels every task of a batch that has not ended.
     pub(super) fn cancel_group(&mut self, now: Instant, group: GroupId) {
-        let of_group = |task: &TaskKey| self.tasks.get(*task).is_some_and(|t| t.spec.group == Some(group));
+        let of_group = |unit: &Unit| unit.group() == Some(group);
+        let waiting = self.queue.iter(&self.units).chain(self.suspects.iter(&self.units));
         let mut doomed: Vec<TaskKey> =
-            self.queue.iter().chain(&self.suspects).copied().filter(of_group).collect();
+            waiting.filter(|(_, unit)| of_group(unit)).map(|(key, _)| key).collect();
         for slot in &self.slots {
-            let (held, reserved) = match &slot.phase {
-                Phase::Ready(ready) => (&ready.held, ready.reserved),
-                Phase::Dying { held, .. } => (held, None),
-                _ => continue,
+            let reserved = match &slot.phase {
+                Phase::Ready(ready) => ready.reserved,
+                _ => None,
             };
-            doomed.extend(held.iter().filter_map(|held| held.task).chain(reserved).filter(of_group));
+            let held = slot.hand().into_iter().flat_map(Hand::spans).filter_map(|held| held.task);
+            doomed.extend(held.chain(reserved).filter(|key| self.units.get(*key).is_some_and(of_group)));
         }
         for task in doomed {
             self.cancel(now, task);
         }
-        self.queue.retain(|task| self.tasks.get(*task).is_some());
-        self.suspects.retain(|task| self.tasks.get(*task).is_some());
     }
 
     /// Tells the running head of a worker to stop: flag now, kill after the grace period.
     pub(super) fn doom(&mut self, now: Instant, index: usize, why: KillReason) {
         let who = self.slots[index].incarnation();
+        self.isolate_head(index);
         let Some(ready) = self.slots[index].ready() else { return };
-        let Some(head) = ready.held.front_mut() else { return };
-        if head.doomed.is_some() {
-            return;
-        }
+        let Some(ticket) = ready.hand.front().map(|front| front.ticket) else { return };
+        let Some(head) = ready.hand.head_mut().filter(|head| head.doomed.is_none()) else { return };
         head.doomed = Some((now, why));
-        let ticket = head.ticket;
         self.out.push(Action::FlagCancel(who, ticket));
         self.schedule(index, now + self.config.cancel_grace);
+        self.touch(index);
     }
 }

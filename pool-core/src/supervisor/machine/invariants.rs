@@ -2,15 +2,19 @@
 
 use std::time::Instant;
 
-use super::{Counters, Life, Machine, Place};
+use super::crew::Standing;
+use super::hand::Hand;
+use super::unit::{Place, Unit};
+use super::{Counters, Life, Machine};
+use crate::ids::TaskId;
 use crate::supervisor::event::TaskKey;
-use crate::supervisor::slot::{Phase, Slot};
+use crate::supervisor::slot::{Phase, Ready, Slot};
 
 impl<P> Machine<P> {
-    /// Living tasks of the queue, the next one first.
-    pub(crate) fn waiting(&self) -> Vec<TaskKey> {
-        let living = |key: &TaskKey| self.tasks.get(*key).is_some();
-        self.queue.iter().copied().filter(living).collect()
+    /// Items in the queue, the next one first.
+    pub(crate) fn waiting(&self) -> Vec<TaskId> {
+        let items = |(key, unit): (TaskKey, &Unit)| (unit.done..unit.end).map(move |offset| key.item(offset));
+        self.queue.iter(&self.units).flat_map(items).collect()
     }
 
     /// Compares every counter and cross-reference with what it stands for.
@@ -19,48 +23,90 @@ impl<P> Machine<P> {
     /// What does not agree.
     pub(crate) fn check_invariants(&self) -> Result<(), String> {
         let mut places: Vec<(TaskKey, Place)> = Vec::new();
-        let waiting = self.waiting();
-        if waiting.len() != self.queued {
-            return Err(format!("`queued` is {}, but {} tasks wait", self.queued, waiting.len()));
+        let mut queued = 0;
+        for (key, unit) in self.queue.iter(&self.units) {
+            queued += unit.left() as usize;
+            places.push((key, Place::Queued));
         }
-        places.extend(waiting.into_iter().map(|key| (key, Place::Queued)));
-        let suspects = self.suspects.iter().filter(|key| self.tasks.get(**key).is_some());
-        places.extend(suspects.map(|key| (*key, Place::Suspect)));
-        let mut total = 0;
+        if queued != self.queued {
+            return Err(format!("`queued` is {}, but {queued} items wait", self.queued));
+        }
+        for (key, unit) in self.suspects.iter(&self.units) {
+            if unit.left() != 1 {
+                return Err(format!("{} items are one suspect", unit.left()));
+            }
+            places.push((key, Place::Suspect));
+        }
+        let mut held = 0;
         for slot in &self.slots {
-            let (held, reserved) = match &slot.phase {
-                Phase::Ready(ready) => (Some(&ready.held), ready.reserved),
-                Phase::Dying { held, .. } => (Some(held), None),
-                _ => (None, None),
+            held += slot.hand().map_or(0, Hand::items);
+            let reserved = match &slot.phase {
+                Phase::Ready(ready) => ready.reserved,
+                _ => None,
             };
-            total += held.map_or(0, |held| held.len());
-            let keys = held.into_iter().flatten().filter_map(|held| held.task).chain(reserved);
+            let keys =
+                slot.hand().into_iter().flat_map(Hand::spans).filter_map(|held| held.task).chain(reserved);
             places.extend(keys.map(|key| (key, Place::With(slot.worker))));
             self.check_slot(slot).map_err(|what| format!("worker {}: {what}", slot.worker))?;
         }
-        if total != self.held {
-            return Err(format!("`held` is {}, but workers hold {total}", self.held));
+        if held != self.held {
+            return Err(format!("`held` is {}, but workers hold {held}", self.held));
         }
-        for (key, place) in &places {
-            match self.tasks.get(*key) {
-                Some(task) if task.place == *place => {}
-                Some(task) => return Err(format!("{key:?} thinks it is {:?}, but is {place:?}", task.place)),
-                None => return Err(format!("{key:?} has ended, but is {place:?}")),
-            }
-        }
-        // Every living task is in exactly one place: none is missing, and none is twice.
-        if places.len() != self.tasks.len() {
-            return Err(format!("{} tasks live, {} are somewhere", self.tasks.len(), places.len()));
-        }
-        let mut seen = vec![false; places.iter().map(|(key, _)| key.index as usize + 1).max().unwrap_or(0)];
-        let again = |(key, _): &&(TaskKey, Place)| std::mem::replace(&mut seen[key.index as usize], true);
-        if let Some((twice, place)) = places.iter().find(again) {
-            return Err(format!("{twice:?} is {place:?}, and somewhere else too"));
-        }
+        self.check_places(&places)?;
+        self.check_crew()?;
         if matches!(self.life, Life::Over(_)) && !places.is_empty() {
             return Err("the pool is over, but tasks live".to_owned());
         }
         Ok(())
+    }
+
+    /// Every living unit is in exactly one place, and knows it: none is missing, and none is twice.
+    fn check_places(&self, places: &[(TaskKey, Place)]) -> Result<(), String> {
+        let mut items = 0;
+        for (key, place) in places {
+            let Some(unit) = self.units.get(*key) else {
+                return Err(format!("{key:?} has ended, but is {place:?}"));
+            };
+            if unit.place != *place {
+                return Err(format!("{key:?} thinks it is {:?}, but is {place:?}", unit.place));
+            }
+            if unit.done >= unit.end {
+                return Err(format!("{key:?} has nothing left, and lives"));
+            }
+            items += unit.left() as usize;
+        }
+        if places.len() != self.units.len() {
+            return Err(format!("{} units live, {} are somewhere", self.units.len(), places.len()));
+        }
+        if items != self.pending {
+            return Err(format!("`pending` is {}, but {items} items live", self.pending));
+        }
+        let mut seen = vec![false; places.iter().map(|(key, _)| key.index as usize + 1).max().unwrap_or(0)];
+        let again = |(key, _): &&(TaskKey, Place)| std::mem::replace(&mut seen[key.index as usize], true);
+        match places.iter().find(again) {
+            Some((twice, place)) => Err(format!("{twice:?} is {place:?}, and somewhere else too")),
+            None => Ok(()),
+        }
+    }
+
+    fn check_crew(&self) -> Result<(), String> {
+        let standings = || self.slots.iter().map(Standing::of);
+        if let Some(slot) = self.slots.iter().find(|slot| slot.standing != Standing::of(slot)) {
+            return Err(format!("it is {:?} that {slot:?} is {:?}", slot.standing, Standing::of(slot)));
+        }
+        let count = |is: fn(&Standing) -> bool| standings().filter(is).count();
+        let found =
+            [count(|it| it.ready), count(|it| it.hoards), count(|it| it.reserved), count(|it| it.idle)];
+        let crew = &self.crew;
+        let known = [crew.ready, crew.hoarders, crew.reserved, crew.idle.len()];
+        if found != known || crew.idle.iter().any(|idle| !self.slots[*idle as usize].standing.idle) {
+            return Err(format!("the crew is {crew:?}, but counts {found:?}"));
+        }
+        let listed = |index: usize| crew.hungry.iter().filter(|hungry| **hungry as usize == index).count();
+        match self.slots.iter().enumerate().find(|(index, slot)| usize::from(slot.hungry) != listed(*index)) {
+            Some((index, _)) => Err(format!("worker {index} is not once among the hungry: {crew:?}")),
+            None => Ok(()),
+        }
     }
 
     fn check_slot(&self, slot: &Slot) -> Result<(), String> {
@@ -69,33 +115,15 @@ impl<P> Machine<P> {
             Phase::Starting { since } => Some(*since + self.config.start_timeout),
             Phase::Retiring { since, .. } => Some(*since + self.config.exit_timeout),
             Phase::Ready(ready) => {
-                if ready.bytes != ready.held.iter().map(|held| held.size).sum::<usize>() {
-                    return Err(format!("`bytes` is {}, which is not what it holds", ready.bytes));
-                }
-                let tickets: Vec<_> = ready.held.iter().map(|held| held.ticket).collect();
-                if tickets.windows(2).any(|pair| pair[0] >= pair[1])
-                    || tickets.last().is_some_and(|last| *last >= ready.next_ticket)
-                {
-                    return Err(format!("tickets {tickets:?} before {} are out of order", ready.next_ticket));
-                }
-                let head = ready.held.front();
-                if head.is_some_and(|head| ready.next_ticket - head.ticket > self.config.ticket_window) {
-                    return Err(format!("tickets {tickets:?} exceed the window"));
-                }
-                if let Some(condemned) = &ready.condemned
-                    && head.is_none_or(|head| head.ticket != condemned.ticket)
-                {
-                    return Err(format!("ticket {} is condemned, but not the head", condemned.ticket));
-                }
-                if ready.alone && ready.held.len() != 1 {
-                    return Err(format!("a suspect runs alone among {}", ready.held.len()));
-                }
-                if ready.held.len() > self.config.prefetch {
-                    return Err(format!("it holds {}, over the limit", ready.held.len()));
-                }
+                self.check_hand(&ready.hand)?;
+                self.check_ready(ready)?;
                 self.head_is_due(slot)
             }
-            Phase::Dying { .. } | Phase::Stopped => None,
+            Phase::Dying { hand, .. } => {
+                self.check_hand(hand)?;
+                None
+            }
+            Phase::Stopped => None,
         };
         let Some(due) = due else { return Ok(()) };
         match slot.timer {
@@ -107,20 +135,81 @@ impl<P> Machine<P> {
         if set { Ok(()) } else { Err("its timer is not in the heap".to_owned()) }
     }
 
+    fn check_hand(&self, hand: &Hand) -> Result<(), String> {
+        hand.check()?;
+        for held in hand.spans() {
+            let Some(key) = held.task else { continue };
+            let left = self.units.get(key).map(Unit::left);
+            if left != Some(held.count) {
+                return Err(format!("{left:?} of {key:?} are left, and it holds {held:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_ready(&self, ready: &Ready) -> Result<(), String> {
+        let hand = &ready.hand;
+        let (first, end) =
+            (hand.front().map(|held| held.ticket), hand.spans().next_back().map(|held| held.end()));
+        if end.is_some_and(|end| end > ready.next_ticket) {
+            return Err(format!("it holds tickets up to {end:?}, over {}", ready.next_ticket));
+        }
+        if first.is_some_and(|first| ready.next_ticket - first > self.config.ticket_window) {
+            return Err(format!("{hand:?} up to {} exceeds the window", ready.next_ticket));
+        }
+        let Some(head) = hand.head() else { return Ok(()) };
+        if head.alone && hand.items() != 1 {
+            return Err(format!("a suspect runs alone among {}", hand.items()));
+        }
+        let whole = hand.front().is_none_or(|front| front.count == 1);
+        if (head.doomed.is_some() || head.condemned || head.spoiled) && !whole {
+            return Err(format!(
+                "something is wrong with the head, and it is not alone in its unit: {hand:?}"
+            ));
+        }
+        if hand.items() > self.config.prefetch {
+            return Err(format!("it holds {}, over the limit", hand.items()));
+        }
+        Ok(())
+    }
+
     /// When the head of a ready worker must be looked at, by its own state. A condemned head needs no timer, and one
     /// that is being inspected is looked at soon; both are answered by the shell.
     fn head_is_due(&self, slot: &Slot) -> Option<Instant> {
         let Phase::Ready(ready) = &slot.phase else { return None };
-        let head = ready.held.front()?;
-        if ready.condemned.is_some() || slot.timer.is_none() {
+        let (head, front) = (ready.hand.head()?, ready.hand.front()?);
+        if head.condemned || slot.timer.is_none() {
             return None;
         }
-        match (&head.doomed, head.started, head.limit) {
+        match (&head.doomed, head.started, front.limit.get()) {
             (Some((since, _)), _, _) => Some(*since + self.config.cancel_grace),
             (None, Some(started), Some(limit)) => Some(started + limit),
             (None, Some(_), None) => None,
             (None, None, _) => None,
         }
+    }
+}
+
+impl Hand {
+    /// Compares the sums with the spans, and the spans with each other.
+    fn check(&self) -> Result<(), String> {
+        let sum = |of: fn(&super::Held) -> usize| self.spans().map(of).sum::<usize>();
+        let sums = [
+            sum(|held| held.count as usize),
+            sum(|held| held.taking as usize),
+            sum(|held| held.size as usize * held.count as usize),
+        ];
+        if sums != self.sums() {
+            return Err(format!("{:?} are not the sums {sums:?} of what it holds", self.sums()));
+        }
+        let mut behind = 0;
+        for held in self.spans() {
+            if held.ticket < behind || held.count == 0 || held.taking > held.count {
+                return Err(format!("{held:?} is out of order: {self:?}"));
+            }
+            behind = held.end();
+        }
+        Ok(())
     }
 }
 

@@ -1,49 +1,85 @@
 //! The supervisor's state machine: events in, actions out, no I/O and no clock of its own.
 //!
+//! # Units
+//! What is submitted is a *unit*: one task, or many *items* of a kind. Every item is a task of its own, with its own number,
+//! ticket and end; but as long as items fare alike they are handled together, so that handing out a thousand, getting them
+//! back or settling them costs as much as one. A unit is in one place at a time: in the queue, among the suspects, or in the
+//! [hand](hand) of one worker as a span of consecutive tickets. Its items end from the front on. Whatever concerns only
+//! some of them splits it first ([`Action::Split`]): a part that is handed out or taken back, an item that fails, the item
+//! that a dead worker ran. From then on the parts have nothing to do with each other. What may be blamed on somebody is always
+//! a unit of one item: a failure, a time limit, a death, a suspect.
+//!
 //! # Promises it keeps
-//! 1. Every submitted task ends exactly once, by one [`Action::Resolve`].
-//! 2. A task that was started is never given out again, unless its retries allow it.
-//! 3. A task that was not started is never blamed: it goes back to the front of the queue, in its old order.
+//! 1. Every item ends exactly once, by one [`Action::Resolve`].
+//! 2. An item that was started is never given out again, unless its retries allow it.
+//! 3. An item that was not started is never blamed: it goes back to the front of the queue, in its old order.
 //! 4. The first failure of a batch with `abort` ends that batch, and nothing else.
 //! 5. Nothing waits for ever: every state that waits for a worker has a timer, and a pool that cannot make progress breaks.
+//! 6. No worker is idle while an item waits that nobody is known to have started, longer than an answer takes.
 //!
 //! # Events and races
-//! * *A result and a kill cross.* A worker is killed for its head task in three steps: take back all the other tasks
+//! * *A result and a kill cross.* A worker is killed for its head in three steps: take back everything else
 //!   (nothing innocent can start any more), inspect (results that were already written are delivered first), and only if
-//!   the head is still the condemned task, kill.
+//!   the head is still the condemned item, kill.
 //! * *A take-back and a claim cross.* The compare-and-swap on the board decides; the answer arrives as
-//!   [`Event::TookBack`]. Until then the entry stays in `held` with `taking` set.
+//!   [`Event::TookBack`]. Until then the items stay in the hand, counted as being taken. The shell takes from the youngest
+//!   to the oldest, so the answer divides what was asked for into what the worker has claimed and what it has not. Nothing
+//!   is split before the answer is known. Results that arrive meanwhile shorten a span from its front, and may eat
+//!   into what was asked for: that is then no longer being taken.
+//! * *Take-backs overlap.* Half of a span is being taken for an idle worker, and the unit is cancelled, or its worker
+//!   condemned: only the rest is asked for, and the answers may come in any order. Each is applied to those of its
+//!   tickets that are still held and still being taken.
+//! * *Results of a run that is no longer one.* The shell reports results of consecutive tickets together, but not beyond the
+//!   head's unit, and asks for it anew after each report ([`Machine::head`]): a failure or a kill may have split it.
 //! * *Garbage between results.* What comes before it belongs to older tasks, and what comes behind it to younger ones, so the
 //!   head has written it. The head is `spoiled`: it is blamed whatever result it still delivers. Results behind the
 //!   garbage are good, as far as they can be found.
-//! * *Results are lost.* A worker whose result pipe was broken by task code may have run several tasks since. The board
+//! * *Results are lost.* A worker whose result pipe was broken by task code may have run several items since. The board
 //!   knows; they are reported by [`Event::Lost`] before the death, and treated as started.
 //! * *The board is overwritten.* Then nothing on it can be claimed or taken back any more: the worker gives up when it
-//!   comes to its next task. Whatever it held besides its head has not been started, and never will be.
+//!   comes to its next item. Whatever it held besides its head has not been started, and never will be.
 //! * *A result and the death cross.* The shell reports everything that the worker had written before it reports
 //!   [`Event::Died`], so what is still held then has no result.
+//! * *A unit is cancelled while a worker runs one of its items.* All that is left of it ends at once. The span stays in the
+//!   hand without a unit: the item that runs is told to stop, and the others are taken back, so that the worker does not
+//!   begin them.
 //! * *Late news of an old incarnation* carry its generation and are dropped (see [`Machine::alive`]).
 //! * *A batch is aborted while its caller submits.* The caller cancels the group again when it has stopped submitting, so
 //!   nothing of it is left.
 
+#[cfg(test)]
+mod costs;
+mod crew;
 mod deaths;
 mod dispatch;
 mod endings;
+mod hand;
 #[cfg(test)]
 mod invariants;
+mod line;
+mod pace;
+mod taking;
 #[cfg(test)]
 mod tests;
 mod timing;
+mod unit;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::error::{BrokenReason, Death, TaskError};
-use crate::ids::{TaskId, WorkerId};
+use crew::Crew;
+pub(crate) use crew::Standing;
+pub(crate) use hand::{Hand, Head, Held};
+use line::Line;
+pub(crate) use pace::Pace;
+use unit::Unit;
+
+use crate::error::{BrokenReason, TaskError};
+use crate::ids::{Generation, TaskId, WorkerId};
 use crate::policy::RestartPolicy;
-use crate::supervisor::event::{Action, Event, Incarnation, KillReason, TaskKey, TaskSpec, Ticket};
+use crate::supervisor::event::{Action, Event, Incarnation, KillReason, Span, TaskKey, TaskSpec, Ticket};
 use crate::supervisor::slot::{Phase, Ready, Slot};
 use crate::supervisor::table::TaskTable;
 
@@ -59,7 +95,11 @@ pub(crate) struct Config {
     pub(crate) cancel_grace: Duration,
     /// How long a worker may leave its next task unclaimed.
     pub(crate) claim_timeout: Duration,
-    /// Most tasks given to a worker ahead of time, the running one included.
+    /// For how long a worker is given work ahead of time, as far as its pace is known.
+    pub(crate) ahead: Duration,
+    /// Items given to a worker whose pace is not known yet, two at least.
+    pub(crate) unpaced: usize,
+    /// Most items given to a worker ahead of time, the running one included; less than `ticket_window`.
     pub(crate) prefetch: usize,
     /// Most bytes of arguments given to a worker ahead of time.
     pub(crate) prefetch_bytes: usize,
@@ -87,24 +127,22 @@ pub(crate) struct Counters {
     pub(crate) kills: u64,
 }
 
-/// A task that has not ended.
-#[derive(Debug)]
-pub(crate) struct Task {
-    pub(crate) spec: TaskSpec,
-    /// Attempts that were started and failed.
-    pub(crate) attempts: u32,
-    pub(crate) deaths: Vec<Death>,
-    pub(crate) place: Place,
+/// Tickets that a worker holds, and what they stand for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Holding {
+    pub(crate) span: Span,
+    /// The unit, and the offset of the first ticket's item in it; `None` if it has been settled without the worker.
+    pub(crate) unit: Option<(TaskKey, u32)>,
 }
 
-/// Where a task is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
-    Queued,
-    /// It failed before and waits to run alone.
-    Suspect,
-    /// Reserved for this worker, or held by it.
-    With(WorkerId),
+impl Holding {
+    /// The task that a ticket of the span stands for.
+    pub(crate) fn task(&self, ticket: Ticket) -> Option<TaskId> {
+        let (key, first) = self.unit?;
+        let behind =
+            ticket.checked_sub(self.span.first).filter(|behind| *behind < u64::from(self.span.count))?;
+        Some(key.item(first + behind as u32))
+    }
 }
 
 /// Whether the pool goes on.
@@ -121,13 +159,17 @@ pub(crate) enum Life {
 pub(crate) struct Machine<P> {
     config: Config,
     slots: Vec<Slot>,
-    tasks: TaskTable<Task>,
-    /// Tasks to give out; keys of tasks that have ended meanwhile are skipped.
-    queue: VecDeque<TaskKey>,
-    suspects: VecDeque<TaskKey>,
-    /// Living tasks in `queue`.
+    crew: Crew,
+    units: TaskTable<Unit>,
+    /// Units to give out.
+    queue: Line,
+    /// Those that are to run alone, of one item each.
+    suspects: Line,
+    /// Items that have not ended.
+    pending: usize,
+    /// Items in `queue`.
     queued: usize,
-    /// Tasks held by ready workers.
+    /// Items held by workers.
     held: usize,
     next_task: u64,
     next_generation: u64,
@@ -135,10 +177,8 @@ pub(crate) struct Machine<P> {
     life: Life,
     drained: bool,
     ever_ready: bool,
-    /// Tasks settled by a worker's doing; a sign of progress.
+    /// Items settled by a worker's doing; a sign of progress.
     settled: u64,
-    /// Where the next round of handing out starts.
-    cursor: usize,
     random: u64,
     counters: Counters,
     out: Vec<Action<P>>,
@@ -152,9 +192,11 @@ impl<P> Machine<P> {
             random: config.seed | 1,
             config,
             slots,
-            tasks: TaskTable::new(),
-            queue: VecDeque::new(),
-            suspects: VecDeque::new(),
+            crew: Crew::default(),
+            units: TaskTable::new(),
+            queue: Line::new(),
+            suspects: Line::new(),
+            pending: 0,
             queued: 0,
             held: 0,
             next_task: 1,
@@ -164,7 +206,6 @@ impl<P> Machine<P> {
             drained: false,
             ever_ready: false,
             settled: 0,
-            cursor: 0,
             counters: Counters::default(),
             out: Vec::new(),
         };
@@ -174,23 +215,24 @@ impl<P> Machine<P> {
         machine
     }
 
-    /// Takes a task in. It is handed out at the next event; [`Event::Pump`] is made for that.
+    /// Takes a unit in. It is handed out at the next event; [`Event::Pump`] is made for that.
     ///
     /// # Errors
-    /// What the task ends with, when the pool takes no more tasks.
-    pub(crate) fn submit(&mut self, spec: TaskSpec) -> Result<TaskKey, TaskError> {
+    /// What its items end with, when the pool takes no more tasks.
+    pub(crate) fn submit(&mut self, spec: &TaskSpec) -> Result<TaskKey, TaskError> {
         match &self.life {
             Life::Open => {}
             Life::Closing => return Err(TaskError::PoolClosed),
             Life::Over(error) => return Err(error.clone()),
         }
-        let id = TaskId::new(self.next_task);
-        self.next_task += 1;
-        let task = Task { spec, attempts: 0, deaths: Vec::new(), place: Place::Queued };
-        let key = self.tasks.insert(id, task);
-        self.queue.push_back(key);
-        self.queued += 1;
-        self.counters.submitted += 1;
+        let unit = Unit::new(spec);
+        let count = unit.left();
+        let key = self.units.insert(TaskId::new(self.next_task), unit);
+        self.next_task += u64::from(count);
+        self.queue.push_back(&mut self.units, key);
+        self.queued += count as usize;
+        self.pending += count as usize;
+        self.counters.submitted += u64::from(count);
         Ok(key)
     }
 
@@ -202,11 +244,13 @@ impl<P> Machine<P> {
             Event::Ready(who) => self.on_ready(now, who),
             Event::Unusable(who, reason) => self.on_unusable(now, who, reason),
             Event::SpawnFailed(who, death) => self.on_spawn_failed(now, who, death),
-            Event::Finished(who, ticket, payload) => self.on_outcome(now, who, ticket, Ok(payload)),
-            Event::Failed(who, ticket, error) => self.on_outcome(now, who, ticket, Err(error)),
-            Event::Unsendable(who, ticket, error) => self.on_unsendable(now, who, ticket, error),
-            Event::TookBack(who, answers) => self.on_took_back(now, who, answers),
-            Event::Illegible(who, tickets) => self.on_illegible(now, who, &tickets),
+            Event::Finished(who, ticket, count, payload) => {
+                self.on_finished(now, who, ticket, count, payload)
+            }
+            Event::Failed(who, ticket, error) => self.on_failed(now, who, ticket, error),
+            Event::Unsendable(who, span, error) => self.on_unsendable(now, who, span, &error),
+            Event::TookBack(who, answers) => self.on_took_back(now, who, &answers),
+            Event::Illegible(who, spans) => self.on_illegible(now, who, &spans),
             Event::Observed(who, seen) => self.on_observed(now, who, seen),
             Event::Garbage(who, what) => self.on_garbage(now, who, what),
             Event::Violation(who, what) => self.on_violation(now, who, what),
@@ -261,44 +305,49 @@ impl<P> Machine<P> {
         self.ever_ready
     }
 
-    /// The oldest task that a worker holds: what it runs, if it runs anything.
-    pub(crate) fn head(&self, who: Incarnation) -> Option<(Ticket, Option<TaskKey>)> {
-        let slot = self.slots.get(who.index()).filter(|slot| slot.generation == who.generation)?;
-        let held = match &slot.phase {
-            Phase::Ready(ready) => &ready.held,
-            Phase::Dying { held, .. } => held,
-            _ => return None,
-        };
-        held.front().map(|held| (held.ticket, held.task))
+    /// The oldest item that a worker holds (what it runs, if it runs anything), and what is left of its unit behind it.
+    pub(crate) fn head(&self, who: Incarnation) -> Option<Holding> {
+        let held = self.slots[self.alive(who)?].hand()?.front()?;
+        Some(self.holding(held))
     }
 
-    /// Everything that a worker holds besides its oldest task.
-    pub(crate) fn tail(&self, who: Incarnation) -> Vec<(Ticket, Option<TaskKey>)> {
-        let Some(index) = self.alive(who) else { return Vec::new() };
-        let held = match &self.slots[index].phase {
-            Phase::Ready(ready) => &ready.held,
-            Phase::Dying { held, .. } => held,
-            _ => return Vec::new(),
-        };
-        held.iter().skip(1).map(|held| (held.ticket, held.task)).collect()
-    }
-
-    /// How many tasks a worker holds.
-    pub(crate) fn load(&self, worker: usize) -> usize {
-        match self.slots.get(worker).map(|slot| &slot.phase) {
-            Some(Phase::Ready(ready)) => ready.held.len(),
-            Some(Phase::Dying { held, .. }) => held.len(),
-            _ => 0,
+    /// Everything that a worker holds besides its head.
+    pub(crate) fn tail(&self, who: Incarnation) -> Vec<Holding> {
+        let hand = self.alive(who).and_then(|index| self.slots[index].hand());
+        let mut tail: Vec<Holding> =
+            hand.into_iter().flat_map(Hand::spans).map(|held| self.holding(held)).collect();
+        if let Some(first) = tail.first_mut() {
+            first.span = Span { first: first.span.first + 1, count: first.span.count - 1 };
+            first.unit = first.unit.map(|(key, offset)| (key, offset + 1));
+            if first.span.count == 0 {
+                tail.remove(0);
+            }
         }
+        tail
+    }
+
+    fn holding(&self, held: &Held) -> Holding {
+        let unit = held.task.and_then(|key| self.units.get(key).map(|unit| (key, unit.done)));
+        Holding { span: held.span(), unit }
+    }
+
+    /// How many items a worker holds.
+    pub(crate) fn load(&self, worker: usize) -> usize {
+        self.slots.get(worker).and_then(Slot::hand).map_or(0, Hand::items)
     }
 
     pub(crate) fn counters(&self) -> Counters {
         self.counters
     }
 
-    /// Tasks that have not ended.
+    /// Items that have not ended.
     pub(crate) fn pending(&self) -> usize {
-        self.tasks.len()
+        self.pending
+    }
+
+    /// Whether any worker holds an item.
+    pub(crate) fn holds_any(&self) -> bool {
+        self.held > 0
     }
 
     pub(crate) fn slots(&self) -> &[Slot] {
@@ -327,10 +376,10 @@ impl<P> Machine<P> {
     }
 
     fn spawn(&mut self, index: usize, now: Instant) {
+        self.enter(index, Phase::Starting { since: now });
         let slot = &mut self.slots[index];
-        slot.generation = crate::ids::Generation::new(self.next_generation);
+        slot.generation = Generation::new(self.next_generation);
         self.next_generation += 1;
-        slot.phase = Phase::Starting { since: now };
         slot.timer = None;
         self.counters.spawned += 1;
         self.out.push(Action::Spawn(slot.incarnation()));
@@ -343,11 +392,8 @@ impl<P> Machine<P> {
             return self.on_violation(now, who, "a second hello".to_owned());
         }
         self.ever_ready = true;
-        self.slots[index].phase = Phase::Ready(Ready::new(now));
         self.slots[index].timer = None;
-        if let (Life::Closing, true) = (&self.life, self.tasks.len() == 0) {
-            return;
-        }
+        self.enter(index, Phase::Ready(Ready::new(now, Pace::new(now, &self.config))));
         self.dispatch(now);
     }
 
@@ -360,15 +406,15 @@ impl<P> Machine<P> {
 
     /// Once the pool is closing and all tasks have ended: sends the workers home; once they are gone, says so.
     fn wind_up(&mut self, now: Instant) {
-        if matches!(self.life, Life::Open) || self.tasks.len() > 0 {
+        if self.pending > 0 || matches!(self.life, Life::Open) {
             return;
         }
         let mut left = 0;
         for index in 0..self.slots.len() {
             let who = self.slots[index].incarnation();
             match &self.slots[index].phase {
-                Phase::Ready(ready) if ready.held.is_empty() => {
-                    self.slots[index].phase = Phase::Retiring { since: now, killed: false };
+                Phase::Ready(ready) if ready.hand.is_empty() => {
+                    self.enter(index, Phase::Retiring { since: now, killed: false });
                     self.out.push(Action::Retire(who));
                     self.schedule(index, now + self.config.exit_timeout);
                     left += 1;
@@ -400,15 +446,12 @@ impl<P> Machine<P> {
                 Phase::Waiting { .. } | Phase::Stopped => {}
                 _ => self.out.push(Action::Kill { who, why: KillReason::Terminated, fenced: true }),
             }
-            self.slots[index].phase = Phase::Stopped;
+            self.enter(index, Phase::Stopped);
         }
         self.held = 0;
-        for task in self.tasks.keys() {
-            self.resolve(task, Err(error.clone()));
+        for unit in self.units.keys() {
+            self.resolve(unit, Err(error.clone()));
         }
-        self.queue.clear();
-        self.suspects.clear();
-        self.queued = 0;
         self.life = Life::Over(error);
     }
 

@@ -71,7 +71,7 @@ impl<P> Machine<P> {
                 if now < due {
                     self.schedule(index, due);
                 } else {
-                    self.slots[index].phase = Phase::Stopped;
+                    self.enter(index, Phase::Stopped);
                     self.counters.kills += 1;
                     self.out.push(Action::Kill { who, why: KillReason::ExitTimeout, fenced: true });
                 }
@@ -99,13 +99,13 @@ impl<P> Machine<P> {
     pub(super) fn arm(&mut self, index: usize, _now: Instant) {
         let (claim, grace) = (self.config.claim_timeout, self.config.cancel_grace);
         let Phase::Ready(ready) = &self.slots[index].phase else { return };
-        let Some(head) = ready.held.front() else { return };
-        let due = match (&head.doomed, head.started, head.limit) {
+        let (Some(front), Some(head)) = (ready.hand.front(), ready.hand.head()) else { return };
+        let due = match (&head.doomed, head.started, front.limit.get()) {
             (Some((since, _)), _, _) => Some(*since + grace),
             (None, Some(started), Some(limit)) => Some(started + limit),
             (None, Some(_), None) => None,
-            (None, None, Some(limit)) => Some(ready.head_since + limit.min(claim)),
-            (None, None, None) => Some(ready.head_since + claim),
+            (None, None, Some(limit)) => Some(head.since + limit.min(claim)),
+            (None, None, None) => Some(head.since + claim),
         };
         if let Some(due) = due {
             self.schedule(index, due);
@@ -115,18 +115,15 @@ impl<P> Machine<P> {
     fn check_head(&mut self, index: usize, now: Instant) {
         let who = self.slots[index].incarnation();
         let (claim, grace) = (self.config.claim_timeout, self.config.cancel_grace);
-        let Some(ready) = self.slots[index].ready() else { return };
-        let Some(head) = ready.held.front() else { return };
-        match (&head.doomed, head.started, head.limit) {
-            (Some((since, why)), _, _) if now >= *since + grace => {
-                let (ticket, why) = (head.ticket, why.clone());
-                self.condemn(index, ticket, why);
-            }
+        let Phase::Ready(ready) = &self.slots[index].phase else { return };
+        let (Some(front), Some(head)) = (ready.hand.front(), ready.hand.head()) else { return };
+        match (&head.doomed, head.started, front.limit.get()) {
+            (Some((since, _)), _, _) if now >= *since + grace => self.condemn(index),
             // Inspected first: it may have finished in time, and only the news of it be late.
             (None, Some(started), Some(limit)) if now >= started + limit => {
                 self.out.push(Action::Inspect(who))
             }
-            (None, None, limit) if now >= ready.head_since + limit.unwrap_or(claim).min(claim) => {
+            (None, None, limit) if now >= head.since + limit.unwrap_or(claim).min(claim) => {
                 self.out.push(Action::Inspect(who));
             }
             _ => self.arm(index, now),
@@ -136,20 +133,21 @@ impl<P> Machine<P> {
     pub(super) fn on_observed(&mut self, now: Instant, who: Incarnation, seen: Observation) {
         let claim = self.config.claim_timeout;
         let Some((index, ready)) = self.working(who) else { return };
-        let (since, taking) = (ready.since, ready.is_taking());
-        let Some(head) = ready.held.front_mut().filter(|head| Some(head.ticket) == seen.ticket) else {
+        let (since, taking) = (ready.since, ready.hand.is_taking());
+        let front = ready.hand.front().filter(|front| Some(front.ticket) == seen.ticket);
+        let Some((wanted, limit)) = front.map(|front| (front.task.is_some(), front.limit.get())) else {
             return self.arm(index, now);
         };
-        let condemned = ready.condemned.as_ref().is_some_and(|condemned| condemned.ticket == head.ticket);
-        if condemned && !taking {
+        let Some(head) = ready.hand.head_mut() else { return };
+        if head.condemned && !taking {
             return self.execute(now, index);
         }
         // The board is untrusted: a start in the future would put the limit off for ever.
         head.started = head.started.or(seen.started.map(|at| at.clamp(since, now)));
         match head.started {
             Some(started) => {
-                let late = head.limit.is_some_and(|limit| now >= started + limit);
-                if head.doomed.is_none() && head.task.is_none() {
+                let late = limit.is_some_and(|limit| now >= started + limit);
+                if head.doomed.is_none() && !wanted {
                     self.doom(now, index, KillReason::Cancelled);
                 } else if head.doomed.is_none() && late {
                     self.expire(index, now);
@@ -157,17 +155,17 @@ impl<P> Machine<P> {
                 self.check_head(index, now);
             }
             None if seen.moving => {
-                ready.head_since = now;
+                head.since = now;
                 self.arm(index, now);
             }
-            None if now >= ready.head_since + claim => {
-                let waited = now.duration_since(ready.head_since);
+            None if now >= head.since + claim => {
+                let waited = now.duration_since(head.since);
                 self.kill_and_await(now, who, KillReason::Unresponsive(waited));
                 self.dispatch(now);
             }
             None => {
-                let later = head.limit.map_or(ready.head_since + claim, |limit| now + limit.max(LEAST_LOOK));
-                let due = later.min(ready.head_since + claim);
+                let later = limit.map_or(head.since + claim, |limit| now + limit.max(LEAST_LOOK));
+                let due = later.min(head.since + claim);
                 self.schedule(index, due);
             }
         }
@@ -175,20 +173,11 @@ impl<P> Machine<P> {
 
     /// The head of a worker has exceeded its limit.
     fn expire(&mut self, index: usize, now: Instant) {
-        let Some(ready) = self.slots[index].ready() else { return };
-        let Some(head) = ready.held.front_mut() else { return };
-        let (Some(limit), task) = (head.limit, head.task) else { return };
-        let Some(key) = task else {
-            return self.doom(now, index, KillReason::Timeout);
-        };
-        let again = self.tasks.get(key).is_some_and(|task| {
-            task.spec.retry_on.contains(RetryOn::TIMEOUT) && task.attempts < task.spec.retries
-        });
-        if !again && let Some(head) = self.slots[index].ready().and_then(|ready| ready.held.front_mut()) {
-            head.task = None;
-        }
         self.doom(now, index, KillReason::Timeout);
-        if !again {
+        let Some(front) = self.slots[index].ready().and_then(|ready| ready.hand.front_mut()) else { return };
+        let (Some(limit), Some(key)) = (front.limit.get(), front.task) else { return };
+        if !self.units.get(key).is_some_and(|unit| unit.retries(RetryOn::TIMEOUT)) {
+            front.task = None;
             self.fail(now, key, TaskError::TimedOut { limit });
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::fact::{Batch, Fact, Nature};
+use super::fact::{Batch, Fact, Nature, Parcel};
 use super::world::{Happening, World};
 use crate::call::RetryOn;
 use crate::supervisor::event::{Event, GroupId, TaskSpec};
@@ -24,7 +24,7 @@ impl Caller {
 }
 
 /// Most tasks that are pending before callers wait.
-const MOST_PENDING: usize = 100;
+const MOST_PENDING: usize = 200;
 
 impl World<'_> {
     pub(super) fn call(&mut self) {
@@ -81,16 +81,10 @@ impl World<'_> {
         if self.unresolved >= MOST_PENDING {
             return;
         }
-        let temper = self.scenario.temper;
         let limit = match self.random.below(10) {
             0..5 => None,
             5 => Some(Duration::ZERO),
             _ => Some(self.random.micros(100, 80_000)),
-        };
-        let nature = if self.random.chance(temper.poison) {
-            self.random.pick(&[Nature::Kills, Nature::Hangs, Nature::Panics])
-        } else {
-            Nature::Plain
         };
         let retry_on = self.random.pick(&[
             RetryOn::DEATH,
@@ -99,7 +93,10 @@ impl World<'_> {
             RetryOn::PANIC,
             RetryOn::TIMEOUT | RetryOn::PANIC,
         ]);
+        let count = self.random.pick(&[1, 1, 1, 1, 1, 2, 3, 10, 40, 100]);
         let spec = TaskSpec {
+            count,
+            chunk: self.random.pick(&[0, 0, 0, 1, 3, 10, 100]),
             limit,
             retries: self.random.pick(&[0, 0, 1, 2, 3]),
             retry_on,
@@ -108,29 +105,43 @@ impl World<'_> {
             size: self.random.pick(&[0, 1, 10, 60, 5000]),
         };
         let (retries, closed) = (spec.retries, self.closed || self.terminated || self.broken);
-        match self.machine.submit(spec) {
+        match self.machine.submit(&spec) {
             Ok(key) => {
                 assert!(!closed, "a pool that takes no more tasks took task {}", key.id);
                 assert_eq!(key.id.get() as usize, self.facts.len() + 1, "tasks are numbered in order");
-                if let Some(index) = group {
-                    self.batches[index].members.push(self.facts.len());
+                self.note(|_| format!("submitted {key:?}: {spec:?}, {group:?}"));
+                self.parcels.insert(key, Parcel { done: 0, end: count });
+                self.unresolved += count as usize;
+                for _ in 0..count {
+                    let nature = self.nature();
+                    if let Some(index) = group {
+                        self.batches[index].members.push(self.facts.len());
+                    }
+                    self.facts.push(Fact {
+                        unit: key,
+                        chunk: spec.chunk,
+                        nature,
+                        limit,
+                        retries,
+                        retry_on,
+                        group,
+                        claims: Vec::new(),
+                        resolved: false,
+                        cancelled: false,
+                        unsendable: false,
+                    });
                 }
-                self.unresolved += 1;
-                self.note(|_| format!("submitted {key:?}: {nature:?}, {limit:?}, {retries} retries on {retry_on:?}, {group:?}"));
-                self.facts.push(Fact {
-                    key,
-                    nature,
-                    limit,
-                    retries,
-                    retry_on,
-                    group,
-                    claims: Vec::new(),
-                    resolved: false,
-                    cancelled: false,
-                    unsendable: false,
-                });
             }
             Err(error) => assert!(closed, "an open pool refused a task: {error}"),
+        }
+    }
+
+    fn nature(&mut self) -> Nature {
+        // A unit may have many items, and all of them should not be bad.
+        if self.random.chance(self.scenario.temper.poison / 2) {
+            self.random.pick(&[Nature::Kills, Nature::Hangs, Nature::Panics])
+        } else {
+            Nature::Plain
         }
     }
 
@@ -145,9 +156,13 @@ impl World<'_> {
     }
 
     fn feed_cancel(&mut self, index: usize) {
-        self.facts[index].cancelled = true;
-        self.feed(Event::Cancel(self.facts[index].key), &[]);
-        assert!(self.facts[index].resolved, "a cancelled task has not ended: {:?}", self.facts[index]);
+        let key = self.facts[index].unit;
+        // The key of an item that has ended may still name the rest of its unit.
+        let items: Vec<_> = self.parcels.get(&key).into_iter().flat_map(|parcel| parcel.items(key)).collect();
+        items.iter().for_each(|item| self.fact(*item).cancelled = true);
+        self.feed(Event::Cancel(key), &[]);
+        let open = items.iter().find(|item| !self.facts[**item as usize - 1].resolved);
+        assert!(open.is_none(), "a cancelled task has not ended: {open:?}");
     }
 
     fn cancel_batch(&mut self) {

@@ -5,10 +5,30 @@ use std::time::{Duration, Instant};
 use crate::call::RetryOn;
 use crate::supervisor::event::{GroupId, TaskKey, Ticket};
 
+/// Results of consecutive tickets.
+pub(super) type Answers = Vec<Answer>;
+
+/// Number of a task: of one item.
+pub(super) type Item = u64;
+
+/// What the shell knows of a unit: the offset of the first item left, and the one behind the last.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Parcel {
+    pub(super) done: u32,
+    pub(super) end: u32,
+}
+
+impl Parcel {
+    /// The items left of the unit with this key.
+    pub(super) fn items(self, key: TaskKey) -> impl Iterator<Item = Item> {
+        (self.done..self.end).map(move |offset| key.item(offset).get())
+    }
+}
+
 /// A result: which task was computed, and where.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Answer {
-    pub(super) task: u64,
+    pub(super) task: Item,
     pub(super) generation: u64,
     pub(super) ticket: Ticket,
 }
@@ -46,7 +66,10 @@ pub(super) struct Claim {
 /// One task.
 #[derive(Debug)]
 pub(super) struct Fact {
-    pub(super) key: TaskKey,
+    /// The unit that it belongs to now.
+    pub(super) unit: TaskKey,
+    /// What the pieces of its unit should not exceed, if it matters.
+    pub(super) chunk: u32,
     pub(super) nature: Nature,
     pub(super) limit: Option<Duration>,
     pub(super) retries: u32,

@@ -1,9 +1,10 @@
 //! Objects to whatever the machine does that does not follow from what really happened.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use super::board::Mark;
-use super::fact::{Answer, End};
+use super::fact::{Answer, Answers, End, Item, Parcel};
 use super::process::{Out, Process};
 use super::world::{Streak, World};
 use crate::error::{BrokenReason, TaskError};
@@ -14,15 +15,23 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 impl World<'_> {
     /// Checks an action at the moment when the machine decides it.
-    pub(super) fn judge(&mut self, action: &Action<Answer>) {
+    pub(super) fn judge(&mut self, action: &Action<Answers>) {
         assert!(!self.drained, "a drained pool acts: {action:?}");
         match action {
             Action::Spawn(who) => self.judge_spawn(*who),
-            Action::Send { to, ticket, task, attempt, .. } => self.judge_send(*to, *ticket, *task, *attempt),
-            Action::TakeBack(who, tickets) => {
+            Action::Split { from, at, into } => self.judge_split(*from, *at, *into),
+            Action::Send { to, ticket, task, first, count, attempt, .. } => {
+                let parcel = self.parcels.get(task).map(|parcel| (parcel.done, parcel.end));
+                assert_eq!(parcel, Some((*first, first + count)), "{task:?} is not sent as a whole");
+                self.sights.rests += u64::from(*first > 0);
+                let items = task.item(*first).get()..task.item(first + count).get();
+                self.judge_send(*to, *ticket, items, *attempt);
+            }
+            Action::TakeBack(who, spans) => {
                 let process = self.process(who.generation.get());
-                let known = tickets.iter().all(|ticket| process.assigned.contains_key(ticket));
-                assert!(process.is_working() && known, "cannot take {tickets:?} back from {process:?}");
+                let mut tickets = spans.iter().flat_map(|span| span.tickets());
+                let known = tickets.all(|ticket| process.assigned.contains_key(&ticket));
+                assert!(process.is_working() && known, "cannot take {spans:?} back from {process:?}");
             }
             Action::Inspect(who) => {
                 assert!(self.process(who.generation.get()).is_working(), "{who:?} is gone")
@@ -36,7 +45,7 @@ impl World<'_> {
                 assert!(process.is_working() && process.assigned.is_empty(), "cannot retire {process:?}");
                 process.retired = Some(now);
             }
-            Action::Resolve { task, result } => self.judge_end(*task, result),
+            Action::Resolve { task, first, count, result } => self.judge_ends(*task, *first, *count, result),
             Action::Broken(reason) => self.judge_broken(reason),
             Action::Drained => {
                 assert_eq!(self.unresolved, 0, "drained with tasks");
@@ -75,51 +84,69 @@ impl World<'_> {
         assert!(waited <= late, "{who:?} comes {waited:?} after death {strikes}, not {delay:?}");
     }
 
-    fn judge_send(&mut self, to: Incarnation, ticket: Ticket, task: TaskKey, attempt: u32) {
+    fn judge_split(&mut self, from: TaskKey, at: u32, into: TaskKey) {
+        let parcel =
+            self.parcels.get_mut(&from).unwrap_or_else(|| panic!("{from:?} has ended, and is split"));
+        assert!(parcel.done < at && at < parcel.end, "{from:?} is split at {at}: {parcel:?}");
+        assert_eq!(into.id, from.item(at), "{into:?} has the wrong number");
+        let rest = Parcel { done: 0, end: std::mem::replace(&mut parcel.end, at) - at };
+        let taken = self.parcels.keys().find(|key| key.index == into.index);
+        assert!(taken.is_none(), "{into:?} takes the place of {taken:?}");
+        self.parcels.insert(into, rest);
+        rest.items(into).for_each(|item| self.fact(item).unit = into);
+    }
+
+    fn judge_send(&mut self, to: Incarnation, ticket: Ticket, items: Range<Item>, attempt: u32) {
         let generation = to.generation.get();
-        let fact = self.fact(task);
-        assert!(fact.key == task && !fact.resolved, "{task:?} is sent, and has ended: {fact:?}");
-        assert!(
-            fact.claims.is_empty() || fact.may_run_again(),
-            "{task:?} was started, and is sent again: {fact:?}"
-        );
-        assert_eq!(
-            attempt as usize,
-            fact.claims.len() + 1,
-            "{task:?} has another number of attempts: {fact:?}"
-        );
-        let suspect = !fact.claims.is_empty();
-        let elsewhere = self.living().find(|process| process.assigned.values().any(|key| *key == task));
-        assert!(elsewhere.is_none(), "{task:?} is sent, and is elsewhere: {elsewhere:?}");
-        let accused = |key: &TaskKey| !self.facts[key.id.get() as usize - 1].claims.is_empty();
+        for item in items.clone() {
+            let fact = self.fact(item);
+            assert!(!fact.resolved, "task {item} is sent, and has ended: {fact:?}");
+            assert!(
+                fact.claims.is_empty() || fact.may_run_again(),
+                "task {item} was started, and is sent again: {fact:?}"
+            );
+            let attempts = fact.claims.len() + 1;
+            assert_eq!(attempt as usize, attempts, "task {item} has another number of attempts: {fact:?}");
+        }
+        let count = (items.end - items.start) as usize;
+        let elsewhere =
+            self.living().find(|process| process.assigned.values().any(|item| items.contains(item)));
+        assert!(elsewhere.is_none(), "tasks {items:?} are sent, and are elsewhere: {elsewhere:?}");
+        let prefetch = self.scenario.config.prefetch;
+        let chunk = self.fact(items.start).chunk as usize;
+        assert!(chunk == 0 || count <= chunk.min(prefetch), "pieces of {chunk} are wanted, not {count}");
+        let accused = |item: &Item| !self.facts[*item as usize - 1].claims.is_empty();
         let process = &self.processes[generation as usize - 1];
-        assert!(process.is_working(), "{task:?} is sent to {process:?}");
-        if suspect {
-            assert!(process.assigned.is_empty(), "suspect {task:?} does not run alone: {process:?}");
+        assert!(process.is_working(), "tasks {items:?} are sent to {process:?}");
+        if accused(&items.start) {
+            assert!(process.assigned.is_empty(), "suspect {items:?} does not run alone: {process:?}");
+            assert_eq!(count, 1, "suspects run together");
         } else {
             // What is claimed there already and has failed before is a suspect that must be alone.
-            let other = process.assigned.values().find(|key| {
-                accused(key)
-                    && self.facts[key.id.get() as usize - 1]
+            let other = process.assigned.values().find(|item| {
+                accused(item)
+                    && self.facts[**item as usize - 1]
                         .claims
                         .iter()
                         .any(|claim| claim.generation != generation)
             });
-            assert!(other.is_none(), "{task:?} joins suspect {other:?}");
+            assert!(other.is_none(), "tasks {items:?} join suspect {other:?}");
         }
         let now = self.now;
         let process = self.process(generation);
         if process.assigned.is_empty() {
             process.head_since = now;
         }
-        let last = process.assigned.insert(ticket, task);
-        assert!(last.is_none(), "ticket {ticket} is used twice");
+        for (ticket, item) in (ticket..).zip(items) {
+            let last = process.assigned.insert(ticket, item);
+            assert!(last.is_none(), "ticket {ticket} is used twice");
+        }
     }
 
     fn judge_flag(&mut self, who: Incarnation, ticket: Ticket) {
         let now = self.now;
         let process = self.process(who.generation.get());
-        let Some(key) = process.assigned.get(&ticket).copied() else {
+        let Some(item) = process.assigned.get(&ticket).copied() else {
             panic!("{who:?} does not hold {ticket}")
         };
         process.flagged.entry(ticket).or_insert(now);
@@ -127,13 +154,13 @@ impl World<'_> {
             process.board.observe(ticket) != Mark::Offered,
             "ticket {ticket} of {who:?} is told to stop before its start"
         );
-        self.flagged.push(key);
+        self.flagged.push(item);
     }
 
     /// Whether a task really has been running longer than its limit.
-    fn is_overdue(&mut self, key: TaskKey) -> bool {
+    fn is_overdue(&mut self, item: Item) -> bool {
         let now = self.now;
-        let fact = self.fact(key);
+        let fact = self.fact(item);
         match (fact.limit, fact.claims.last()) {
             (Some(limit), Some(claim)) => now.duration_since(claim.at) >= limit,
             _ => false,
@@ -141,8 +168,8 @@ impl World<'_> {
     }
 
     /// Whether the result of a task waits to be read, for which one would only have to look.
-    fn is_done_in_secret(&mut self, key: TaskKey) -> bool {
-        let Some(claim) = self.fact(key).claims.last().copied().filter(|_| !self.scenario.remote) else {
+    fn is_done_in_secret(&mut self, item: Item) -> bool {
+        let Some(claim) = self.fact(item).claims.last().copied().filter(|_| !self.scenario.remote) else {
             return false;
         };
         let process = self.process(claim.generation);
@@ -162,7 +189,7 @@ impl World<'_> {
             KillReason::Timeout | KillReason::Cancelled => {
                 assert!(fenced && process.is_working(), "{who:?}: {process:?}");
                 assert_eq!(process.assigned.len(), 1, "innocents are with {who:?}: {process:?}");
-                let (&ticket, &key) = process.assigned.first_key_value().expect("counted above");
+                let (&ticket, &item) = process.assigned.first_key_value().expect("counted above");
                 assert!(
                     remote || process.results.is_empty(),
                     "results of {who:?} have not been read: {process:?}"
@@ -174,10 +201,10 @@ impl World<'_> {
                     flagged.is_some_and(|at| now >= at + config.cancel_grace),
                     "ticket {ticket} of {who:?} was flagged at {flagged:?}, and had no grace"
                 );
-                if !self.fact(key).resolved {
-                    assert_eq!(*why, KillReason::Timeout, "{key:?} was not cancelled");
-                    assert!(self.is_overdue(key), "{key:?} is within its limit");
-                    if let Some(claim) = self.fact(key).claims.last_mut() {
+                if !self.fact(item).resolved {
+                    assert_eq!(*why, KillReason::Timeout, "task {item} was not cancelled");
+                    assert!(self.is_overdue(item), "task {item} is within its limit");
+                    if let Some(claim) = self.fact(item).claims.last_mut() {
                         claim.end = Some(End::TimedOut);
                     }
                 }
@@ -211,7 +238,28 @@ impl World<'_> {
         }
     }
 
-    fn judge_end(&mut self, task: TaskKey, result: &Result<Answer, TaskError>) {
+    fn judge_ends(&mut self, task: TaskKey, first: u32, count: u32, result: &Result<Answers, TaskError>) {
+        let parcel = self.parcels.get_mut(&task).unwrap_or_else(|| panic!("{task:?} ends twice: {result:?}"));
+        assert!(
+            count > 0 && parcel.done == first,
+            "not the first items of {task:?} end: {parcel:?}, {first}"
+        );
+        parcel.done += count;
+        assert!(parcel.done <= parcel.end, "{task:?} ends beyond its end: {parcel:?}");
+        if parcel.done == parcel.end {
+            self.parcels.remove(&task);
+        }
+        self.sights.cancelled += u64::from(count > 1 && matches!(result, Err(TaskError::Cancelled)));
+        if let Ok(answers) = result {
+            assert_eq!(answers.len(), count as usize, "{task:?} ends with the results of others");
+        }
+        for offset in 0..count {
+            let result = result.as_ref().map(|answers| &answers[offset as usize]);
+            self.judge_end(task.item(first + offset).get(), result);
+        }
+    }
+
+    fn judge_end(&mut self, task: Item, result: Result<&Answer, &TaskError>) {
         let over = self.terminated || self.broken;
         let batch = self.fact(task).group;
         let (batch_cancelled, aborts) = batch.map_or((false, false), |index| {
@@ -219,7 +267,7 @@ impl World<'_> {
         });
         let overdue = self.is_overdue(task) && !self.is_done_in_secret(task);
         let fact = self.fact(task);
-        assert!(fact.key == task && !fact.resolved, "{task:?} ends twice: {result:?}, {fact:?}");
+        assert!(!fact.resolved, "task {task} ends twice: {result:?}, {fact:?}");
         fact.resolved = true;
         let died =
             fact.claims.iter().filter(|claim| claim.end == Some(End::Died)).map(|claim| claim.generation);
@@ -230,7 +278,7 @@ impl World<'_> {
                 last.is_some_and(|claim| {
                     claim.end == Some(End::Done)
                         && (claim.generation, claim.ticket) == (answer.generation, answer.ticket)
-                }) && answer.task == task.id.get()
+                }) && answer.task == task
             }
             Err(TaskError::Cancelled) => fact.cancelled || batch_cancelled,
             Err(TaskError::TimedOut { limit }) => fact.limit == Some(*limit) && overdue,
@@ -252,7 +300,7 @@ impl World<'_> {
             Err(TaskError::PoolBroken(_) | TaskError::PoolClosed) => over,
             Err(_) => false,
         };
-        assert!(right, "{task:?} ends with {result:?}, which does not follow from {fact:?}");
+        assert!(right, "task {task} ends with {result:?}, which does not follow from {fact:?}");
         self.unresolved -= 1;
         let cancelled = matches!(result, Err(TaskError::Cancelled));
         if let (Some(index), true, Err(_), false) = (batch, aborts, result, cancelled) {
@@ -281,8 +329,9 @@ impl World<'_> {
     /// What must be true at the end of an event: after the first failure of a batch that aborts, none of it is left; and
     /// only tasks that have ended or are late are told to stop.
     pub(super) fn check_consequences(&mut self) {
-        for key in std::mem::take(&mut self.flagged) {
-            assert!(self.fact(key).resolved || self.is_overdue(key), "{key:?} is told to stop for no reason");
+        for item in std::mem::take(&mut self.flagged) {
+            let stops = self.fact(item).resolved || self.is_overdue(item);
+            assert!(stops, "task {item} is told to stop for no reason");
         }
         for index in std::mem::take(&mut self.aborting) {
             let open = self.batches[index].members.iter().find(|member| !self.facts[**member].resolved);
@@ -295,13 +344,12 @@ impl World<'_> {
     }
 
     /// Tasks that come back go to the front, in their order; nothing else changes the order of the queue.
-    pub(super) fn check_order(&mut self, back: &[TaskKey], before: &[TaskKey], sent: &[TaskKey]) {
-        let fact = |key: &TaskKey| &self.facts[key.id.get() as usize - 1];
-        let mut expected: Vec<TaskKey> = back.iter().chain(before).copied().collect();
-        let after = self.machine.waiting();
-        let fresh = sent.iter().copied().filter(|key| fact(key).claims.is_empty());
-        let found: Vec<TaskKey> = fresh.chain(after).filter(|key| !fact(key).resolved).collect();
-        expected.retain(|key| !fact(key).resolved);
+    pub(super) fn check_order(&mut self, back: &[Item], before: &[Item], sent: &[Item]) {
+        let fact = |item: &Item| &self.facts[*item as usize - 1];
+        let mut expected: Vec<Item> = back.iter().chain(before).copied().collect();
+        let fresh = sent.iter().copied().filter(|item| fact(item).claims.is_empty());
+        let found: Vec<Item> = fresh.chain(self.waiting()).filter(|item| !fact(item).resolved).collect();
+        expected.retain(|item| !fact(item).resolved);
         assert_eq!(expected, found, "the queue is out of order");
     }
 
@@ -310,7 +358,7 @@ impl World<'_> {
         let idle = self.living().any(|process| process.is_working() && process.assigned.is_empty());
         let mut starving = false;
         if idle && self.unresolved > 0 {
-            let open = |key: &&TaskKey| !self.facts[key.id.get() as usize - 1].resolved;
+            let open = |item: &&Item| !self.facts[**item as usize - 1].resolved;
             let assigned: usize =
                 self.living().map(|process| process.assigned.values().filter(open).count()).sum();
             let hoards = self.living().any(|process| process.is_working() && process.assigned.len() > 1);

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::board::Board;
-use super::fact::{Answer, Claim, Nature};
+use super::fact::{Answer, Claim, Item, Nature};
 use super::world::{Happening, World};
-use crate::supervisor::event::{Incarnation, KillReason, Observation, TaskKey, Ticket};
+use crate::supervisor::event::{Incarnation, KillReason, Observation, Span, Ticket};
 
 /// What the supervisor writes to a worker.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Frame {
-    Task(Ticket, TaskKey),
+    Task(Ticket, Item),
     Retire,
 }
 
@@ -29,7 +29,7 @@ pub(super) enum Out {
     /// Bytes that are no frame.
     Garbage,
     /// What a worker far away answers: which tickets were taken back, and those of which its board makes no sense.
-    Answers(Vec<(Ticket, bool)>, Vec<Ticket>),
+    Answers(Vec<(Span, bool)>, Vec<Span>),
     /// What a worker far away sees on its board.
     Seen(Observation),
 }
@@ -70,7 +70,7 @@ pub(super) struct Process {
     pub(super) board: Board,
     pub(super) inbox: VecDeque<(Instant, Frame)>,
     pub(super) results: VecDeque<Out>,
-    pub(super) current: Option<(Ticket, TaskKey)>,
+    pub(super) current: Option<(Ticket, Item)>,
     /// It wrote something that makes no sense.
     pub(super) misbehaved: bool,
     /// It found its board overwritten when it was to start a task.
@@ -103,7 +103,7 @@ pub(super) struct Process {
     /// Its death, or that it was never born, has been reported.
     pub(super) reported: bool,
     /// Tickets that the machine has given to it and has no answer for.
-    pub(super) assigned: BTreeMap<Ticket, TaskKey>,
+    pub(super) assigned: BTreeMap<Ticket, Item>,
     /// When the oldest of them came to be the oldest.
     pub(super) head_since: Instant,
     pub(super) flagged: HashMap<Ticket, Instant>,
@@ -281,9 +281,9 @@ impl World<'_> {
                 let after = self.random.micros(0, 5_000);
                 self.step_after(generation, after);
             }
-            Frame::Task(ticket, key) => {
+            Frame::Task(ticket, item) => {
                 if process.board.claim(ticket, now) {
-                    self.begin(generation, ticket, key);
+                    self.begin(generation, ticket, item);
                 } else if !process.board.is_withdrawn(ticket) {
                     // A task has overwritten the board: the worker must not run this one, and says so.
                     process.refused = true;
@@ -295,11 +295,11 @@ impl World<'_> {
         }
     }
 
-    fn begin(&mut self, generation: u64, ticket: Ticket, key: TaskKey) {
+    fn begin(&mut self, generation: u64, ticket: Ticket, item: Item) {
         let (now, temper) = (self.now, self.scenario.temper);
-        self.note(|_| format!("  process {generation} claims ticket {ticket}, task {}", key.id));
-        self.process(generation).current = Some((ticket, key));
-        let fact = self.fact(key);
+        self.note(|_| format!("  process {generation} claims ticket {ticket}, task {item}"));
+        self.process(generation).current = Some((ticket, item));
+        let fact = self.fact(item);
         fact.claims.push(Claim { generation, ticket, at: now, end: None });
         let nature = fact.nature;
         if self.chance(temper.dies_at_claim) {
@@ -349,11 +349,11 @@ impl World<'_> {
 
     fn end_task(&mut self, generation: u64, outcome: Outcome) {
         let temper = self.scenario.temper;
-        let Some((ticket, key)) = self.process(generation).current else { return };
+        let Some((ticket, item)) = self.process(generation).current else { return };
         if outcome == Outcome::Dies || self.chance(temper.dies_before_writing) {
             return self.die(generation);
         }
-        let answer = Answer { task: key.id.get(), generation, ticket };
+        let answer = Answer { task: item, generation, ticket };
         self.write(
             generation,
             match outcome {

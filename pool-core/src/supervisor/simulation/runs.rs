@@ -3,7 +3,7 @@
 use std::env;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use super::world::{Tail, World};
+use super::world::{Sights, Tail, World};
 use crate::supervisor::machine::Counters;
 
 /// Events that a run of the test suite feeds.
@@ -15,13 +15,15 @@ struct Story {
     steps: u64,
     counters: Counters,
     broken: bool,
+    sights: Sights,
 }
 
 fn live(seed: u64, tail: &mut Tail) -> Result<Story, String> {
     let life = catch_unwind(AssertUnwindSafe(|| {
         let mut world = World::new(seed, tail);
         world.run();
-        Story { steps: world.steps, counters: world.machine.counters(), broken: world.broken }
+        let counters = world.machine.counters();
+        Story { steps: world.steps, counters, broken: world.broken, sights: world.sights }
     }));
     life.map_err(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
@@ -58,6 +60,7 @@ fn simulation() {
     let wanted = steps.unwrap_or(if seed.is_some() { 1 } else { STEPS });
     let (mut fed, mut pools, mut broken) = (0, 0, 0);
     let mut total = Counters::default();
+    let mut seen = Sights::default();
     let mut seed = seed.unwrap_or(1);
     while fed < wanted {
         let story = check(seed);
@@ -65,12 +68,14 @@ fn simulation() {
         pools += 1;
         broken += u64::from(story.broken);
         total = total.plus(&story.counters);
+        seen = seen.plus(&story.sights);
         seed = seed.wrapping_add(1);
     }
-    println!("{fed} events in {pools} pools, {broken} of them broken: {total:?}");
+    println!("{fed} events in {pools} pools, {broken} of them broken: {total:?}, {seen:?}");
     if fed >= STEPS {
         // The simulation is worth nothing if it does not get into trouble.
-        assert!(broken > 0 && total.least() > 0, "something never happens: {broken} broken, {total:?}");
+        let all = broken > 0 && total.least() > 0 && seen.least() > 0;
+        assert!(all, "something never happens: {broken} broken, {total:?}, {seen:?}");
     }
 }
 

@@ -68,6 +68,8 @@ impl Scenario {
             exit_timeout: millis(random, &[10, 300]),
             cancel_grace: millis(random, &[0, 0, 10, 50]),
             claim_timeout: millis(random, &[40, 300]),
+            ahead: Duration::from_micros(random.pick(&[20, 1_000, 50_000])),
+            unpaced: random.pick(&[2, 2, 64]),
             prefetch: random.pick(&[1, 2, 3, 8, 64]),
             prefetch_bytes: random.pick(&[1, 100, 1 << 20]),
             ticket_window: random.pick(&[64, 64, 100, 256]),
@@ -106,7 +108,7 @@ impl Scenario {
             temper,
             operations: random.within(5, 120) as u32,
             pause: Duration::from_micros(random.pick(&[20, 500, 5_000, 60_000])),
-            work: Duration::from_micros(random.pick(&[50, 2_000, 30_000, 200_000])),
+            work: Duration::from_micros(random.pick(&[3, 50, 2_000, 30_000, 200_000])),
             remote: random.chance(250),
             sluggish: random.chance(250),
         }

@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use super::board::Mark;
-use super::fact::{Answer, Claim, End};
+use super::fact::{Answer, Answers, Claim, End, Item};
 use super::process::{Frame, Out};
 use super::world::{Happening, Streak, World};
 use crate::error::{BrokenReason, Death, DeathCause, TaskError};
 use crate::ids::{TaskId, WorkerId};
-use crate::supervisor::event::{Action, Autopsy, Event, Observation, TaskKey, Ticket};
+use crate::supervisor::event::{Action, Autopsy, Event, Observation, Span, TaskKey, Ticket};
 
 /// Tickets, and whether they were unclaimed.
-pub(super) type Answers = Vec<(Ticket, bool)>;
+pub(super) type Taken = Vec<(Span, bool)>;
 
 pub(super) fn death(generation: u64, worker: WorkerId) -> Death {
     Death {
@@ -39,15 +39,17 @@ pub(super) fn unsendable() -> TaskError {
 }
 
 impl World<'_> {
-    pub(super) fn perform(&mut self, action: Action<Answer>) {
+    pub(super) fn perform(&mut self, action: Action<Answers>) {
         match action {
             Action::Spawn(who) => {
                 let slow = self.chance(20);
                 let after = if slow { self.random.micros(0, 1_000_000) } else { self.lateness() };
                 self.plan(after, Happening::Spawned(who.generation.get()));
             }
-            Action::Send { to, ticket, task, .. } => self.send(to.generation.get(), ticket, task),
-            Action::TakeBack(who, tickets) => self.take_back(who.generation.get(), tickets),
+            Action::Send { to, ticket, task, first, count, .. } => {
+                self.send(to.generation.get(), Span { first: ticket, count }, task.item(first).get());
+            }
+            Action::TakeBack(who, spans) => self.take_back(who.generation.get(), spans),
             Action::Inspect(who) if self.scenario.remote => {
                 let after = self.random.micros(0, 10_000);
                 self.plan(after, Happening::Look(who.generation.get()));
@@ -64,33 +66,40 @@ impl World<'_> {
                     self.deliver(who.generation.get(), Frame::Retire);
                 }
             }
-            Action::Resolve { .. } | Action::Broken(_) | Action::Drained => {}
+            Action::Split { .. } | Action::Resolve { .. } | Action::Broken(_) | Action::Drained => {}
         }
     }
 
-    fn send(&mut self, generation: u64, ticket: Ticket, key: TaskKey) {
+    fn send(&mut self, generation: u64, span: Span, first: Item) {
         let unsendable_rate = self.scenario.temper.unsendable;
         let process = self.process(generation);
         if !process.linked || !process.greeted {
             return;
         }
-        let old = process.board.offer(ticket);
-        assert!(!process.assigned.contains_key(&old), "ticket {ticket} takes over the slot of {old}");
-        process.last_offered = ticket;
+        for ticket in span.tickets() {
+            let old = process.board.offer(ticket);
+            assert!(!process.assigned.contains_key(&old), "ticket {ticket} takes over the slot of {old}");
+            process.last_offered = ticket;
+        }
         if self.chance(unsendable_rate) {
             let process = self.process(generation);
-            if !process.fenced && !process.reported {
-                self.release(generation, ticket);
+            let held = !process.fenced && !process.reported;
+            for (ticket, item) in span.tickets().zip(first..) {
+                if held {
+                    self.release(generation, ticket);
+                }
+                self.fact(item).unsendable = true;
             }
-            self.fact(key).unsendable = true;
             let who = self.incarnation(generation);
-            return self.feed(Event::Unsendable(who, ticket, unsendable()), &[]);
+            return self.feed(Event::Unsendable(who, span, unsendable()), &[]);
         }
-        self.deliver(generation, Frame::Task(ticket, key));
+        for (ticket, item) in span.tickets().zip(first..) {
+            self.deliver(generation, Frame::Task(ticket, item));
+        }
     }
 
     /// The machine is about to learn that a worker does not hold a ticket any more.
-    fn release(&mut self, generation: u64, ticket: Ticket) -> Option<TaskKey> {
+    fn release(&mut self, generation: u64, ticket: Ticket) -> Option<Item> {
         let now = self.now;
         let process = self.process(generation);
         if process.assigned.first_key_value().is_some_and(|(first, _)| *first == ticket) {
@@ -99,15 +108,15 @@ impl World<'_> {
         process.assigned.remove(&ticket)
     }
 
-    fn take_back(&mut self, generation: u64, tickets: Vec<Ticket>) {
+    fn take_back(&mut self, generation: u64, spans: Vec<Span>) {
         if !self.process(generation).linked {
             return;
         }
         if self.scenario.remote {
             let after = self.random.micros(0, 20_000);
-            return self.plan(after, Happening::Take(generation, tickets));
+            return self.plan(after, Happening::Take(generation, spans));
         }
-        let (taken, claimed, illegible) = self.take_from_board(generation, tickets);
+        let (taken, claimed, illegible) = self.take_from_board(generation, &spans);
         // What was taken is reported before anything is read. Of the rest some may have been claimed, and then all older
         // results have been written: they must be known before the answer.
         self.answer(generation, taken, Vec::new());
@@ -119,42 +128,56 @@ impl World<'_> {
 
     /// From the youngest ticket to the oldest: those that were taken, those that were claimed, and those of which the board
     /// makes no sense.
-    fn take_from_board(&mut self, generation: u64, tickets: Vec<Ticket>) -> (Answers, Answers, Vec<Ticket>) {
+    fn take_from_board(&mut self, generation: u64, spans: &[Span]) -> (Taken, Taken, Vec<Span>) {
         let board = &mut self.process(generation).board;
         let (mut taken, mut claimed, mut illegible) = (Vec::new(), Vec::new(), Vec::new());
-        for ticket in tickets.into_iter().rev() {
+        for ticket in spans.iter().rev().flat_map(|span| span.tickets().rev()) {
             if board.take_back(ticket) {
-                taken.push((ticket, true));
+                taken.push(ticket);
             } else if matches!(board.observe(ticket), Mark::Claimed(_) | Mark::Finished) {
-                claimed.push((ticket, false));
+                claimed.push(ticket);
             } else {
                 illegible.push(ticket);
             }
         }
-        taken.reverse();
-        claimed.reverse();
+        let taken = self.bundle(&taken).into_iter().map(|span| (span, true)).collect();
+        let claimed = self.bundle(&claimed).into_iter().map(|span| (span, false)).collect();
+        let illegible = self.bundle(&illegible);
         (taken, claimed, illegible)
+    }
+
+    /// Makes spans of tickets that come in descending order, as large as possible or smaller.
+    fn bundle(&mut self, tickets: &[Ticket]) -> Vec<Span> {
+        let mut spans: Vec<Span> = Vec::new();
+        for ticket in tickets.iter().rev().copied() {
+            match spans.last_mut() {
+                Some(last) if last.end() == ticket && self.random.chance(970) => last.count += 1,
+                _ => spans.push(Span { first: ticket, count: 1 }),
+            }
+        }
+        spans
     }
 
     /// A worker far away is asked to give tasks back. Its answer comes in one stream with its results, so that those which
     /// are older than the answer are known before it.
-    pub(super) fn take(&mut self, generation: u64, tickets: Vec<Ticket>) {
-        let (taken, claimed, illegible) = self.take_from_board(generation, tickets);
+    pub(super) fn take(&mut self, generation: u64, spans: &[Span]) {
+        let (taken, claimed, illegible) = self.take_from_board(generation, spans);
         self.write(generation, Out::Answers([claimed, taken].concat(), illegible));
     }
 
-    fn answer(&mut self, generation: u64, answers: Answers, illegible: Vec<Ticket>) {
+    fn answer(&mut self, generation: u64, answers: Taken, illegible: Vec<Span>) {
         if !self.process(generation).linked {
             return;
         }
         let who = self.incarnation(generation);
         if !illegible.is_empty() {
-            let head = self.machine.head(who).map(|(head, _)| head);
+            let head = self.head(who);
             let mut back = Vec::new();
-            for ticket in illegible.iter().rev().filter(|ticket| Some(**ticket) != head) {
+            let tickets = illegible.iter().flat_map(|span| span.tickets());
+            for ticket in tickets.filter(|ticket| Some(*ticket) != head) {
                 if self.process(generation).is_working() {
-                    let key = self.release(generation, *ticket);
-                    back.extend(key.filter(|key| self.is_fresh(*key)));
+                    let item = self.release(generation, ticket);
+                    back.extend(item.filter(|item| self.is_fresh(*item)));
                 }
             }
             self.feed(Event::Illegible(who, illegible), &back);
@@ -164,17 +187,18 @@ impl World<'_> {
         }
         let mut back = Vec::new();
         if !self.process(generation).fenced {
-            for (ticket, _) in answers.iter().filter(|(_, unclaimed)| *unclaimed) {
-                let key = self.release(generation, *ticket);
-                back.extend(key.filter(|key| self.is_fresh(*key)));
+            let taken = answers.iter().filter(|(_, unclaimed)| *unclaimed);
+            for ticket in taken.flat_map(|(span, _)| span.tickets()) {
+                let item = self.release(generation, ticket);
+                back.extend(item.filter(|item| self.is_fresh(*item)));
             }
         }
         self.feed(Event::TookBack(who, answers), &back);
     }
 
     /// Whether a task has neither ended nor ever been started.
-    fn is_fresh(&mut self, key: TaskKey) -> bool {
-        let fact = self.fact(key);
+    fn is_fresh(&mut self, item: Item) -> bool {
+        let fact = self.fact(item);
         !fact.resolved && fact.claims.is_empty()
     }
 
@@ -184,7 +208,7 @@ impl World<'_> {
         }
         self.read_results(generation);
         let who = self.incarnation(generation);
-        let Some((ticket, _)) = self.machine.head(who) else {
+        let Some(ticket) = self.head(who) else {
             let seen = Observation { ticket: None, started: None, moving: false };
             return self.feed(Event::Observed(who, seen), &[]);
         };
@@ -217,7 +241,7 @@ impl World<'_> {
         if !self.process(generation).linked {
             return;
         }
-        let ticket = self.machine.head(who).map(|(ticket, _)| ticket);
+        let ticket = self.head(who);
         let moving = self.has_moved(generation);
         let started = ticket.and_then(|ticket| match self.process(generation).board.observe(ticket) {
             Mark::Claimed(at) => Some(at),
@@ -317,7 +341,7 @@ impl World<'_> {
                 Out::Garbage if process.greeted => {
                     // Frames behind it are found again, except for those that it has mangled.
                     let mangled = self.random.pick(&[0, 0, 1, 2]);
-                    let head = self.machine.head(who).map(|(head, _)| head);
+                    let head = self.head(who);
                     let process = self.process(generation);
                     process.spoiled = process.spoiled.or(head);
                     let mangled = mangled.min(process.results.len());
@@ -334,42 +358,72 @@ impl World<'_> {
                 }
                 Out::Bogus(ticket) => {
                     let answer = Answer { task: 0, generation, ticket };
-                    self.feed(Event::Finished(who, ticket, answer), &[]);
+                    self.feed(Event::Finished(who, ticket, 1, vec![answer]), &[]);
                 }
                 Out::Done(ticket, answer) => {
-                    self.report_result(generation, ticket, End::Done, Event::Finished(who, ticket, answer));
+                    let answers = self.read_run(generation, ticket, answer);
+                    let span = Span { first: ticket, count: answers.len() as u32 };
+                    let event = Event::Finished(who, ticket, span.count, answers);
+                    self.report_results(generation, span, End::Done, event);
                 }
                 Out::Panicked(ticket) => {
                     let event = Event::Failed(who, ticket, panicked());
-                    self.report_result(generation, ticket, End::Panicked, event);
+                    self.report_results(generation, Span { first: ticket, count: 1 }, End::Panicked, event);
                 }
                 Out::Failed(ticket) => {
-                    self.report_result(generation, ticket, End::Failed, Event::Failed(who, ticket, failed()));
+                    let event = Event::Failed(who, ticket, failed());
+                    self.report_results(generation, Span { first: ticket, count: 1 }, End::Failed, event);
                 }
             }
         }
     }
 
-    fn report_result(&mut self, generation: u64, ticket: Ticket, end: End, event: Event<Answer>) {
+    /// Reads on as long as results are those of the head's unit, one after the other; not always to the end.
+    fn read_run(&mut self, generation: u64, ticket: Ticket, answer: Answer) -> Answers {
+        let who = self.incarnation(generation);
+        let mut answers = vec![answer];
+        let head = self.machine.head(who).map(|head| head.span).filter(|span| span.first == ticket);
+        for next in head.map_or(0..0, |span| span.first + 1..span.end()) {
+            let results = &mut self.processes[generation as usize - 1].results;
+            match results.front() {
+                Some(Out::Done(found, answer)) if *found == next && !self.random.chance(100) => {
+                    answers.push(*answer);
+                    results.pop_front();
+                }
+                _ => break,
+            }
+        }
+        answers
+    }
+
+    fn report_results(&mut self, generation: u64, span: Span, end: End, event: Event<Answers>) {
         let process = self.process(generation);
-        if process.fenced || process.reported || process.spoiled == Some(ticket) {
+        let spoiled = process.spoiled.is_some_and(|spoiled| span.tickets().contains(&spoiled));
+        if process.fenced || process.reported || spoiled {
             return self.feed(event, &[]);
         }
         let worker = self.incarnation(generation).worker;
         self.streaks[worker.get() as usize].strikes = 0;
-        let Some(key) = self.release(generation, ticket) else {
-            panic!("the machine never gave ticket {ticket} to {worker}");
-        };
-        let fact = self.fact(key);
-        if let Some(claim) = fact.claims.last_mut().filter(|claim| !fact.resolved && claim.end.is_none()) {
-            claim.end = Some(end);
+        let mut items = Vec::new();
+        for ticket in span.tickets() {
+            let Some(item) = self.release(generation, ticket) else {
+                panic!("the machine never gave ticket {ticket} to {worker}");
+            };
+            let fact = self.fact(item);
+            let open = !fact.resolved;
+            if let Some(claim) = fact.claims.last_mut().filter(|claim| open && claim.end.is_none()) {
+                claim.end = Some(end);
+            }
+            items.push(item);
         }
         self.feed(event, &[]);
-        let fact = self.fact(key);
-        assert!(
-            fact.resolved || end == End::Panicked,
-            "the result of {key:?} was read and is lost: {fact:?}"
-        );
+        for item in items {
+            let fact = self.fact(item);
+            assert!(
+                fact.resolved || end == End::Panicked,
+                "the result of task {item} was read and is lost: {fact:?}"
+            );
+        }
     }
 
     /// The death of a worker has been noticed.
@@ -392,7 +446,7 @@ impl World<'_> {
         self.count_death(generation, !started.is_empty());
         let explained = !started.is_empty() && self.process(generation).ready;
         let born = self.processes.len();
-        let head = self.machine.head(who).map(|(head, _)| head);
+        let head = self.head(who);
         let (first, rest): (Vec<Ticket>, Vec<Ticket>) =
             started.into_iter().partition(|ticket| Some(*ticket) == head);
         if !rest.is_empty() {
@@ -410,28 +464,28 @@ impl World<'_> {
     }
 
     /// What a dead worker held: the tickets that it had started, and the tasks that go back to the queue.
-    fn examine(&mut self, generation: u64) -> (Vec<Ticket>, Vec<TaskKey>) {
+    fn examine(&mut self, generation: u64) -> (Vec<Ticket>, Vec<Item>) {
         let now = self.now;
         let process = self.process(generation);
         let (offered, refused) = (process.last_offered, process.refused);
-        let look = |(ticket, key): (&Ticket, &TaskKey)| (*ticket, *key, process.board.observe(*ticket));
-        let held: Vec<(Ticket, TaskKey, Mark)> = process.assigned.iter().map(look).collect();
+        let look = |(ticket, item): (&Ticket, &Item)| (*ticket, *item, process.board.observe(*ticket));
+        let held: Vec<(Ticket, Item, Mark)> = process.assigned.iter().map(look).collect();
         let (mut started, mut back) = (Vec::new(), Vec::new());
-        for (place, (ticket, key, mark)) in held.into_iter().enumerate() {
+        for (place, (ticket, item, mark)) in held.into_iter().enumerate() {
             // Of the head of an overwritten board nobody knows, unless the worker has said that it refused to start it.
             let unclear = place == 0 && mark == Mark::Foreign && !refused;
             // A ticket above the last one that was offered has not been sent: its slot is about another one.
             if ticket <= offered && (unclear || matches!(mark, Mark::Claimed(_) | Mark::Finished)) {
                 started.push(ticket);
-                let claims = &mut self.fact(key).claims;
+                let claims = &mut self.fact(item).claims;
                 if unclear && claims.last().is_none_or(|claim| claim.generation != generation) {
                     claims.push(Claim { generation, ticket, at: now, end: None });
                 }
                 for claim in claims.iter_mut().filter(|claim| claim.generation == generation) {
                     claim.end.get_or_insert(End::Died);
                 }
-            } else if self.is_fresh(key) {
-                back.push(key);
+            } else if self.is_fresh(item) {
+                back.push(item);
             }
         }
         (started, back)
@@ -459,23 +513,27 @@ impl World<'_> {
             let (before, text) = (self.pending.len(), format!("{event:?}"));
             self.feed(event, &[]);
             // What was to be sent anyway may be sent now.
-            let harmless =
-                |action: &&Action<Answer>| matches!(action, Action::Send { .. } | Action::TakeBack(..));
+            let harmless = |action: &&Action<Answers>| {
+                matches!(action, Action::Split { .. } | Action::Send { .. } | Action::TakeBack(..))
+            };
             let effect = self.pending.iter().skip(before).find(|action| !harmless(action));
             assert!(effect.is_none(), "late news of a dead worker have an effect: {text}: {effect:?}");
         }
     }
 
-    pub(super) fn ghost(&mut self, generation: u64) -> Event<Answer> {
+    pub(super) fn ghost(&mut self, generation: u64) -> Event<Answers> {
         let who = self.incarnation(generation);
         let ticket = self.random.within(1, 40);
         let answer = Answer { task: self.random.within(1, 40), generation, ticket };
         match self.random.below(11) {
             0 => Event::Ready(who),
-            1 => Event::Finished(who, ticket, answer),
+            1 => Event::Finished(who, ticket, 1, vec![answer]),
             2 => Event::Failed(who, ticket, panicked()),
-            3 => Event::Unsendable(who, ticket, unsendable()),
-            4 => Event::TookBack(who, vec![(ticket, true), (ticket + 1, false)]),
+            3 => Event::Unsendable(who, Span { first: ticket, count: 2 }, unsendable()),
+            4 => {
+                let span = |first| Span { first, count: 3 };
+                Event::TookBack(who, vec![(span(ticket), true), (span(ticket + 3), false)])
+            }
             5 => {
                 let seen = Observation { ticket: Some(ticket), started: Some(self.now), moving: false };
                 Event::Observed(who, seen)

@@ -1,15 +1,16 @@
 //! The virtual world: its clock, what is going to happen in it, and the loop that lets it happen.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::caller::Caller;
-use super::fact::{Answer, Batch, Fact};
+use super::fact::{Answers, Batch, Fact, Item, Parcel};
 use super::process::Process;
 use super::random::Random;
 use super::scenario::Scenario;
-use crate::supervisor::event::{Action, Event, Incarnation, TaskKey, Ticket};
+use crate::ids::TaskId;
+use crate::supervisor::event::{Action, Event, Incarnation, Span, TaskKey, Ticket};
 use crate::supervisor::machine::Machine;
 
 /// Virtual time that a pool may need to come to rest once nobody disturbs it any more.
@@ -33,7 +34,7 @@ pub(super) enum Happening {
     /// A worker far away looks at its board.
     Look(u64),
     /// A worker far away is asked to give tasks back.
-    Take(u64, Vec<Ticket>),
+    Take(u64, Vec<Span>),
     /// Somebody uses the pool.
     Caller,
 }
@@ -84,6 +85,34 @@ pub(super) struct Streak {
     pub(super) explained: bool,
 }
 
+/// How often something was seen that concerns several items.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Sights {
+    /// Results of several items at once.
+    pub(super) runs: u64,
+    /// A span of which the worker had claimed the beginning when its end was taken.
+    pub(super) overtaken: u64,
+    /// A unit that was sent again when some of its items had ended.
+    pub(super) rests: u64,
+    /// Several items that ended by one cancellation.
+    pub(super) cancelled: u64,
+}
+
+impl Sights {
+    pub(super) fn plus(self, other: &Self) -> Self {
+        Self {
+            runs: self.runs + other.runs,
+            overtaken: self.overtaken + other.overtaken,
+            rests: self.rests + other.rests,
+            cancelled: self.cancelled + other.cancelled,
+        }
+    }
+
+    pub(super) fn least(self) -> u64 {
+        self.runs.min(self.overtaken).min(self.rests).min(self.cancelled)
+    }
+}
+
 /// One pool and everything around it.
 #[derive(Debug)]
 pub(super) struct World<'a> {
@@ -91,14 +120,17 @@ pub(super) struct World<'a> {
     pub(super) now: Instant,
     pub(super) random: Random,
     pub(super) scenario: Scenario,
-    pub(super) machine: Machine<Answer>,
+    pub(super) machine: Machine<Answers>,
+    /// By number.
     pub(super) facts: Vec<Fact>,
+    /// The units that have not ended.
+    pub(super) parcels: HashMap<TaskKey, Parcel>,
     pub(super) batches: Vec<Batch>,
     /// By generation.
     pub(super) processes: Vec<Process>,
     pub(super) caller: Caller,
     /// What the machine wants and has not got yet.
-    pub(super) pending: VecDeque<Action<Answer>>,
+    pub(super) pending: VecDeque<Action<Answers>>,
     /// Nobody misbehaves any more, except tasks that always do.
     pub(super) calm: bool,
     pub(super) terminated: bool,
@@ -107,7 +139,7 @@ pub(super) struct World<'a> {
     pub(super) drained: bool,
     pub(super) unresolved: usize,
     /// Tasks that were told to stop during the present event.
-    pub(super) flagged: Vec<TaskKey>,
+    pub(super) flagged: Vec<Item>,
     /// Batches that have failed during the present event.
     pub(super) aborting: Vec<usize>,
     /// Since when an idle worker and a waiting task have been there together.
@@ -118,6 +150,7 @@ pub(super) struct World<'a> {
     pub(super) streaks: Vec<Streak>,
     /// Events fed to the machine.
     pub(super) steps: u64,
+    pub(super) sights: Sights,
     plans: BinaryHeap<Reverse<Planned>>,
     planned: u64,
     /// The deadline that the timer was set for, and when it will fire.
@@ -145,6 +178,7 @@ impl<'a> World<'a> {
             scenario,
             machine,
             facts: Vec::new(),
+            parcels: HashMap::new(),
             batches: Vec::new(),
             processes: Vec::new(),
             pending: VecDeque::new(),
@@ -158,6 +192,7 @@ impl<'a> World<'a> {
             aborting: Vec::new(),
             starving_since: None,
             steps: 0,
+            sights: Sights::default(),
             plans: BinaryHeap::new(),
             planned: 0,
             armed: None,
@@ -239,7 +274,7 @@ impl<'a> World<'a> {
             Happening::Death(generation) => self.bury(generation),
             Happening::Kill(generation) => self.die(generation),
             Happening::Look(generation) => self.look(generation),
-            Happening::Take(generation, tickets) => self.take(generation, tickets),
+            Happening::Take(generation, spans) => self.take(generation, &spans),
             Happening::Caller => self.call(),
         }
     }
@@ -250,10 +285,17 @@ impl<'a> World<'a> {
     }
 
     /// Gives the machine an event, and checks what comes of it. `back` are tasks which that event returns to the queue.
-    pub(super) fn feed(&mut self, event: Event<Answer>, back: &[TaskKey]) {
+    pub(super) fn feed(&mut self, event: Event<Answers>, back: &[Item]) {
         self.steps += 1;
         self.note(|_| format!("{event:?}"));
-        let before = self.machine.waiting();
+        match &event {
+            Event::Finished(_, _, count, _) if *count > 1 => self.sights.runs += 1,
+            Event::TookBack(_, answers) if answers.windows(2).any(|two| !two[0].1 && two[1].1) => {
+                self.sights.overtaken += 1;
+            }
+            _ => {}
+        }
+        let before = self.waiting();
         self.machine.on(self.now, event);
         let sent = self.collect();
         self.check_order(back, &before, &sent);
@@ -262,14 +304,19 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Takes the machine's actions over, and returns the tasks that are sent.
-    fn collect(&mut self) -> Vec<TaskKey> {
+    /// The queue of the machine.
+    pub(super) fn waiting(&self) -> Vec<Item> {
+        self.machine.waiting().into_iter().map(TaskId::get).collect()
+    }
+
+    /// Takes the machine's actions over, and returns the items that are sent.
+    fn collect(&mut self) -> Vec<Item> {
         let mut sent = Vec::new();
         let mut actions = self.machine.actions();
         for action in actions.drain(..) {
             self.note(|_| format!("    {action:?}"));
-            if let Action::Send { task, .. } = &action {
-                sent.push(*task);
+            if let Action::Send { task, first, count, .. } = &action {
+                sent.extend(Parcel { done: *first, end: first + count }.items(*task));
             }
             self.judge(&action);
             self.pending.push_back(action);
@@ -308,8 +355,13 @@ impl<'a> World<'a> {
         &mut self.processes[generation as usize - 1]
     }
 
-    pub(super) fn fact(&mut self, key: TaskKey) -> &mut Fact {
-        &mut self.facts[key.id.get() as usize - 1]
+    pub(super) fn fact(&mut self, item: Item) -> &mut Fact {
+        &mut self.facts[item as usize - 1]
+    }
+
+    /// The ticket of the head, as the machine has it.
+    pub(super) fn head(&self, who: Incarnation) -> Option<Ticket> {
+        self.machine.head(who).map(|head| head.span.first)
     }
 
     /// Keeps a line for the report of a failure.

@@ -3,6 +3,12 @@
 use std::fs::File;
 use std::path::PathBuf;
 
+use pool_ipc::ring::CAPACITY;
+use pool_tests::region::{Place, Ring};
+
+/// Further than a position of a ring can be.
+const FAR: i64 = CAPACITY as i64 + 1;
+
 /// How much of the victim's result leaves the worker before it dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Portion {
@@ -43,9 +49,16 @@ pub(crate) enum Trick {
     SupervisorsFrame,
     SecondHello,
     Bye,
+    WrongSum,
+    EndlessResults,
+    EndlessGarbage,
     // After the victim's result
     Twice,
     FinishAndDie,
+    // With rings, in place of the victim's result or after it
+    Bend(Place, i64),
+    FallSilent,
+    RingForEver,
     // When asked to retire
     DieRetiring,
     ExitRetiring(i32),
@@ -87,8 +100,17 @@ impl Trick {
             ("supervisors-frame", None) => Self::SupervisorsFrame,
             ("second-hello", None) => Self::SecondHello,
             ("bye", None) => Self::Bye,
+            ("wrong-sum", None) => Self::WrongSum,
+            ("endless-results", None) => Self::EndlessResults,
+            ("endless-garbage", None) => Self::EndlessGarbage,
             ("twice", None) => Self::Twice,
             ("finish-and-die", None) => Self::FinishAndDie,
+            ("tail-ahead", None) => Self::Bend(Place::Tail(Ring::Results), FAR),
+            ("tail-back", None) => Self::Bend(Place::Tail(Ring::Results), -1),
+            ("head-ahead", None) => Self::Bend(Place::Head(Ring::Tasks), FAR),
+            ("head-back", None) => Self::Bend(Place::Head(Ring::Tasks), -1),
+            ("fall-silent", None) => Self::FallSilent,
+            ("ring-for-ever", None) => Self::RingForEver,
             ("die-retiring", None) => Self::DieRetiring,
             ("exit-retiring", Some(code)) => Self::ExitRetiring(i32::try_from(code).ok()?),
             ("hang-retiring", None) => Self::HangRetiring,

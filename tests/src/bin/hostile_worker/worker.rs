@@ -1,32 +1,27 @@
 //! The worker's loop, with the trick in its place.
 
-use std::io::{self, Write};
+use std::io;
+use std::ops::AddAssign;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use nix::sys::signal::{Signal, raise};
-use pool_core::__private::{RunContext, States, TASKS, TaskEntry};
+use pool_core::__private::{Buffer, RunContext, States, TASKS, TaskEntry};
 use pool_core::{TaskContext, TaskId, WorkerId};
 use pool_ipc::{
-    Board, Boot, Fill, FrameError, FrameReader, HEADER_LEN, Header, Hello, Kind, TaskDecl, TaskHead,
-    WorkerEnds, write_frame,
+    Board, Boot, Bundle, FrameError, HEADER_LEN, Header, Hello, Kind, Region, TaskDecl, TaskHead,
 };
 use pool_tests as _;
 use pool_worker as _;
 
 use crate::trick::{Portion, Script, Trick};
-
-/// What goes wrong for a hostile worker is told to whoever reads its stderr.
-type Result<T> = std::result::Result<T, String>;
-
-fn told<T, E: std::fmt::Display>(what: &str, result: std::result::Result<T, E>) -> Result<T> {
-    result.map_err(|error| format!("{what}: {error}"))
-}
+use crate::wire::Wire;
+use crate::{Result, told};
 
 struct Worker {
     script: Script,
     boot: Boot,
-    results: Option<std::fs::File>,
+    wire: Wire,
     board: Board,
     states: States,
     /// The victim's result, held back.
@@ -38,21 +33,24 @@ pub(crate) fn run(script: Script) -> Result<()> {
     // It must not outlive a test that fails.
     told("prctl", nix::sys::prctl::set_pdeathsig(Signal::SIGKILL))?;
     let (boot, ends) = told("boot", pool_ipc::boot::receive(io::stdin().as_fd()))?;
-    let WorkerEnds { tasks, results, board } = ends;
-    let board = told("board", Board::open(board.as_fd()))?;
-    let mut worker =
-        Worker { script, boot, results: Some(results.into()), board, states: States::new(), late: None };
+    let region = told("region", Region::open(ends.region.as_fd()))?;
+    let wire = Wire::new(&boot, &region, ends);
+    let mut worker = Worker { script, boot, wire, board: region.board(), states: States::new(), late: None };
     worker.say_hello()?;
-    let mut reader = FrameReader::new(worker.boot.frame_limit);
     loop {
-        while let Some(frame) = told("frame", reader.next_frame())? {
-            match frame.kind {
-                Kind::Task => worker.on_task(frame.ticket, &frame.payload)?,
-                Kind::Retire => worker.on_retire(),
-                other => return Err(format!("an unexpected {other:?} frame")),
+        while let Some(frame) = told("frame", worker.wire.reader().next_frame())? {
+            let payload = frame.payload.into_owned();
+            match (frame.kind, frame.ticket) {
+                (Kind::Task, ticket) => {
+                    let (head, arguments) = told("task", TaskHead::split(&payload))?;
+                    worker.on_task(ticket, &head, arguments)?;
+                }
+                (Kind::Bundle, first) => worker.on_bundle(first, &payload)?,
+                (Kind::Retire, _) => worker.on_retire(),
+                (other, _) => return Err(format!("an unexpected {other:?} frame")),
             }
         }
-        if told("read", reader.fill(tasks.as_fd()))? == Fill::Eof {
+        if !worker.wire.fill()? {
             return Ok(());
         }
     }
@@ -111,8 +109,16 @@ impl Worker {
         self.send(Kind::Hello, 0, &payload)
     }
 
-    fn on_task(&mut self, ticket: u64, payload: &[u8]) -> Result<()> {
-        let (head, arguments) = told("task", TaskHead::split(payload))?;
+    fn on_bundle(&mut self, first: u64, payload: &[u8]) -> Result<()> {
+        let (mut head, items) = told("bundle", Bundle::split(payload))?;
+        for (ticket, arguments) in (first..).zip(items) {
+            self.on_task(ticket, &head, told("item", arguments)?)?;
+            head.task += 1;
+        }
+        Ok(())
+    }
+
+    fn on_task(&mut self, ticket: u64, head: &TaskHead, arguments: &[u8]) -> Result<()> {
         let entry = usize::try_from(head.index).ok().and_then(|index| TASKS.static_slice().get(index));
         let entry = entry.ok_or("a task that is not in the table")?;
         let at_victim = entry.name.ends_with("::victim");
@@ -140,20 +146,19 @@ impl Worker {
                 sleep_for_ever()
             }
             Some(Trick::CloseResults) => {
-                self.results = None;
+                self.wire.close_results();
                 sleep_for_ever()
             }
             _ => {}
         }
-        let output = self.run(entry, &head, arguments)?;
-        let len = told("length", u32::try_from(output.len()))?;
-        let frame = [&Header { len, kind: Kind::Done, ticket }.encode()[..], &output].concat();
+        let output = self.run(entry, head, arguments)?;
+        let frame = framed(Kind::Done, ticket, &output)?;
         match trick {
-            None => self.write(&frame)?,
+            None => self.wire.write(&frame)?,
             Some(trick) => self.answer(&trick, ticket, &frame)?,
         }
         if let Some(late) = self.late.take_if(|_| !at_victim) {
-            self.write(&late)?;
+            self.wire.write(&late)?;
         }
         self.board.finish(ticket);
         Ok(())
@@ -169,21 +174,21 @@ impl Worker {
                     Portion::Half => half,
                     Portion::AllBut(bytes) => frame.len() - bytes,
                 };
-                self.write(&frame[..end])?;
+                self.wire.write(&frame[..end])?;
                 die()
             }
             Trick::HalfAndExit => {
-                self.write(&frame[..half])?;
+                self.wire.write(&frame[..half])?;
                 std::process::exit(0)
             }
             Trick::HalfAndLinger => {
-                self.write(&frame[..half])?;
-                self.results = None;
+                self.wire.write(&frame[..half])?;
+                self.wire.close_results();
                 sleep_for_ever()
             }
             Trick::StopBeforeResult => {
                 told("raise", raise(Signal::SIGSTOP))?;
-                self.write(frame)
+                self.wire.write(frame)
             }
             Trick::OutOfOrder => {
                 self.late = Some(frame.to_vec());
@@ -197,6 +202,9 @@ impl Worker {
             | Trick::SupervisorsFrame
             | Trick::SecondHello
             | Trick::Bye
+            | Trick::WrongSum
+            | Trick::EndlessResults
+            | Trick::EndlessGarbage
             | Trick::Twice => {
                 self.break_protocol(trick, ticket, frame)?;
                 self.board.finish(ticket);
@@ -204,9 +212,22 @@ impl Worker {
                 sleep_for_ever()
             }
             Trick::FinishAndDie => {
-                self.write(frame)?;
+                self.wire.write(frame)?;
                 self.board.finish(ticket);
                 die()
+            }
+            Trick::Bend(place, by) => {
+                self.wire.bend(*place, *by)?;
+                // Were it to write now, its own position would be put right.
+                sleep_for_ever()
+            }
+            Trick::FallSilent => {
+                self.wire.fall_silent();
+                self.wire.write(frame)
+            }
+            Trick::RingForEver => {
+                self.wire.ring_for_ever()?;
+                self.wire.write(frame)
             }
             other => Err(format!("{other:?} is not about a result")),
         }
@@ -216,8 +237,10 @@ impl Worker {
     fn break_protocol(&mut self, trick: &Trick, ticket: u64, frame: &[u8]) -> Result<()> {
         let payload = &frame[HEADER_LEN..];
         match trick {
-            Trick::Huge => self.write(&Header { len: u32::MAX, kind: Kind::Done, ticket }.encode()),
-            Trick::UnknownKind => self.write(&unknown_kind(ticket)),
+            Trick::Huge => {
+                self.wire.write(&Header { len: u32::MAX, kind: Kind::Done, ticket, sum: 0 }.encode())
+            }
+            Trick::UnknownKind => self.wire.write(&unknown_kind(ticket)),
             Trick::WrongTicket => self.send(Kind::Done, ticket + 1000, payload),
             Trick::GarbageFailure => self.send(Kind::Failed, ticket, &[0xFF; 40]),
             Trick::SupervisorsFrame => self.send(Kind::Task, ticket, payload),
@@ -226,7 +249,18 @@ impl Worker {
                 self.send(Kind::Hello, 0, &hello)
             }
             Trick::Bye => self.send(Kind::Bye, 0, &[]),
-            Trick::Twice => self.write(&[frame, frame].concat()),
+            Trick::WrongSum => {
+                let mut frame = frame.to_vec();
+                frame.last_mut().ok_or("a result without bytes")?.add_assign(1);
+                self.wire.write(&frame)
+            }
+            Trick::EndlessResults => loop {
+                self.wire.write(frame)?;
+            },
+            Trick::EndlessGarbage => loop {
+                self.wire.write(&[0xA5; 1000])?;
+            },
+            Trick::Twice => self.wire.write(&[frame, frame].concat()),
             other => Err(format!("{other:?} breaks no protocol")),
         }
     }
@@ -235,10 +269,10 @@ impl Worker {
         let worker = WorkerId::new(self.boot.worker);
         let context =
             TaskContext::new(worker, TaskId::new(head.task), head.attempt, None, Arc::new(|_| false));
-        let mut output = Vec::new();
+        let mut output = Buffer::new();
         let run = &mut RunContext { context: &context, states: &mut self.states };
         told("task", (entry.run)(run, arguments, &mut output))?;
-        Ok(output)
+        Ok(output.to_vec())
     }
 
     fn on_retire(&self) -> ! {
@@ -253,20 +287,19 @@ impl Worker {
         }
     }
 
-    fn send(&self, kind: Kind, ticket: u64, payload: &[u8]) -> Result<()> {
-        let results = self.results.as_ref().ok_or("the result pipe has been closed")?;
-        told("result", write_frame(results.as_fd(), kind, ticket, &[payload]))
+    fn send(&mut self, kind: Kind, ticket: u64, payload: &[u8]) -> Result<()> {
+        self.wire.write(&framed(kind, ticket, payload)?)
     }
+}
 
-    fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        let results = self.results.as_mut().ok_or("the result pipe has been closed")?;
-        told("result", results.write_all(bytes))
-    }
+fn framed(kind: Kind, ticket: u64, payload: &[u8]) -> Result<Vec<u8>> {
+    let header = told("frame", Header::new(kind, ticket, &[payload]))?;
+    Ok([&header.encode()[..], payload].concat())
 }
 
 /// A header that is sound but for its kind. Its check is found by trying.
 fn unknown_kind(ticket: u64) -> [u8; HEADER_LEN] {
-    let mut header = Header { len: 0, kind: Kind::Done, ticket }.encode();
+    let mut header = Header { len: 0, kind: Kind::Done, ticket, sum: 0 }.encode();
     header[4] = 77;
     let is_sound =
         |header: &[u8; HEADER_LEN]| Header::decode(header, u32::MAX) == Err(FrameError::UnknownKind(77));

@@ -1,195 +1,6 @@
-//! The promises one by one, each as the shortest story that shows it. The [simulation](crate::supervisor::simulation)
-//! looks for the stories that nobody has thought of.
+//! Units of one item: the life of a single task.
 
-use std::time::{Duration, Instant};
-
-use super::{Config, Machine};
-use crate::call::RetryOn;
-use crate::error::{BrokenReason, Death, DeathCause, TaskError};
-use crate::ids::{Generation, WorkerId};
-use crate::policy::RestartPolicy;
-use crate::supervisor::event::{
-    Action, Autopsy, Event, GroupId, Incarnation, KillReason, Observation, TaskKey, TaskSpec, Ticket,
-};
-
-const MILLI: Duration = Duration::from_millis(1);
-const START_TIMEOUT: Duration = Duration::from_secs(10);
-const GRACE: Duration = Duration::from_millis(50);
-
-fn config(workers: u32) -> Config {
-    Config {
-        workers,
-        executable: "worker".to_owned(),
-        restart: RestartPolicy::default(),
-        start_timeout: START_TIMEOUT,
-        exit_timeout: Duration::from_secs(5),
-        cancel_grace: GRACE,
-        claim_timeout: START_TIMEOUT,
-        prefetch: 64,
-        prefetch_bytes: 1 << 20,
-        ticket_window: 256,
-        seed: 1,
-    }
-}
-
-fn plain() -> TaskSpec {
-    TaskSpec { limit: None, retries: 0, retry_on: RetryOn::DEATH, group: None, abort: false, size: 1 }
-}
-
-fn of_map(group: u64) -> TaskSpec {
-    TaskSpec { group: Some(GroupId(group)), abort: true, ..plain() }
-}
-
-/// A machine, its clock, and what it did.
-struct Bench {
-    machine: Machine<&'static str>,
-    now: Instant,
-    done: Vec<Action<&'static str>>,
-}
-
-impl Bench {
-    fn new(config: Config) -> Self {
-        let now = Instant::now();
-        let mut bench = Self { machine: Machine::new(config, now), now, done: Vec::new() };
-        bench.collect();
-        bench
-    }
-
-    /// Workers that are all ready.
-    fn ready(config: Config) -> Self {
-        let mut bench = Self::new(config);
-        bench.greet_all();
-        bench
-    }
-
-    fn collect(&mut self) {
-        self.machine.check_invariants().expect("the state machine agrees with itself");
-        self.done.extend(self.machine.actions());
-    }
-
-    fn on(&mut self, event: Event<&'static str>) {
-        self.machine.on(self.now, event);
-        self.collect();
-    }
-
-    /// Lets time pass, and the timers with it.
-    fn pass(&mut self, time: Duration) {
-        let end = self.now + time;
-        while let Some(due) = self.machine.deadline().filter(|due| *due <= end) {
-            self.now = self.now.max(due);
-            self.on(Event::Tick);
-        }
-        self.now = end;
-    }
-
-    /// The incarnation that is in a place now.
-    fn who(&self, worker: u32) -> Incarnation {
-        self.machine.slots()[worker as usize].incarnation()
-    }
-
-    fn greet_all(&mut self) {
-        for worker in 0..self.machine.slots().len() as u32 {
-            self.on(Event::Ready(self.who(worker)));
-        }
-    }
-
-    /// Submits tasks and has them handed out.
-    fn submit(&mut self, count: usize, spec: &TaskSpec) -> Vec<TaskKey> {
-        let submit = |_| self.machine.submit(spec.clone()).expect("the pool is open");
-        let tasks = (0..count).map(submit).collect();
-        self.on(Event::Pump);
-        tasks
-    }
-
-    fn die(&mut self, worker: u32, started: bool) {
-        self.die_as(self.who(worker), started);
-    }
-
-    fn die_as(&mut self, who: Incarnation, started: bool) {
-        self.on(Event::Died(who, Autopsy { death: death(who), started }));
-    }
-
-    fn finish(&mut self, worker: u32) {
-        let (ticket, _) = self.machine.head(self.who(worker)).expect("it holds a task");
-        self.on(Event::Finished(self.who(worker), ticket, "done"));
-    }
-
-    /// Shows the machine that the head of a worker was claimed just now.
-    fn show_claim(&mut self, worker: u32) {
-        let ticket = self.machine.head(self.who(worker)).map(|(ticket, _)| ticket);
-        let seen = Observation { ticket, started: Some(self.now), moving: false };
-        self.on(Event::Observed(self.who(worker), seen));
-    }
-
-    /// Forgets what was done so far.
-    fn forget(&mut self) -> &mut Self {
-        self.done.clear();
-        self
-    }
-
-    /// Tasks sent to a worker, in order.
-    fn sent(&self, worker: u32) -> Vec<TaskKey> {
-        let sent = |action: &Action<_>| match action {
-            Action::Send { to, task, .. } if to.worker == WorkerId::new(worker) => Some(*task),
-            _ => None,
-        };
-        self.done.iter().filter_map(sent).collect()
-    }
-
-    fn outcome(&self, key: TaskKey) -> Option<&Result<&'static str, TaskError>> {
-        let mut outcomes = self.done.iter().filter_map(|action| match action {
-            Action::Resolve { task, result } if *task == key => Some(result),
-            _ => None,
-        });
-        let outcome = outcomes.next();
-        assert!(outcomes.next().is_none(), "{key:?} ended twice");
-        outcome
-    }
-
-    fn taken(&self) -> Vec<(Incarnation, Vec<Ticket>)> {
-        let taken = |action: &Action<_>| match action {
-            Action::TakeBack(who, tickets) => Some((*who, tickets.clone())),
-            _ => None,
-        };
-        self.done.iter().filter_map(taken).collect()
-    }
-
-    fn kills(&self) -> Vec<(Incarnation, KillReason)> {
-        let kill = |action: &Action<_>| match action {
-            Action::Kill { who, why, .. } => Some((*who, why.clone())),
-            _ => None,
-        };
-        self.done.iter().filter_map(kill).collect()
-    }
-
-    fn spawns(&self) -> usize {
-        self.done.iter().filter(|action| matches!(action, Action::Spawn(_))).count()
-    }
-
-    fn inspections(&self) -> usize {
-        self.done.iter().filter(|action| matches!(action, Action::Inspect(_))).count()
-    }
-
-    fn broken(&self) -> Option<&BrokenReason> {
-        self.done.iter().find_map(|action| match action {
-            Action::Broken(reason) => Some(&**reason),
-            _ => None,
-        })
-    }
-}
-
-fn death(who: Incarnation) -> Death {
-    Death {
-        pid: 1,
-        worker: who.worker,
-        cause: DeathCause::Exited(1),
-        task: None,
-        task_id: None,
-        ran_for: None,
-        peak_rss: None,
-        stderr_tail: String::new(),
-    }
-}
+use super::*;
 
 // What happens when a worker dies …
 
@@ -235,13 +46,14 @@ fn in_a_map_the_first_death_drops_what_waits_and_cancels_what_runs() {
     pool.pass(GRACE);
     assert_eq!(pool.inspections(), 2, "their results may have come");
     for who in ran {
-        let ticket = pool.machine.head(who).map(|(ticket, _)| ticket);
+        let ticket = pool.machine.head(who).map(|head| head.span.first);
         pool.on(Event::Observed(who, Observation { ticket, started: Some(pool.now), moving: false }));
     }
     assert_eq!(pool.kills(), ran.map(|who| (who, KillReason::Cancelled)), "after the grace period");
     assert!(pool.outcome(other).is_none(), "what is not of this map goes on");
     pool.greet_all();
-    pool.finish(0);
+    let holder = pool.holder();
+    pool.finish(holder);
     assert!(matches!(pool.outcome(other), Some(Ok("done"))));
 }
 
@@ -275,10 +87,20 @@ fn a_result_that_crosses_our_own_kill_is_delivered() {
     pool.pass(START_TIMEOUT);
     pool.on(Event::Observed(who, Observation { ticket: Some(1), started: None, moving: false }));
     assert!(matches!(&pool.kills()[..], [(_, KillReason::Unresponsive(_))]));
-    pool.on(Event::Finished(who, 1, "done"));
+    pool.on(Event::Finished(who, 1, 1, "done"));
     assert!(matches!(pool.outcome(task), Some(Ok("done"))), "it woke up before the signal came");
     pool.die(0, false);
     assert!(pool.machine.pending() == 0);
+}
+
+#[test]
+fn results_out_of_turn_of_a_worker_that_is_being_killed_do_not_count() {
+    let mut pool = Bench::ready(config(1));
+    let tasks = pool.submit(2, &plain());
+    let who = pool.who(0);
+    pool.on(Event::Violation(who, "a result for ticket 17".to_owned()));
+    pool.on(Event::Finished(who, 2, 1, "made up"));
+    assert!(pool.outcome(tasks[1]).is_none());
 }
 
 #[test]
@@ -289,8 +111,8 @@ fn tasks_taken_back_from_a_worker_that_is_being_killed_stand_in_no_results_way()
     pool.finish(0);
     pool.on(Event::Cancel(tasks[1]));
     pool.on(Event::Violation(who, "a result for ticket 17".to_owned()));
-    pool.on(Event::TookBack(who, vec![(2, true)]));
-    pool.on(Event::Finished(who, 3, "done"));
+    pool.on(Event::TookBack(who, answers(&[(2, true)])));
+    pool.on(Event::Finished(who, 3, 1, "done"));
     assert!(matches!(pool.outcome(tasks[2]), Some(Ok("done"))));
 }
 
@@ -313,9 +135,9 @@ fn results_behind_garbage_are_delivered_and_the_spoiler_is_blamed() {
     let tasks = pool.submit(4, &plain());
     let who = pool.who(0);
     pool.on(Event::Garbage(who, "not a frame".to_owned()));
-    pool.on(Event::Finished(who, 1, "mangled"));
+    pool.on(Event::Finished(who, 1, 1, "mangled"));
     // The result of the second one was not found.
-    pool.on(Event::Finished(who, 3, "done"));
+    pool.on(Event::Finished(who, 3, 1, "done"));
     assert!(matches!(pool.outcome(tasks[2]), Some(Ok("done"))));
     pool.on(Event::Lost(who, vec![(2, death(who))]));
     pool.forget().die(0, true);
@@ -329,8 +151,8 @@ fn the_abort_of_a_map_finds_tasks_that_were_lost_with_its_worker() {
     let mut pool = Bench::ready(config(1));
     let poison = pool.submit(1, &of_map(1))[0];
     let retried = pool.submit(1, &TaskSpec { retries: 5, ..of_map(1) })[0];
-    let head = pool.machine.head(pool.who(0));
-    assert_eq!(head, Some((1, Some(poison))));
+    let head = pool.machine.head(pool.who(0)).expect("it holds a task");
+    assert_eq!((head.span.first, head.unit), (1, Some((poison, 0))));
     let who = pool.who(0);
     pool.on(Event::Lost(who, vec![(1, death(who)), (2, death(who))]));
     assert!(matches!(pool.outcome(poison), Some(Err(TaskError::WorkerDied(_)))));
@@ -401,7 +223,7 @@ fn too_many_deaths_without_progress_break_the_pool() {
     let Some(BrokenReason::TooManyDeaths { deaths, .. }) = pool.broken() else { panic!("{:?}", pool.done) };
     assert_eq!(deaths.len(), 6);
     assert!(matches!(pool.outcome(task), Some(Err(TaskError::PoolBroken(_)))));
-    assert!(matches!(pool.machine.submit(plain()), Err(TaskError::PoolBroken(_))));
+    assert!(matches!(pool.machine.submit(&plain()), Err(TaskError::PoolBroken(_))));
 }
 
 #[test]
@@ -455,8 +277,7 @@ fn a_healthy_pool_with_a_poison_task_never_breaks() {
     let mut pool = Bench::ready(config(2));
     let poison = pool.submit(1, &TaskSpec { retries: 1000, ..plain() })[0];
     for _ in 0..=1000 {
-        let holder = |worker: &u32| pool.machine.head(pool.who(*worker)).is_some();
-        let worker = (0..2).find(holder).expect("the poison runs somewhere");
+        let worker = pool.holder();
         pool.die(worker, true);
         pool.greet_all();
     }
@@ -507,8 +328,7 @@ fn an_idle_worker_takes_half_of_what_the_fullest_one_has_not_claimed() {
     pool.on(Event::Ready(pool.who(1)));
     let (full, idle) = (pool.who(0), pool.who(1));
     assert_eq!(pool.taken(), [(full, vec![6, 7, 8, 9])]);
-    let answers = vec![(6, true), (7, true), (8, true), (9, true)];
-    pool.on(Event::TookBack(full, answers));
+    pool.on(Event::TookBack(full, answers(&[(6, true), (7, true), (8, true), (9, true)])));
     assert_eq!(pool.sent(idle.worker.get()), tasks[5..]);
 }
 
@@ -522,14 +342,14 @@ fn a_take_back_that_comes_too_late_leaves_no_trace() {
     assert_eq!(pool.taken(), [(who, vec![2])]);
     pool.finish(0);
     pool.finish(0);
-    pool.on(Event::TookBack(who, vec![(2, false)]));
+    pool.on(Event::TookBack(who, answers(&[(2, false)])));
     // The worker can still be killed for a task that hangs.
     pool.submit(2, &TaskSpec { limit: Some(MILLI), ..plain() });
     pool.show_claim(0);
     pool.pass(MILLI);
     pool.show_claim(0);
     pool.pass(GRACE);
-    let ticket = pool.machine.head(who).map(|(ticket, _)| ticket);
+    let ticket = pool.machine.head(who).map(|head| head.span.first);
     pool.on(Event::Observed(who, Observation { ticket, started: Some(pool.now), moving: false }));
     assert_eq!(pool.kills(), [(who, KillReason::Timeout)]);
 }
@@ -563,7 +383,7 @@ fn a_suspect_is_sent_when_its_worker_becomes_empty_without_a_result() {
     pool.die(0, true);
     let (second, ticket) = (pool.who(1), 1);
     pool.forget().on(Event::Cancel(tasks[1]));
-    pool.on(Event::TookBack(second, vec![(ticket, true)]));
+    pool.on(Event::TookBack(second, answers(&[(ticket, true)])));
     assert_eq!(pool.sent(1), [tasks[0]]);
 }
 
@@ -574,7 +394,7 @@ fn a_task_that_cannot_be_sent_leaves_no_worker_idle() {
     let who = pool.who(0);
     pool.on(Event::Cancel(tasks[0]));
     let refused = TaskError::Encode { task: "t".to_owned(), message: "too long".to_owned() };
-    pool.forget().on(Event::Unsendable(who, 1, refused));
+    pool.forget().on(Event::Unsendable(who, Span { first: 1, count: 1 }, refused));
     assert_eq!(pool.sent(0), [tasks[1]]);
 }
 
@@ -611,7 +431,7 @@ fn a_worker_is_killed_only_after_its_other_tasks_are_safe_and_after_a_last_look(
     );
     pool.pass(GRACE);
     assert_eq!((pool.taken(), pool.inspections()), (vec![(who, vec![2, 3])], 0));
-    pool.on(Event::TookBack(who, vec![(2, true), (3, true)]));
+    pool.on(Event::TookBack(who, answers(&[(2, true), (3, true)])));
     assert_eq!((pool.inspections(), pool.kills().len()), (1, 0));
     pool.on(Event::Observed(who, seen));
     assert_eq!(pool.kills(), [(who, KillReason::Timeout)]);
@@ -641,7 +461,7 @@ fn an_overwritten_board_keeps_no_task_from_other_workers() {
     let (who, other) = (pool.who(0), pool.who(1));
     pool.forget().on(Event::Ready(other));
     assert_eq!(pool.taken(), [(who, vec![3])]);
-    pool.on(Event::Illegible(who, vec![3]));
+    pool.on(Event::Illegible(who, vec![Span { first: 3, count: 1 }]));
     assert_eq!(pool.sent(1), [tasks[2]]);
 }
 
@@ -665,7 +485,7 @@ fn late_news_of_a_former_incarnation_are_dropped() {
     let generation = Generation::new(old.generation.get() + 1);
     assert_eq!(pool.who(0), Incarnation { generation, ..old });
     pool.forget();
-    pool.on(Event::Finished(old, 1, "late"));
+    pool.on(Event::Finished(old, 1, 1, "late"));
     pool.on(Event::Violation(old, "late".to_owned()));
     pool.die_as(old, true);
     assert!(pool.done.is_empty() && pool.outcome(task).is_none(), "{:?}", pool.done);

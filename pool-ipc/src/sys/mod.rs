@@ -1,14 +1,23 @@
 //! Every `unsafe` block and raw system call of this crate, one small function each.
 
 use std::{
-    fmt, io,
+    io,
     mem::MaybeUninit,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
     ptr::{self, NonNull},
-    sync::atomic::AtomicU64,
 };
 
-use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::fcntl::{FcntlArg, fcntl};
+
+mod bytes;
+#[cfg(not(loom))]
+mod mapping;
+
+pub(crate) use bytes::Bytes;
+#[cfg(all(test, not(loom)))]
+pub(crate) use mapping::SEALS;
+#[cfg(not(loom))]
+pub(crate) use mapping::{Mapping, Part};
 
 /// One `read(2)` of at most `max` bytes into the spare capacity of `into`, which is not zeroed first.
 ///
@@ -28,10 +37,22 @@ pub(crate) fn read_spare(fd: BorrowedFd<'_>, into: &mut Vec<u8>, max: usize) -> 
 }
 
 /// `CLOCK_MONOTONIC` in nanoseconds.
+#[cfg(not(loom))]
 pub(crate) fn monotonic_ns() -> u64 {
+    clock_ns(libc::CLOCK_MONOTONIC)
+}
+
+/// `CLOCK_MONOTONIC_COARSE` in nanoseconds: the same clock as of the last timer interrupt.
+#[cfg(not(loom))]
+pub(crate) fn coarse_monotonic_ns() -> u64 {
+    clock_ns(libc::CLOCK_MONOTONIC_COARSE)
+}
+
+#[cfg(not(loom))]
+fn clock_ns(clock: libc::clockid_t) -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is valid for writes for the length of the call.
-    let failed = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    let failed = unsafe { libc::clock_gettime(clock, &raw mut time) };
     // clock_gettime(2) fails for a bad clock or a bad pointer only.
     debug_assert_eq!(failed, 0);
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
@@ -58,11 +79,11 @@ pub(crate) struct Received {
 /// Descriptors that [`receive`] has room for; the kernel closes any beyond that.
 const MAX_DESCRIPTORS: usize = 8;
 
-/// One `recvmsg(2)` with `MSG_DONTWAIT | MSG_CMSG_CLOEXEC`.
+/// One `recvmsg(2)` with `MSG_CMSG_CLOEXEC`, which waits for a message only if it is to `wait`.
 ///
 /// Every descriptor that the kernel installed is owned by the answer, also if the message is not what was
 /// expected.
-pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
+pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], wait: bool) -> io::Result<Received> {
     // u64 elements for the alignment of cmsghdr; generous for its padding.
     let mut control = [0_u64; 4 + MAX_DESCRIPTORS];
     let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
@@ -72,7 +93,7 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<R
     message.msg_iovlen = 1;
     message.msg_control = control.as_mut_ptr().cast();
     message.msg_controllen = size_of_val(&control) as _;
-    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    let flags = libc::MSG_CMSG_CLOEXEC | if wait { 0 } else { libc::MSG_DONTWAIT };
     // SAFETY: `message` refers to `part`, `buffer` and `control`, which outlive the call and are not
     // otherwise borrowed.
     let len = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) };
@@ -104,77 +125,6 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<R
     let truncated = message.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0;
     Ok(Received { len, truncated, descriptors })
 }
-
-/// Words of a [`SharedWords`].
-pub(crate) const WORDS: usize = 512;
-
-type Words = [AtomicU64; WORDS];
-
-/// A page of atomic words shared with another process, unmapped on drop.
-pub(crate) struct SharedWords {
-    base: NonNull<Words>,
-}
-
-impl SharedWords {
-    /// Bytes of the mapping, and of the file behind it.
-    pub(crate) const LEN: usize = size_of::<Words>();
-    /// Seals that the file must have, so that nobody who holds it can make an access fault (`SIGBUS`).
-    pub(crate) const SEALS: SealFlag =
-        SealFlag::F_SEAL_SHRINK.union(SealFlag::F_SEAL_GROW).union(SealFlag::F_SEAL_SEAL);
-
-    /// Maps `fd`, which must be a file of [`LEN`](Self::LEN) bytes with [`SEALS`](Self::SEALS).
-    pub(crate) fn map(fd: BorrowedFd<'_>) -> io::Result<Self> {
-        let size = nix::sys::stat::fstat(fd)?.st_size;
-        if usize::try_from(size) != Ok(Self::LEN) {
-            let message = format!("shared page has {size} bytes, not {}: wrong descriptor", Self::LEN);
-            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
-        }
-        let seals = SealFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GET_SEALS)?);
-        if !seals.contains(Self::SEALS) {
-            let message = "shared page is not sealed against changes of its size: wrong descriptor";
-            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
-        }
-        let protection = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: a fresh mapping at an address that the kernel chooses overlaps nothing.
-        let base = unsafe {
-            libc::mmap(ptr::null_mut(), Self::LEN, protection, libc::MAP_SHARED, fd.as_raw_fd(), 0)
-        };
-        if base == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mmap chose address 0"))?;
-        Ok(Self { base })
-    }
-
-    /// The shared words; any of them may change at any moment.
-    pub(crate) fn words(&self) -> &Words {
-        // SAFETY: the mapping is LEN bytes long, page-aligned, lives until drop, and its file can never
-        // shrink. Other processes write to it, which is what atomics are for; every bit pattern is a valid
-        // AtomicU64.
-        unsafe { self.base.as_ref() }
-    }
-}
-
-impl Drop for SharedWords {
-    fn drop(&mut self) {
-        // SAFETY: `base` is a mapping of LEN bytes that only this value owns, and no borrow of it outlives
-        // `self`.
-        let failed = unsafe { libc::munmap(self.base.as_ptr().cast(), Self::LEN) };
-        // munmap(2) of a whole mapping cannot fail.
-        debug_assert_eq!(failed, 0);
-    }
-}
-
-impl fmt::Debug for SharedWords {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("SharedWords").field(&self.base).finish()
-    }
-}
-
-// SAFETY: it owns a mapping, which belongs to the process and to no thread.
-unsafe impl Send for SharedWords {}
-// SAFETY: shared access is to atomics only.
-unsafe impl Sync for SharedWords {}
 
 #[cfg(test)]
 mod tests {
@@ -214,7 +164,7 @@ mod tests {
         let raw = [ours.as_raw_fd(), theirs.as_raw_fd()];
         let rights = [ControlMessage::ScmRights(&raw)];
         sendmsg::<()>(raw[0], &[IoSlice::new(b"x")], &rights, MsgFlags::empty(), None).unwrap();
-        let received = receive(theirs.as_fd(), &mut [0; 4]).unwrap();
+        let received = receive(theirs.as_fd(), &mut [0; 4], false).unwrap();
         assert_eq!((received.len, received.truncated, received.descriptors.len()), (1, false, 2));
         for fd in &received.descriptors {
             assert_eq!(fcntl(fd, FcntlArg::F_GETFD), Ok(libc::FD_CLOEXEC));

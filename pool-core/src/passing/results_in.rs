@@ -1,0 +1,138 @@
+//! Supervisor: results in the segments of one worker.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Weak};
+
+use pool_ipc::{Locator, Sealed, SegmentView};
+
+use crate::arena::Limits;
+use crate::reply::{Foreign, Reply, Returns};
+use crate::shared_bytes::SharedBytes;
+
+/// The most segments of a worker that are mapped: twice what an honest one has, because the old ones stay until what is in
+/// them has been copied.
+const MAX_SEGMENTS: usize = 2 * Limits::WORKER.segments;
+/// The most bytes of them; it is address space and not memory.
+const MAX_BYTES: usize = 2 * Limits::WORKER.bytes;
+/// The most sealed files that wait for their frames.
+const MAX_WAITING: usize = 512;
+/// The most bytes before a sealed block.
+const MAX_HEAD: usize = 16;
+
+/// One worker's segments, and what it has passed in them. Nothing that the worker says is believed.
+#[derive(Debug, Default)]
+pub(crate) struct ResultsIn {
+    views: HashMap<u64, Arc<SegmentView>>,
+    /// Forgotten, but a result in it has not been copied yet.
+    leaving: Vec<Weak<SegmentView>>,
+    /// Sealed files whose frames have not come.
+    sealed: HashMap<u64, SharedBytes>,
+    returns: Arc<Returns>,
+}
+
+impl ResultsIn {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// The result that a `DoneAt` frame tells of. `receive` receives one descriptor and its number, without waiting; `limit`
+    /// is the most bytes that a result may have.
+    ///
+    /// # Errors
+    /// What is wrong, in words: a violation.
+    pub(crate) fn accept(
+        &mut self,
+        payload: &[u8],
+        limit: usize,
+        mut receive: impl FnMut() -> io::Result<Option<(u64, OwnedFd)>>,
+    ) -> Result<Reply, String> {
+        let (locator, head) = Locator::split(payload).map_err(|error| error.to_string())?;
+        if locator.len > limit as u64 {
+            return Err(format!("a result of {} bytes, over the limit of {limit}", locator.len));
+        }
+        loop {
+            if let Some(view) = self.views.get(&locator.segment) {
+                let foreign = Foreign::new(Arc::clone(view), locator, Arc::clone(&self.returns));
+                let inside = foreign.filter(|_| head.is_empty());
+                return inside
+                    .map(Reply::foreign)
+                    .ok_or_else(|| format!("a result where none can be: {locator:?}"));
+            }
+            if let Some(bytes) = self.sealed.remove(&locator.segment) {
+                if (locator.offset, locator.len) != (0, bytes.len() as u64) || head.len() > MAX_HEAD {
+                    return Err(format!("a sealed result that is described wrongly: {locator:?}"));
+                }
+                return Ok(Reply::sealed(head, bytes));
+            }
+            match receive() {
+                Ok(Some((id, fd))) => self.keep(id, fd)?,
+                Ok(None) => {
+                    return Err(format!("a result in segment {}, which has not come", locator.segment));
+                }
+                Err(error) => return Err(format!("a segment that cannot be received: {error}")),
+            }
+        }
+    }
+
+    fn keep(&mut self, id: u64, fd: OwnedFd) -> Result<(), String> {
+        if self.views.contains_key(&id) || self.sealed.contains_key(&id) {
+            return Err(format!("segment {id} twice"));
+        }
+        let refused = |error: io::Error| format!("a segment that cannot be used: {error}");
+        if Sealed::is_sealed(fd.as_fd()) {
+            if self.sealed.len() >= MAX_WAITING {
+                return Err(format!("{MAX_WAITING} sealed results of which it has not told"));
+            }
+            self.sealed.insert(id, open_sealed(fd).map_err(refused)?);
+            return Ok(());
+        }
+        let view = SegmentView::open(fd.as_fd()).map_err(refused)?;
+        self.leaving.retain(|view| view.strong_count() > 0);
+        let leaving: Vec<Arc<SegmentView>> = self.leaving.iter().filter_map(Weak::upgrade).collect();
+        let count = self.views.len() + leaving.len();
+        let bytes =
+            self.views.values().chain(&leaving).fold(view.len(), |sum, view| sum.saturating_add(view.len()));
+        if count >= MAX_SEGMENTS || bytes > MAX_BYTES {
+            return Err(format!("{count} segments of {bytes} bytes are too many"));
+        }
+        self.views.insert(id, Arc::new(view));
+        Ok(())
+    }
+
+    /// The worker has given the segment `id` back. What is still to be copied from it can be.
+    pub(crate) fn forget(&mut self, id: u64) {
+        if let Some(view) = self.views.remove(&id) {
+            self.leaving.push(Arc::downgrade(&view));
+        }
+    }
+
+    /// Whether segments are mapped, which are to be looked after.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.views.is_empty()
+    }
+
+    /// What the worker can use again, each to be sent in a `Release` frame.
+    #[inline]
+    pub(crate) fn released(&self) -> Vec<Locator> {
+        self.returns.take()
+    }
+}
+
+fn open_sealed(fd: OwnedFd) -> io::Result<SharedBytes> {
+    match Sealed::open(fd.as_fd()) {
+        Ok(sealed) => Ok(sealed.into()),
+        // The number of mappings is limited (vm.max_map_count). The bytes cannot change any more, so they can be read.
+        Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {
+            let file = File::from(fd);
+            let len = usize::try_from(file.metadata()?.len()).map_err(|_| io::ErrorKind::OutOfMemory)?;
+            let mut bytes = vec![0; len];
+            file.read_exact_at(&mut bytes, 0)?;
+            Ok(bytes.into())
+        }
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,206 @@
+//! Who reads what workers have written: leader and followers.
+//!
+//! Every hop from one sleeping thread to another costs tens of microseconds, far more than a small task. So a thread that
+//! waits for an outcome reads the workers' results itself, if no other does: it *leads*. Threads that come second *follow*:
+//! they sleep until the leader or the reactor has their outcome. While nobody leads, the reactor reads.
+//!
+//! # States
+//!
+//! ```text
+//!           wait            nothing for a while           a doorbell, or a kick
+//! Nobody ─────────▶ Reading ───────────────────▶ Asleep ───────────────────────▶ Reading
+//!    ▲                 │ its outcome is there, or the deadline has come
+//!    └─────────────────┘
+//! ```
+//!
+//! | state | who is woken by a worker | workers ring when |
+//! |---|---|---|
+//! | `Nobody` | the reactor | somebody watches an outcome: each result; otherwise they run low |
+//! | `Reading` | nobody | never |
+//! | `Asleep` | the leader: it waits on the epoll set of the results alone, which is muted in the reactor's | each result; the leader of a batch: when they run low |
+//!
+//! Deaths, timers and output stay with the reactor throughout.
+//!
+//! # Races
+//!
+//! * *A result comes while the leader falls asleep.* Arming a worker's bell looks at its ring once more, after the bell has
+//!   been made visible; the worker looks at the bell after it has published. One of the two sees the other
+//!   (`pool_ipc::ring`).
+//! * *Somebody else settles what the leader waits for* (the reactor: a death, a limit; another caller: a cancellation). It
+//!   kicks the leader: it settles, fence, looks at `asleep`; the leader sets `asleep`, fence, looks whether its outcome is
+//!   there. One of the two sees the other. A kick too many costs one turn.
+//! * *The leader leaves while others' tasks are running.* Under the lock: it gives the lead up, arms the bells of the
+//!   workers that hold tasks (and reads what has come meanwhile), and unmutes the reactor.
+//! * *A task is submitted while nobody leads and the reactor is muted.* Whoever submits unmutes it under the lock; a
+//!   leader that is about to leave sees the new task when it gives up the lead, under the same lock.
+//! * *Somebody begins to watch an outcome while bells are set to ring late.* It arms them anew, after it has registered.
+//! * *Foreign code.* Wakers and callbacks run outside of the lock, by the leader or the reactor; a panic is caught.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::time::Instant;
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use crate::outcome::Watched;
+use crate::supervisor::engine::bells::Leading;
+use crate::supervisor::shared::Shared;
+use crate::supervisor::token::{KICK, RESULTS};
+
+/// Something that a thread can wait for.
+pub(crate) trait Wait {
+    /// Whether it has come.
+    fn is_over(&self) -> bool;
+    /// Whether many outcomes are waited for, so that a single one is no news.
+    fn is_bulk(&self) -> bool;
+    /// Sleeps until it has come, or until the deadline, while somebody else reads results. `heed` is to be called when the
+    /// registration is done.
+    fn follow(&self, watched: &Watched, heed: impl FnOnce(), deadline: Option<Instant>);
+}
+
+/// The lead of a pool, and where its holder sleeps.
+#[derive(Debug)]
+pub(crate) struct Lead {
+    taken: AtomicBool,
+    asleep: AtomicBool,
+    /// The doorbells of all workers that have said hello.
+    pub(crate) results: Arc<Epoll>,
+    kick: EventFd,
+    pub(crate) watched: Watched,
+}
+
+impl Lead {
+    pub(crate) fn new(reactor: &Epoll) -> nix::Result<Self> {
+        let results = Arc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?);
+        let kick = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        results.add(&kick, EpollEvent::new(EpollFlags::EPOLLIN, KICK))?;
+        reactor.add(&results.0, EpollEvent::new(EpollFlags::EPOLLIN, RESULTS))?;
+        Ok(Self {
+            taken: AtomicBool::new(false),
+            asleep: AtomicBool::new(false),
+            results,
+            kick,
+            watched: Watched::default(),
+        })
+    }
+
+    /// Has the reactor woken by results, or not.
+    pub(crate) fn mute(&self, reactor: &Epoll, muted: bool) -> nix::Result<()> {
+        let flags = if muted { EpollFlags::empty() } else { EpollFlags::EPOLLIN };
+        reactor.modify(&self.results.0, &mut EpollEvent::new(flags, RESULTS))
+    }
+
+    /// Wakes the leader, if it sleeps: something has been settled.
+    pub(crate) fn kick(&self) {
+        fence(Ordering::SeqCst);
+        if self.asleep.load(Ordering::Relaxed) {
+            // EAGAIN: the counter is full, so the leader is being woken anyway.
+            let _ = self.kick.write(1);
+        }
+    }
+
+    /// Takes the kick that the leader has been given.
+    pub(crate) fn kicked(&self) {
+        // EAGAIN: somebody else has read it.
+        let _ = self.kick.read();
+    }
+
+    fn sleep(&self, deadline: Option<Instant>) -> Result<(), Errno> {
+        let timeout = match deadline {
+            None => EpollTimeout::NONE,
+            Some(deadline) => {
+                // Rounded up, so that it does not wake up too early again and again.
+                let left = deadline.saturating_duration_since(Instant::now()).as_nanos().div_ceil(1_000_000);
+                EpollTimeout::from(u16::try_from(left).unwrap_or(u16::MAX))
+            }
+        };
+        match self.results.wait(&mut [EpollEvent::empty()], timeout) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Shared {
+    /// Waits until something has come, or until the deadline, and reads results meanwhile if nobody else does.
+    pub(crate) fn wait_for(&self, wait: &impl Wait, deadline: Option<Instant>) {
+        if wait.is_over() {
+            return;
+        }
+        let slept = match self.try_lead() {
+            Some(leader) => leader.read_until(wait, deadline),
+            None => false,
+        };
+        if !slept {
+            wait.follow(&self.lead.watched, || self.heed(), deadline);
+        }
+    }
+
+    /// Takes the lead, if nobody has it.
+    pub(crate) fn try_lead(&self) -> Option<Leader<'_>> {
+        let taken = &self.lead.taken;
+        let free = taken.compare_exchange(false, true, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        free.then_some(Leader { shared: self })
+    }
+
+    /// Somebody watches an outcome from now on: every result is to be announced.
+    pub(crate) fn heed(&self) {
+        self.with(|engine, _| engine.arm_bells());
+    }
+}
+
+/// Whoever has the lead; dropping it gives the lead up.
+#[derive(Debug)]
+pub(crate) struct Leader<'a> {
+    shared: &'a Shared,
+}
+
+impl Leader<'_> {
+    /// Reads results until something has come, or until the deadline. False if the leader cannot sleep, so that it is
+    /// better off as a follower.
+    pub(crate) fn read_until(self, wait: &impl Wait, deadline: Option<Instant>) -> bool {
+        let shared = self.shared;
+        let lead = &shared.lead;
+        while !wait.is_over() && deadline.is_none_or(|deadline| Instant::now() < deadline) {
+            let drowsy = shared.with(|engine, _| {
+                engine.lead(Some(Leading::Awake));
+                loop {
+                    if engine.read_rings() || shared.is_contended() {
+                        return false;
+                    }
+                    if !engine.spin() {
+                        return engine.fall_asleep(wait.is_bulk());
+                    }
+                }
+            });
+            if !drowsy {
+                continue;
+            }
+            lead.asleep.store(true, Ordering::Relaxed);
+            fence(Ordering::SeqCst);
+            let slept = if wait.is_over() { Ok(()) } else { lead.sleep(deadline) };
+            lead.asleep.store(false, Ordering::Relaxed);
+            if let Err(error) = slept {
+                tracing::error!(pool = shared.name, %error, "cannot wait for results: the reactor will");
+                return false;
+            }
+            shared.with(|engine, now| {
+                engine.lead(Some(Leading::Awake));
+                engine.on_results(now);
+            });
+        }
+        true
+    }
+}
+
+impl Drop for Leader<'_> {
+    fn drop(&mut self) {
+        self.shared.with(|engine, _| {
+            self.shared.lead.taken.store(false, Ordering::Release);
+            engine.lead(None);
+            engine.arm_bells();
+        });
+    }
+}

@@ -1,0 +1,175 @@
+//! What the state machine costs: `cargo test --release -p pool-core costs -- --ignored --nocapture`.
+
+use std::collections::VecDeque;
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use super::Machine;
+use super::tests::{config, plain};
+use crate::supervisor::event::{Action, Event, Incarnation, TaskSpec, Ticket};
+
+const TASKS: u32 = 1_000_000;
+
+/// Workers that finish what they are given, a run of one unit at a time, in turns.
+struct Shop {
+    machine: Machine<()>,
+    now: Instant,
+    /// What was sent and has not been reported, by worker: the first ticket and how many.
+    sent: Vec<VecDeque<(Ticket, u32)>>,
+    ended: u64,
+    actions: u64,
+}
+
+impl Shop {
+    fn new(workers: u32) -> Self {
+        let now = Instant::now();
+        let config = super::Config { prefetch: 2048, ticket_window: 4096, unpaced: 2, ..config(workers) };
+        let mut shop = Self {
+            machine: Machine::new(config, now),
+            now,
+            sent: (0..workers).map(|_| VecDeque::new()).collect(),
+            ended: 0,
+            actions: 0,
+        };
+        for worker in 0..workers {
+            shop.on(Event::Ready(shop.who(worker)));
+        }
+        shop
+    }
+
+    fn who(&self, worker: u32) -> Incarnation {
+        self.machine.slots()[worker as usize].incarnation()
+    }
+
+    fn on(&mut self, event: Event<()>) {
+        self.machine.on(self.now, event);
+        loop {
+            let mut actions = self.machine.actions();
+            if actions.is_empty() {
+                return self.machine.recycle(actions);
+            }
+            for action in actions.drain(..) {
+                self.actions += 1;
+                match black_box(action) {
+                    Action::Send { to, ticket, count, .. } => {
+                        self.sent[to.index()].push_back((ticket, count))
+                    }
+                    Action::Resolve { count, .. } => self.ended += u64::from(count),
+                    Action::TakeBack(who, spans) => {
+                        // Nothing has been started yet.
+                        for span in &spans {
+                            let sent = &mut self.sent[who.index()];
+                            while let Some((ticket, count)) = sent.pop_back() {
+                                let kept = span.first.saturating_sub(ticket).min(u64::from(count)) as u32;
+                                if kept > 0 {
+                                    sent.push_back((ticket, kept));
+                                }
+                                if ticket <= span.first {
+                                    break;
+                                }
+                            }
+                        }
+                        let answers = spans.into_iter().map(|span| (span, true)).collect();
+                        self.machine.on(self.now, Event::TookBack(who, answers));
+                    }
+                    _ => {}
+                }
+            }
+            self.machine.recycle(actions);
+        }
+    }
+
+    /// A worker finishes what it holds of its head's unit, `most` items at most.
+    fn finish(&mut self, worker: u32, most: u32) -> bool {
+        let who = self.who(worker);
+        let Some((ticket, count)) = self.sent[worker as usize].front_mut() else { return false };
+        let done = most.min(*count);
+        let first = *ticket;
+        *ticket += u64::from(done);
+        *count -= done;
+        if *count == 0 {
+            self.sent[worker as usize].pop_front();
+        }
+        self.now += Duration::from_nanos(200) * done;
+        self.on(Event::Finished(who, first, done, ()));
+        true
+    }
+}
+
+/// Nanoseconds of processor time that this thread has used: a busy machine disturbs them less than the clock.
+fn used() -> u64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    text.split_whitespace().next().and_then(|used| used.parse().ok()).unwrap_or_default()
+}
+
+fn report(what: &str, workers: u32, began: u64, shop: &Shop) {
+    let each = (used() - began) as f64 / shop.ended as f64;
+    println!(
+        "{what}, {workers:>2} workers: {each:6.1} ns a task, {:.2} actions",
+        shop.actions as f64 / shop.ended as f64
+    );
+}
+
+#[test]
+#[ignore = "measures; run it alone, in release"]
+fn costs() {
+    for workers in [1, 2, 8, 64] {
+        let mut shop = Shop::new(workers);
+        let began = used();
+        for _ in 0..TASKS {
+            shop.machine.submit(&plain()).unwrap();
+            shop.on(Event::Pump);
+            let busy = (0..workers).find(|worker| !shop.sent[*worker as usize].is_empty()).unwrap();
+            shop.finish(busy, 1);
+        }
+        report("one after the other    ", workers, began, &shop);
+    }
+    for workers in [1, 2, 8, 64] {
+        let mut shop = Shop::new(workers);
+        let began = used();
+        for round in 0..TASKS {
+            shop.machine.submit(&plain()).unwrap();
+            shop.on(Event::Pump);
+            if round > 10_000 {
+                for worker in 0..workers {
+                    if shop.finish((round + worker) % workers, 1) {
+                        break;
+                    }
+                }
+            }
+        }
+        report("singles, 10,000 waiting", workers, began, &shop);
+    }
+    for workers in [1, 2, 8, 64] {
+        let mut shop = Shop::new(workers);
+        let began = used();
+        for _ in 0..TASKS {
+            shop.machine.submit(&plain()).unwrap();
+            shop.on(Event::Pump);
+        }
+        let submitted = used() - began;
+        let mut worker = 0;
+        while shop.ended < u64::from(TASKS) {
+            shop.finish(worker, 1);
+            worker = (worker + 1) % workers;
+        }
+        println!("  submitting: {:.1} ns", submitted as f64 / f64::from(TASKS));
+        report("singles, all at first  ", workers, began, &shop);
+    }
+    for workers in [1, 2, 8, 64] {
+        let mut shop = Shop::new(workers);
+        let began = used();
+        for _ in 0..100 {
+            for _ in 0..10 {
+                shop.machine.submit(&TaskSpec { count: TASKS / 100, size: 1_000_000, ..plain() }).unwrap();
+            }
+            shop.on(Event::Pump);
+            let mut worker = 0;
+            while shop.machine.pending() > 0 {
+                shop.finish(worker, 64);
+                worker = (worker + 1) % workers;
+            }
+        }
+        report("units, runs of 64      ", workers, began, &shop);
+    }
+}

@@ -1,0 +1,85 @@
+//! Who is ready, who is idle, and who could take more: kept up to date with every change of a worker, so that handing out
+//! one task does not cost a look at every worker.
+
+use std::collections::VecDeque;
+
+use super::Machine;
+use crate::supervisor::slot::{Phase, Slot};
+
+/// The workers at a glance.
+#[derive(Debug, Default)]
+pub(crate) struct Crew {
+    /// How many are ready.
+    pub(super) ready: usize,
+    /// Those that have nothing to do and may be given something. The last one has worked last: its caches are warm.
+    pub(super) idle: Vec<u32>,
+    /// Those that are known to have room, besides the idle ones. Somebody in it may have none any more; somebody who is
+    /// missing gets more with its next result.
+    pub(super) hungry: VecDeque<u32>,
+    /// How many hold more than they run.
+    pub(super) hoarders: usize,
+    /// For how many a suspect waits.
+    pub(super) reserved: usize,
+}
+
+/// How a worker counts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Standing {
+    pub(super) ready: bool,
+    pub(super) idle: bool,
+    pub(super) hoards: bool,
+    pub(super) reserved: bool,
+}
+
+impl Standing {
+    pub(super) fn of(slot: &Slot) -> Self {
+        let Phase::Ready(ready) = &slot.phase else { return Self::default() };
+        Self {
+            ready: true,
+            idle: ready.is_idle(),
+            hoards: ready.hand.items() > 1,
+            reserved: ready.reserved.is_some(),
+        }
+    }
+}
+
+impl<P> Machine<P> {
+    /// A worker has changed.
+    pub(super) fn touch(&mut self, index: usize) {
+        let slot = &mut self.slots[index];
+        let now = Standing::of(slot);
+        let was = std::mem::replace(&mut slot.standing, now);
+        if now == was {
+            return;
+        }
+        let count =
+            |count: &mut usize, was: bool, now: bool| *count = *count + usize::from(now) - usize::from(was);
+        count(&mut self.crew.ready, was.ready, now.ready);
+        count(&mut self.crew.hoarders, was.hoards, now.hoards);
+        count(&mut self.crew.reserved, was.reserved, now.reserved);
+        match (was.idle, now.idle) {
+            (false, true) => self.crew.idle.push(index as u32),
+            (true, false) => {
+                // Almost always the last one.
+                if let Some(place) = self.crew.idle.iter().rposition(|idle| *idle == index as u32) {
+                    self.crew.idle.remove(place);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Puts a worker into another phase, and returns the old one.
+    pub(super) fn enter(&mut self, index: usize, phase: Phase) -> Phase {
+        let old = std::mem::replace(&mut self.slots[index].phase, phase);
+        self.touch(index);
+        old
+    }
+
+    /// Notes that a worker has room.
+    pub(super) fn note_hungry(&mut self, index: usize) {
+        if !std::mem::replace(&mut self.slots[index].hungry, true) {
+            self.crew.hungry.push_back(index as u32);
+        }
+    }
+}

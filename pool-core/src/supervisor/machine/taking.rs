@@ -1,0 +1,185 @@
+//! Taking back what a worker has not begun: for an idle worker, or because the worker is about to be killed.
+//!
+//! When there is nothing left to give out, an idle worker is given half of what the one with the most work left has not
+//! claimed.
+
+use std::time::Instant;
+
+use super::Machine;
+use super::hand::{Hand, Held};
+use super::unit::{self, Unit};
+use crate::supervisor::event::{Action, Incarnation, KillReason, Span, TaskKey, Ticket};
+use crate::supervisor::slot::Phase;
+use crate::supervisor::table::TaskTable;
+
+/// Makes a span end before this ticket, if one contains it, and returns the place of what comes behind.
+pub(super) fn cut<P>(
+    units: &mut TaskTable<Unit>,
+    out: &mut Vec<Action<P>>,
+    hand: &mut Hand,
+    ticket: Ticket,
+) -> usize {
+    let place = hand.place(ticket);
+    let Some(held) = hand.get(place).filter(|held| held.ticket < ticket) else { return place };
+    let items = (ticket - held.ticket) as u32;
+    let second = held.task.and_then(|key| unit::split(units, out, key, items));
+    hand.divide(place, ticket, second);
+    place + 1
+}
+
+impl<P> Machine<P> {
+    /// Makes the head of a worker a unit of its own.
+    pub(super) fn isolate_head(&mut self, index: usize) {
+        let Some(hand) = self.slots[index].hand_mut() else { return };
+        if let Some(front) = hand.front().filter(|front| front.count > 1) {
+            let second = front.ticket + 1;
+            cut(&mut self.units, &mut self.out, hand, second);
+        }
+    }
+
+    /// Takes tickets out of a worker's hand. What is taken out are whole units.
+    pub(super) fn extract(&mut self, index: usize, span: Span, now: Instant) -> Vec<Held> {
+        let Some(hand) = self.slots[index].hand_mut() else { return Vec::new() };
+        let first = cut(&mut self.units, &mut self.out, hand, span.first);
+        let end = cut(&mut self.units, &mut self.out, hand, span.end());
+        let held = hand.remove(first..end, now);
+        self.held -= held.iter().map(|held| held.count as usize).sum::<usize>();
+        self.touch(index);
+        held
+    }
+
+    /// Asks the worker with the most work left for half of what it has not begun, on behalf of an idle one.
+    pub(super) fn steal(&mut self, now: Instant) -> bool {
+        if self.crew.hoarders == 0 {
+            return false;
+        }
+        let mut best: Option<(u64, usize, usize)> = None;
+        for (index, slot) in self.slots.iter().enumerate() {
+            if let Phase::Ready(ready) = &slot.phase
+                && !ready.hand.is_taking()
+                && ready.hand.items() > 1
+            {
+                let spare = ready.hand.items() - 1;
+                let left = ready.pace.item(now, self.config.ahead).saturating_mul(spare as u64);
+                if best.is_none_or(|(most, ..)| left > most) {
+                    best = Some((left, index, spare));
+                }
+            }
+        }
+        let Some((_, victim, spare)) = best else { return false };
+        self.take_back(victim, spare.div_ceil(2));
+        true
+    }
+
+    /// Asks for the last items that a worker holds and is not known to have claimed.
+    fn take_back(&mut self, index: usize, most: usize) {
+        let who = self.slots[index].incarnation();
+        let Some(ready) = self.slots[index].ready() else { return };
+        let spans = ready.hand.ask(most);
+        if !spans.is_empty() {
+            self.out.push(Action::TakeBack(who, spans));
+        }
+    }
+
+    pub(super) fn on_took_back(&mut self, now: Instant, who: Incarnation, answers: &[(Span, bool)]) {
+        let Some(index) = self.alive(who) else { return };
+        let mut back: Vec<TaskKey> = Vec::new();
+        for (span, _) in answers.iter().filter(|(_, unclaimed)| *unclaimed) {
+            back.extend(self.take_out(index, *span, now));
+        }
+        self.counters.taken_back += self.items_in(&back);
+        self.requeue(back);
+        let Some(ready) = self.slots[index].ready() else {
+            // It was killed meanwhile. What was taken from it stands in no result's way any more; the rest its death will tell.
+            return self.dispatch(now);
+        };
+        // The worker was faster: it runs these, or has run them. Its older results came before this answer.
+        let mut running = false;
+        let mut broken = None;
+        for (span, _) in answers.iter().filter(|(_, unclaimed)| !*unclaimed) {
+            for place in ready.hand.place(span.first)..=ready.hand.place(span.end() - 1) {
+                let Some(kept) = ready.hand.get(place).map(|held| held.taking_in(span.tickets())) else {
+                    break;
+                };
+                if kept.is_empty() {
+                    continue;
+                }
+                ready.hand.keep(place, kept.end);
+                let head = ready.hand.front().map(|front| front.ticket);
+                if head == Some(kept.start) && kept.end == kept.start + 1 {
+                    running |= ready.hand.front().is_some_and(|front| front.task.is_none());
+                    ready.hand.head_mut().into_iter().for_each(|head| {
+                        head.started.get_or_insert(now);
+                    });
+                } else {
+                    broken = Some(kept.end - 1);
+                }
+            }
+        }
+        if let Some(ticket) = broken {
+            let what = format!("ticket {ticket} was claimed before an older one had its result");
+            return self.on_violation(now, who, what);
+        }
+        if running {
+            // A cancelled task turned out to be running.
+            self.doom(now, index, KillReason::Cancelled);
+        }
+        self.arm(index, now);
+        self.proceed(index);
+        self.dispatch(now);
+    }
+
+    /// Takes those tickets out of a worker's hand that are still being taken, and returns their units.
+    fn take_out(&mut self, index: usize, span: Span, now: Instant) -> Vec<TaskKey> {
+        let mut back = Vec::new();
+        let mut ticket = span.first;
+        while let Some(found) = self.slots[index].hand().and_then(|hand| hand.taking_from(ticket, span.end()))
+        {
+            ticket = found.end();
+            let held = self.extract(index, found, now);
+            back.extend(held.into_iter().filter_map(|held| held.task));
+        }
+        back
+    }
+
+    /// Task code has overwritten the board. The head may be running, so it stays. The others were not claimed before, or the
+    /// result of the head would have been reported by now, and cannot be claimed any more: they are given to somebody else.
+    pub(super) fn on_illegible(&mut self, now: Instant, who: Incarnation, spans: &[Span]) {
+        let Some((index, _)) = self.working(who) else { return };
+        let mut back: Vec<(Ticket, TaskKey)> = Vec::new();
+        for span in spans {
+            let Some(hand) = self.slots[index].hand_mut() else { return };
+            if let Some(head) =
+                hand.front().map(|front| front.ticket).filter(|head| span.tickets().contains(head))
+            {
+                hand.keep(0, head + 1);
+            }
+            back.extend(self.take_out(index, *span, now).into_iter().map(|key| (span.first, key)));
+        }
+        // The spans may come in any order.
+        back.sort_by_key(|(first, _)| *first);
+        self.requeue(back.into_iter().map(|(_, key)| key).collect());
+        self.proceed(index);
+        self.dispatch(now);
+    }
+
+    /// First step of a kill: nothing else may start on this worker.
+    pub(super) fn condemn(&mut self, index: usize) {
+        let Some(head) = self.slots[index].ready().and_then(|ready| ready.hand.head_mut()) else { return };
+        if std::mem::replace(&mut head.condemned, true) {
+            return;
+        }
+        self.take_back(index, usize::MAX);
+        self.touch(index);
+        self.proceed(index);
+    }
+
+    /// A condemned worker from which everything else has been taken back is inspected a last time.
+    pub(super) fn proceed(&mut self, index: usize) {
+        let who = self.slots[index].incarnation();
+        let Some(ready) = self.slots[index].ready() else { return };
+        if ready.hand.head().is_some_and(|head| head.condemned) && !ready.hand.is_taking() {
+            self.out.push(Action::Inspect(who));
+        }
+    }
+}

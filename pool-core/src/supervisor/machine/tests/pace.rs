@@ -1,0 +1,130 @@
+//! How much a worker is given, and who is given it.
+
+use super::*;
+
+const MICRO: Duration = Duration::from_micros(1);
+
+fn timed(workers: u32) -> Config {
+    Config { unpaced: 2, prefetch: 1000, ticket_window: 4096, ..config(workers) }
+}
+
+impl Bench {
+    fn load(&self, worker: u32) -> usize {
+        self.machine.load(worker as usize)
+    }
+
+    /// A worker finishes as many items as it holds of its oldest unit, or `most`, each in this time.
+    fn work(&mut self, worker: u32, most: u32, each: Duration) {
+        let head = self.machine.head(self.who(worker)).expect("it holds something").span;
+        let count = head.count.min(most);
+        self.now += each * count;
+        self.on(Event::Finished(self.who(worker), head.first, count, "done"));
+    }
+}
+
+#[test]
+fn nobody_is_given_much_before_it_is_known_how_long_it_takes() {
+    let mut pool = Bench::ready(timed(1));
+    pool.submit(1, &TaskSpec { count: 10_000, ..plain() });
+    assert_eq!(pool.load(0), 2);
+    pool.work(0, 1, 100 * MICRO);
+    assert_eq!(pool.load(0), 10, "a millisecond of work");
+}
+
+#[test]
+fn a_fast_worker_soon_has_a_millisecond_of_work_and_a_slow_item_shrinks_that_at_once() {
+    let mut pool = Bench::ready(timed(1));
+    pool.submit(1, &TaskSpec { count: 100_000, ..plain() });
+    // The first result comes late, because the worker had to be woken.
+    pool.work(0, 1, 100 * MICRO);
+    for _ in 0..40 {
+        pool.work(0, 100, 2 * MICRO);
+    }
+    assert!((250..=500).contains(&pool.load(0)), "{} items of 2 µs", pool.load(0));
+    let before = pool.machine.counters();
+    pool.forget().work(0, 1, 50 * MILLI);
+    for _ in 0..300 {
+        pool.work(0, 1, 50 * MILLI);
+    }
+    let sent: u64 = pool.sends(0).iter().map(|(_, items)| items.end() - items.start() + 1).sum();
+    assert!(before.succeeded > 0 && sent == 0, "{sent} more were given to it");
+}
+
+#[test]
+fn items_that_take_long_are_given_two_at_a_time_and_one_if_there_are_no_more() {
+    let mut pool = Bench::ready(timed(2));
+    pool.submit(1, &TaskSpec { count: 7, ..plain() });
+    for loads in [[2, 2], [2, 1], [1, 0]] {
+        pool.work(0, 1, 100 * MILLI);
+        pool.work(1, 1, Duration::ZERO);
+        assert_eq!([pool.load(0), pool.load(1)], loads);
+    }
+}
+
+#[test]
+fn reports_at_one_moment_are_measured_together() {
+    let mut pool = Bench::ready(timed(1));
+    pool.submit(1, &TaskSpec { count: 10_000, ..plain() });
+    for _ in 0..50 {
+        pool.work(0, 10, 10 * MICRO);
+        // More of what was read at once.
+        pool.work(0, 10, Duration::ZERO);
+    }
+    assert!((100..=200).contains(&pool.load(0)), "{} items of 5 µs", pool.load(0));
+}
+
+#[test]
+fn one_task_goes_to_the_worker_that_has_worked_last() {
+    let mut pool = Bench::ready(config(4));
+    pool.submit(4, &plain());
+    for worker in [3, 1, 0, 2] {
+        pool.finish(worker);
+    }
+    for _ in 0..3 {
+        pool.forget().submit(1, &plain());
+        assert_eq!(pool.sent(2).len(), 1);
+        pool.finish(2);
+    }
+    pool.forget().submit(8, &plain());
+    assert_eq!([0, 1, 2, 3].map(|worker| pool.load(worker)), [2; 4], "many are for all");
+}
+
+#[test]
+fn tasks_that_come_one_by_one_are_spread_evenly() {
+    let mut pool = Bench::ready(config(4));
+    for _ in 0..4 * 16 {
+        pool.submit(1, &plain());
+    }
+    assert_eq!([0, 1, 2, 3].map(|worker| pool.load(worker)), [16; 4]);
+}
+
+#[test]
+fn an_idle_worker_takes_from_the_one_that_has_the_longest_way_to_go() {
+    let mut pool = Bench::ready(timed(3));
+    pool.submit(1, &TaskSpec { count: 6, ..plain() });
+    pool.work(1, 2, MICRO);
+    pool.work(2, 2, MICRO);
+    pool.work(0, 2, 300 * MICRO);
+    pool.submit(1, &TaskSpec { count: 600, ..plain() });
+    let [slow, fast] = [pool.load(0), pool.load(1)];
+    assert_eq!([slow, fast], [3, 200]);
+    pool.forget();
+    while pool.taken().is_empty() {
+        pool.work(2, 1000, MICRO);
+    }
+    let taken: Vec<_> = pool.taken().into_iter().map(|(who, _)| who).collect();
+    assert_eq!(taken, [pool.who(0)]);
+}
+
+#[test]
+fn nothing_more_is_queued_behind_an_item_that_takes_long() {
+    let mut pool = Bench::ready(timed(1));
+    pool.submit(1, &TaskSpec { count: 100, ..plain() });
+    while pool.machine.pending() > 0 {
+        pool.work(0, 10, MICRO);
+    }
+    pool.submit(1, &plain());
+    pool.now += 5 * MILLI;
+    pool.submit(50, &plain());
+    assert_eq!(pool.load(0), 2);
+}
