@@ -89,10 +89,14 @@ pub(crate) fn run<F, I, C>(
         flight.inbox.want(wanted);
         pool.shared.wait_for(&*flight.inbox, None);
         landed = flight.inbox.take(landed);
-        for outcome in landed.drain(..) {
-            if flight.land(outcome, &mut report).is_break() {
-                return;
+        let mut outcomes = landed.drain(..);
+        if outcomes.try_for_each(|outcome| flight.land(outcome, &mut report)).is_break() {
+            // What had been finished by then counts, in whatever order it has come.
+            let late = flight.inbox.take(Vec::new());
+            for outcome in outcomes.chain(late).filter(|landed| landed.outcome.is_ok()) {
+                let _ = flight.land(outcome, &mut report);
             }
+            return;
         }
     }
 }

@@ -142,7 +142,8 @@ impl Shared {
     pub(crate) fn try_lead(&self) -> Option<Leader<'_>> {
         let taken = &self.lead.taken;
         let free = taken.compare_exchange(false, true, Ordering::AcqRel, Ordering::Relaxed).is_ok();
-        free.then_some(Leader { shared: self })
+        // Not `then_some`: a leader that is made and dropped would give up somebody else's lead.
+        free.then(|| Leader { shared: self })
     }
 
     /// Somebody watches an outcome from now on: every result is to be announced.
