@@ -26,9 +26,14 @@ const SEGMENT: usize = 4 << 20;
 /// A kept block may be used for a payload of a quarter of its size, but not for less.
 const LOOSEST_FIT: usize = 4;
 
+/// Blocks of one size that may be in use in any case.
+const SOME: usize = 3;
+
 /// How much a store may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Limits {
+    /// Bytes of blocks that are in use, but always some of them, however large.
+    pub(crate) used: usize,
     /// Bytes of blocks that are kept for later use.
     pub(crate) kept: usize,
     /// Bytes of all segments.
@@ -39,9 +44,11 @@ pub(crate) struct Limits {
 
 impl Limits {
     /// For arguments: as much as the heap would hold otherwise, but not all descriptors of the process.
-    pub(crate) const SUPERVISOR: Self = Self { kept: 256 << 20, bytes: 8 << 30, segments: 128 };
-    /// For the results of one worker, which the supervisor admits this much of.
-    pub(crate) const WORKER: Self = Self { kept: 64 << 20, bytes: 4 << 30, segments: 32 };
+    pub(crate) const SUPERVISOR: Self =
+        Self { used: usize::MAX, kept: 256 << 20, bytes: 8 << 30, segments: 128 };
+    /// For the results of one worker, which the supervisor admits this much of. Few are in use at once: a worker that is ahead
+    /// of the callers had better wait for room in its ring than fill pages that are new.
+    pub(crate) const WORKER: Self = Self { used: 32 << 20, kept: 64 << 20, bytes: 4 << 30, segments: 32 };
 }
 
 /// A store of segments.
@@ -84,7 +91,7 @@ impl Arena {
     fn limits(&self) -> Option<Limits> {
         let (_, limits) = self.opened.get().filter(|(origin, _)| !origin.is_elsewhere())?;
         let is_open = self.users.load(Ordering::SeqCst) > 0;
-        Some(if is_open { *limits } else { Limits { kept: 0, bytes: 0, segments: 0 } })
+        Some(if is_open { *limits } else { Limits { used: 0, kept: 0, bytes: 0, segments: 0 } })
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Entry>> {
@@ -97,6 +104,10 @@ impl Arena {
         let limits = self.limits()?;
         let mut evicted = Vec::new();
         let mut segments = self.lock();
+        let used: usize = segments.iter().map(used_bytes).sum();
+        if used.saturating_add(need) > limits.used.max(need.saturating_mul(SOME)) {
+            return None;
+        }
         let inner = match find(&mut segments, need) {
             Some(block) => block,
             None => {
@@ -168,6 +179,10 @@ impl Arena {
         drop(segments);
         self.let_go(evicted);
     }
+}
+
+fn used_bytes(entry: &Entry) -> usize {
+    entry.segment.used() as usize * entry.segment.block_len()
 }
 
 fn kept_bytes(entry: &Entry) -> usize {
@@ -258,6 +273,7 @@ impl Block {
         self.inner.offset()
     }
 
+    #[cfg(test)]
     pub(crate) fn capacity(&self) -> usize {
         self.inner.segment().block_len()
     }
@@ -365,7 +381,7 @@ pub(crate) mod tests {
 
     #[test]
     fn limits_lead_to_the_heap_once_nothing_unused_can_make_room() {
-        let arena = arena(Limits { kept: 64 * MIB, bytes: 20 * MIB, segments: 2 });
+        let arena = arena(Limits { used: usize::MAX, kept: 64 * MIB, bytes: 20 * MIB, segments: 2 });
         assert!(arena.take(32 * MIB).is_none(), "more than all");
         let first = arena.take(8 * MIB).unwrap();
         assert!(arena.take(16 * MIB).is_none(), "too many bytes");
@@ -376,6 +392,19 @@ pub(crate) mod tests {
         drop(first);
         assert!(arena.take(usize::MAX).is_none());
         assert!(held(arena) <= 2);
+    }
+
+    #[test]
+    fn few_bytes_are_in_use_at_once_but_always_some_blocks() {
+        let arena = arena(Limits { used: 8 * MIB, ..Limits::SUPERVISOR });
+        let small: Vec<Block> = std::iter::from_fn(|| arena.take(MIB)).collect();
+        assert_eq!(small.len(), 8);
+        drop(small);
+        let large: Vec<Block> = std::iter::from_fn(|| arena.take(16 * MIB)).collect();
+        assert_eq!(large.len(), SOME);
+        assert!(arena.take(LARGE).is_none());
+        drop(large);
+        assert!(arena.take(LARGE).is_some());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
@@ -15,6 +15,7 @@ use crate::executable::WorkerExe;
 use crate::output::{Forwarder, Output};
 use crate::policy::{RestartPolicy, bounded};
 use crate::pool::Pool;
+use crate::start_method::StartMethod;
 use crate::supervisor::engine::{Engine, Parts};
 use crate::supervisor::launch::Launcher;
 use crate::supervisor::lead::Lead;
@@ -61,6 +62,7 @@ const PREFETCH_BYTES: usize = 1 << 20;
 pub struct Builder {
     name: String,
     workers: Option<usize>,
+    spares: usize,
     worker: WorkerExe,
     env: Vec<(OsString, Option<OsString>)>,
     current_dir: Option<PathBuf>,
@@ -73,6 +75,7 @@ pub struct Builder {
     frame_limit: u32,
     core_dumps: bool,
     transport: Transport,
+    start: StartMethod,
 }
 
 impl Default for Builder {
@@ -86,6 +89,7 @@ impl Builder {
         Self {
             name: "pool".to_owned(),
             workers: None,
+            spares: 0,
             worker: WorkerExe::current(),
             env: Vec::new(),
             current_dir: None,
@@ -98,6 +102,7 @@ impl Builder {
             frame_limit: pool_ipc::DEFAULT_FRAME_LIMIT,
             core_dumps: false,
             transport: Transport::default(),
+            start: StartMethod::default(),
         }
     }
 
@@ -110,6 +115,15 @@ impl Builder {
     /// How many workers. Default: the available parallelism, which honours CPU affinity and cgroup quotas.
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = Some(workers);
+        self
+    }
+
+    /// How many workers more are kept ready, without tasks, to take the place of one that dies or is killed. Default: 0.
+    ///
+    /// Starting a worker takes a millisecond or more; a spare takes over at once. Each costs the memory of an idle worker, and
+    /// no processor time.
+    pub fn spares(mut self, spares: usize) -> Self {
+        self.spares = spares;
         self
     }
 
@@ -183,6 +197,12 @@ impl Builder {
         self
     }
 
+    /// How worker processes are started. Default: each is spawned.
+    pub fn start(mut self, method: StartMethod) -> Self {
+        self.start = method;
+        self
+    }
+
     /// Whether workers may dump core. Default: no (`RLIMIT_CORE` is 0).
     pub fn core_dumps(mut self, allowed: bool) -> Self {
         self.core_dumps = allowed;
@@ -201,7 +221,7 @@ impl Builder {
         if depth >= MAX_DEPTH {
             return Err(BuildError::TooDeep { depth, limit: MAX_DEPTH });
         }
-        let workers = self.check()?;
+        let (workers, spares) = self.check()?;
         stdio::plug().map_err(|source| BuildError::Os {
             what: "open /dev/null in place of a closed standard stream",
             source,
@@ -243,8 +263,9 @@ impl Builder {
                 let _ = wake.write(1);
             })
         };
+        let now = Instant::now();
         let engine = Engine::new(Parts {
-            machine: Machine::new(config, Instant::now()),
+            machine: Machine::new(config, now).with_spares(spares, now),
             epoll: Arc::clone(&epoll),
             lead,
             timer,
@@ -262,6 +283,8 @@ impl Builder {
             frame_limit: self.frame_limit,
             core_dumps: self.core_dumps,
             transport: self.transport,
+            start: self.start,
+            zygote: Mutex::default(),
         };
         let shared = Arc::new(Shared::new(engine, wake, epoll, self.name.clone(), launcher));
         // The spawns that the machine wants from the start are waiting when the thread begins.
@@ -284,7 +307,7 @@ impl Builder {
         self
     }
 
-    fn check(&self) -> Result<u32, BuildError> {
+    fn check(&self) -> Result<(u32, u32), BuildError> {
         let wrong = |setting, why: String| Err(BuildError::Setting { setting, why });
         let workers = match self.workers {
             Some(0) => return Err(BuildError::NoWorkers),
@@ -292,9 +315,14 @@ impl Builder {
             // Where the system does not tell, one worker is right for sure.
             None => std::thread::available_parallelism().map_or(1, usize::from),
         };
-        let Some(workers) = u32::try_from(workers).ok().filter(|workers| *workers <= MAX_WORKERS) else {
+        let most = MAX_WORKERS as usize;
+        if workers > most {
             return wrong("workers", format!("{workers} are too many, {MAX_WORKERS} is the limit"));
-        };
+        }
+        if self.spares > most - workers {
+            let with = format!("{} with {workers} workers are too many", self.spares);
+            return wrong("spares", format!("{with}, {MAX_WORKERS} of both is the limit"));
+        }
         if self.name.is_empty() || self.name.contains('\0') {
             return wrong("name", format!("{:?} is empty or contains a NUL", self.name));
         }
@@ -327,6 +355,6 @@ impl Builder {
         if let Some(twice) = crate::task::table().iter().find(|task| !names.insert(task.name)) {
             return Err(BuildError::DuplicateTask { name: twice.name.to_owned() });
         }
-        Ok(workers)
+        Ok((workers as u32, self.spares as u32))
     }
 }

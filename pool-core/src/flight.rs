@@ -14,11 +14,11 @@ use crate::batch::Plan;
 use crate::call::{Call, CallOptions, IntoCall};
 use crate::error::TaskError;
 use crate::handle::{Decode, decode};
+use crate::job::{Job, Part, PartArgs, Settled};
 use crate::outcome::{Inbox, Landed, Results};
 use crate::packed::Packed;
 use crate::pool::{Inner, spec_of};
 use crate::reply::Encoded;
-use crate::supervisor::engine::{Args, Job, Settled, Sink};
 use crate::supervisor::event::{Event, GroupId, TaskSpec};
 use crate::task::TaskEntry;
 
@@ -124,6 +124,8 @@ struct Flight<'p, R> {
     group: GroupId,
     inbox: Arc<Inbox>,
     pack: Option<Pack>,
+    /// Items and bytes of the latest pack.
+    last_pack: (usize, usize),
     bundle: Vec<(TaskSpec, Job)>,
     /// In the order of their first items; items of a kind share one.
     routes: Vec<Route<R>>,
@@ -143,6 +145,7 @@ impl<'p, R> Flight<'p, R> {
             group: GroupId(NEXT_GROUP.fetch_add(1, Ordering::Relaxed)),
             inbox: Arc::new(Inbox::new()),
             pack: None,
+            last_pack: (0, 0),
             bundle: Vec::new(),
             routes: Vec::new(),
             sizes: Vec::new(),
@@ -177,23 +180,29 @@ impl<'p, R> Flight<'p, R> {
         if args.len() > SMALL || parts.options.as_ref().is_some_and(|options| options.name.is_some()) {
             self.close_pack();
             let spec = self.spec(parts.options.as_deref(), 1, args.len());
-            let sink = Sink::Batch { inbox: Arc::clone(&self.inbox), index };
             let name = parts.options.and_then(|options| options.name);
-            let job = Job { entry: parts.entry, name, args: Args::One(args), sink, end: 1 };
-            self.bundle.push((spec, job));
+            self.add(spec, parts.entry, name, PartArgs::One(args), index);
             return Ok(());
         }
+        // A frame holds them all.
+        let together = BYTES_TOGETHER.min(self.pool.shared.launcher.frame_limit as usize - 64);
         let fits = |pack: &Pack| {
             std::ptr::eq(pack.entry, parts.entry)
                 && pack.options == parts.options
                 && pack.first + pack.args.len() == index
-                && pack.args.size() < BYTES_TOGETHER
+                && pack.args.size() + args.len() < together
         };
         if !self.pack.as_ref().is_some_and(fits) {
             self.close_pack();
         }
-        let open =
-            || Pack { entry: parts.entry, options: parts.options, first: index, args: Packed::default() };
+        // As large as the one before.
+        let (items, bytes) = self.last_pack;
+        let open = || Pack {
+            entry: parts.entry,
+            options: parts.options,
+            first: index,
+            args: Packed::with_capacity(items, bytes),
+        };
         self.pack.get_or_insert_with(open).args.push(&args);
         Ok(())
     }
@@ -201,15 +210,21 @@ impl<'p, R> Flight<'p, R> {
     /// What is packed so far will be submitted as it is.
     fn close_pack(&mut self) {
         let Some(pack) = self.pack.take() else { return };
+        self.last_pack = (pack.args.len(), pack.args.size());
         let spec = self.spec(pack.options.as_deref(), pack.args.len(), pack.args.size());
-        let job = Job {
-            entry: pack.entry,
-            name: None,
-            end: spec.count,
-            args: Args::Many(Arc::new(pack.args), 0),
-            sink: Sink::Batch { inbox: Arc::clone(&self.inbox), index: pack.first },
-        };
-        self.bundle.push((spec, job));
+        self.add(spec, pack.entry, None, PartArgs::Many(Arc::new(pack.args), 0), pack.first);
+    }
+
+    fn add(
+        &mut self,
+        spec: TaskSpec,
+        entry: &'static TaskEntry,
+        name: Option<Box<str>>,
+        args: PartArgs,
+        index: usize,
+    ) {
+        let part = Part { entry, name, args, inbox: Arc::clone(&self.inbox), index, end: spec.count };
+        self.bundle.push((spec, Job::Part(Box::new(part))));
     }
 
     fn spec(&self, options: Option<&CallOptions>, count: usize, size: usize) -> TaskSpec {
@@ -230,7 +245,7 @@ impl<'p, R> Flight<'p, R> {
         let shared = &self.pool.shared;
         if shared.origin.is_elsewhere() {
             for (spec, job) in self.bundle.drain(..) {
-                let (sink, count) = (job.sink, spec.count);
+                let (sink, count) = (job.into_sink(), spec.count);
                 shared.deliver(Settled { sink, count, outcome: Err(TaskError::Forked) });
             }
             return;

@@ -81,11 +81,14 @@ impl<R> TaskHandle<R> {
 
     /// As [`get`](Self::get), by a thread that may have the lead already.
     pub(crate) fn get_leading(self, leader: Option<Leader<'_>>) -> Result<R, TaskError> {
-        let sound = leader.is_some_and(|leader| leader.read_until(&*self.cell, None));
+        let Self { cell, shared, name, decode, .. } = self;
+        let sound = leader.is_some_and(|leader| leader.read_until(&*cell, None));
         if !sound {
-            self.shared.wait_for(&*self.cell, None);
+            shared.wait_for(&*cell, None);
         }
-        self.outcome()
+        let result = outcome(&cell, name, decode);
+        shared.cells.give_back(cell);
+        result
     }
 
     /// Waits until the task has ended, for at most this long; tells whether it has.

@@ -28,6 +28,10 @@
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 compile_error!("pool-core runs on Linux, on x86-64 and AArch64: it stands on pidfds, memfds and epoll");
 
+#[cfg(feature = "bench-internals")]
+#[doc(hidden)]
+#[path = "bench.rs"]
+pub mod __bench;
 #[doc(hidden)]
 #[path = "private.rs"]
 pub mod __private;
@@ -45,6 +49,7 @@ mod flight;
 mod fork;
 mod handle;
 mod ids;
+mod job;
 mod memory;
 mod outcome;
 mod output;
@@ -54,6 +59,7 @@ mod policy;
 mod pool;
 mod reply;
 mod shared_bytes;
+mod start_method;
 mod state;
 mod stats;
 mod supervisor;
@@ -76,6 +82,7 @@ pub use output::{Output, OutputLine, OutputStream};
 pub use policy::RestartPolicy;
 pub use pool::Pool;
 pub use shared_bytes::{SharedBytes, SharedBytesBuilder};
+pub use start_method::StartMethod;
 pub use state::{StateContext, WorkerState};
 pub use stats::{DeathCounts, Stats, WorkerInfo, WorkerStatus};
 #[doc(inline)]

@@ -4,13 +4,15 @@
 //! told outside of every lock of the pool. An [`Inbox`] collects the outcomes of a batch for the one thread that runs it.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
+use crate::buffer::Args;
 use crate::error::TaskError;
 use crate::reply::Reply;
 use crate::supervisor::lead::Wait;
+use crate::task::TaskEntry;
 
 /// What workers returned, still encoded.
 #[derive(Debug)]
@@ -29,6 +31,7 @@ pub(crate) type Callback = Box<dyn FnOnce(&Cell) + Send>;
 
 /// A place for one outcome.
 pub(crate) struct Cell {
+    entry: &'static TaskEntry,
     /// Set after the state, so that looking costs one load.
     settled: AtomicBool,
     state: Mutex<State>,
@@ -36,18 +39,25 @@ pub(crate) struct Cell {
 }
 
 enum State {
-    /// Most tasks are not watched, so that watchers are a thing apart.
-    Waiting(Option<Box<Watchers>>),
+    Waiting {
+        args: Args,
+        /// Most tasks have none of it.
+        rare: Option<Box<Rare>>,
+    },
     /// An error is much larger than most results, and rare.
     Ready(Result<Reply, Box<TaskError>>),
 }
 
 // Many tasks may wait, each with a cell.
-const _: () = assert!(size_of::<Cell>() <= 56);
+const _: () = assert!(size_of::<Cell>() <= 56, "a cell and its two counters fit into 72 bytes");
 
-/// Who wants to be told at once.
+/// What few tasks have before they have ended.
 #[derive(Default)]
-struct Watchers {
+struct Rare {
+    /// What the task is called in messages, if it is not its own name.
+    name: Option<Box<str>>,
+    /// Whether somebody wants to be told at once.
+    watched: bool,
     wakers: Vec<Waker>,
     callbacks: Vec<Callback>,
 }
@@ -71,17 +81,20 @@ impl Watched {
 }
 
 impl Cell {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(entry: &'static TaskEntry, args: Args, name: Option<Box<str>>) -> Self {
+        let rare = name.map(|name| Box::new(Rare { name: Some(name), ..Rare::default() }));
         Self {
+            entry,
             settled: AtomicBool::new(false),
-            state: Mutex::new(State::Waiting(None)),
+            state: Mutex::new(State::Waiting { args, rare }),
             ready: Condvar::new(),
         }
     }
 
     /// A cell that has its outcome, an error, from the start.
-    pub(crate) fn refused(error: TaskError) -> Self {
+    pub(crate) fn refused(entry: &'static TaskEntry, error: TaskError) -> Self {
         Self {
+            entry,
             settled: AtomicBool::new(true),
             state: Mutex::new(State::Ready(Err(Box::new(error)))),
             ready: Condvar::new(),
@@ -93,8 +106,8 @@ impl Cell {
     /// Returns what is to be called back.
     pub(crate) fn settle(&self, outcome: Outcome, watched: &Watched) -> Vec<Callback> {
         let mut state = self.lock();
-        let State::Waiting(watchers) = &mut *state else { return Vec::new() };
-        let watchers = watchers.take();
+        let State::Waiting { rare, .. } = &mut *state else { return Vec::new() };
+        let rare = rare.take().filter(|rare| rare.watched);
         *state = State::Ready(match outcome {
             Ok(Results::One(reply)) => Ok(reply),
             // Not for a task that is alone in its unit.
@@ -103,14 +116,14 @@ impl Cell {
         });
         self.settled.store(true, Ordering::Release);
         drop(state);
-        let Some(watchers) = watchers else { return Vec::new() };
+        let Some(rare) = rare else { return Vec::new() };
         watched.remove();
         self.ready.notify_all();
-        for waker in watchers.wakers {
+        for waker in rare.wakers {
             // A waker is foreign code: should it panic, the others are still woken.
             let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake()));
         }
-        watchers.callbacks
+        rare.callbacks
     }
 
     pub(crate) fn is_settled(&self) -> bool {
@@ -122,7 +135,28 @@ impl Cell {
         match &*self.lock() {
             State::Ready(Ok(reply)) => Some(Ok(view(reply))),
             State::Ready(Err(error)) => Some(Err((**error).clone())),
-            State::Waiting(_) => None,
+            State::Waiting { .. } => None,
+        }
+    }
+
+    /// Which task it is.
+    pub(crate) fn entry(&self) -> &'static TaskEntry {
+        self.entry
+    }
+
+    /// What the task is called in messages, if it is not its own name. Gone when it has ended.
+    pub(crate) fn name(&self) -> Option<String> {
+        match &*self.lock() {
+            State::Waiting { rare: Some(rare), .. } => rare.name.as_deref().map(str::to_owned),
+            _ => None,
+        }
+    }
+
+    /// Looks at the arguments, which are kept until the task has ended.
+    pub(crate) fn with_args<T>(&self, view: impl FnOnce(&Args) -> T) -> Option<T> {
+        match &*self.lock() {
+            State::Waiting { args, .. } => Some(view(args)),
+            State::Ready(_) => None,
         }
     }
 
@@ -144,14 +178,16 @@ impl Cell {
     }
 
     /// Registers somebody who wants to be told, unless the outcome is there.
-    fn watch(&self, watched: &Watched, register: impl FnOnce(&mut Watchers)) -> Poll<()> {
+    fn watch(&self, watched: &Watched, register: impl FnOnce(&mut Rare)) -> Poll<()> {
         match &mut *self.lock() {
             State::Ready(_) => Poll::Ready(()),
-            State::Waiting(watchers) => {
-                if watchers.is_none() {
+            State::Waiting { rare, .. } => {
+                let rare = rare.get_or_insert_default();
+                if !rare.watched {
+                    rare.watched = true;
                     watched.add();
                 }
-                register(watchers.get_or_insert_default());
+                register(rare);
                 Poll::Pending
             }
         }
@@ -176,8 +212,41 @@ impl Wait for Cell {
             return;
         }
         heed();
-        let waiting = |state: &mut State| matches!(state, State::Waiting(_));
+        let waiting = |state: &mut State| matches!(state, State::Waiting { .. });
         wait_while(&self.ready, self.lock(), waiting, deadline);
+    }
+}
+
+/// Cells that have been used up, to be used again.
+#[derive(Debug, Default)]
+pub(crate) struct Cells(Mutex<Vec<Arc<Cell>>>);
+
+/// Most cells that are kept.
+const MOST_CELLS: usize = 256;
+
+impl Cells {
+    /// A cell for a task.
+    pub(crate) fn make(&self, entry: &'static TaskEntry, args: Args, name: Option<Box<str>>) -> Arc<Cell> {
+        let cell = Cell::new(entry, args, name);
+        let used = self.0.try_lock().ok().and_then(|mut cells| cells.pop());
+        let Some(mut used) = used else { return Arc::new(cell) };
+        match Arc::get_mut(&mut used) {
+            Some(place) => *place = cell,
+            None => return Arc::new(cell),
+        }
+        used
+    }
+
+    /// Takes back a cell whose outcome has been taken; useless to it while somebody else has it.
+    pub(crate) fn give_back(&self, mut cell: Arc<Cell>) {
+        let Some(place) = Arc::get_mut(&mut cell) else { return };
+        // What it held may be large.
+        *place = Cell::new(place.entry, Args::from(Vec::new()), None);
+        if let Ok(mut cells) = self.0.try_lock()
+            && cells.len() < MOST_CELLS
+        {
+            cells.push(cell);
+        }
     }
 }
 
@@ -203,6 +272,9 @@ impl std::fmt::Debug for Cell {
     }
 }
 
+/// A batch looks at its results when so many bytes of them are still in the memory of workers, which can then be used again.
+const LENT: usize = 1 << 20;
+
 /// The outcome of items of a batch, from `index` on.
 #[derive(Debug)]
 pub(crate) struct Landed {
@@ -223,6 +295,8 @@ struct InboxState {
     outcomes: Vec<Landed>,
     /// Items in `outcomes`.
     count: usize,
+    /// Bytes of them in memory of workers.
+    lent: usize,
     /// An outcome is an error, so that it should be looked at now.
     urgent: bool,
     /// The thread waits for this many; 0: it does not wait.
@@ -233,7 +307,7 @@ struct InboxState {
 
 impl InboxState {
     fn is_over(&self) -> bool {
-        self.urgent || self.count >= self.wanted
+        self.urgent || self.count >= self.wanted || self.lent >= LENT
     }
 }
 
@@ -246,6 +320,9 @@ impl Inbox {
         let mut state = self.lock();
         state.urgent |= outcome.is_err();
         state.count += count as usize;
+        if let Ok(Results::One(reply)) = &outcome {
+            state.lent += reply.lent();
+        }
         state.outcomes.push(Landed { index, count, outcome });
         if state.following && state.is_over() {
             state.following = false;
@@ -263,7 +340,7 @@ impl Inbox {
     pub(crate) fn take(&self, mut buffer: Vec<Landed>) -> Vec<Landed> {
         buffer.clear();
         let mut state = self.lock();
-        (state.urgent, state.count) = (false, 0);
+        (state.urgent, state.count, state.lent) = (false, 0, 0);
         std::mem::replace(&mut state.outcomes, buffer)
     }
 

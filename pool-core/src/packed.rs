@@ -12,6 +12,11 @@ pub(crate) struct Packed {
 }
 
 impl Packed {
+    /// With room for this many items and bytes.
+    pub(crate) fn with_capacity(items: usize, bytes: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes), ends: Vec::with_capacity(items) }
+    }
+
     #[inline]
     pub(crate) fn push(&mut self, args: &Args) {
         // Room for most items at once; those that are larger make it themselves.

@@ -10,11 +10,11 @@ use crate::builder::Builder;
 use crate::call::{CallOptions, IntoCall, RetryOn};
 use crate::error::{MapError, TaskError};
 use crate::handle::TaskHandle;
+use crate::job::Job;
 use crate::outcome::{Cell, Results};
 use crate::policy::bounded;
 use crate::stats::{Stats, WorkerInfo, WorkerStatus};
 use crate::supervisor::engine::bells::Leading;
-use crate::supervisor::engine::{Args, Job, Sink};
 use crate::supervisor::event::{Event, TaskSpec};
 use crate::supervisor::shared::Shared;
 use crate::supervisor::slot::Phase;
@@ -135,7 +135,7 @@ impl Pool {
         let shared = &self.inner.shared;
         let task = parts.entry.name;
         let handle = |cell, key| TaskHandle::new(cell, key, Arc::clone(shared), task, parts.decode);
-        let refused = |error| handle(Arc::new(Cell::refused(error)), None);
+        let refused = |error| handle(Arc::new(Cell::refused(parts.entry, error)), None);
         if shared.origin.is_elsewhere() {
             return refused(TaskError::Forked);
         }
@@ -146,14 +146,9 @@ impl Pool {
             }
         };
         let spec = spec_of(parts.options.as_deref(), args.len(), self.inner.task_timeout);
-        let cell = Arc::new(Cell::new());
-        let job = Job {
-            entry: parts.entry,
-            name: parts.options.and_then(|options| options.name),
-            args: Args::One(args),
-            sink: Sink::Handle(Arc::clone(&cell)),
-            end: 1,
-        };
+        let name = parts.options.and_then(|options| options.name);
+        let cell = shared.cells.make(parts.entry, args, name);
+        let job = Job::Single(Arc::clone(&cell));
         let key = shared.with(|engine, now| {
             if leading {
                 engine.lead(Some(Leading::Awake));
@@ -214,9 +209,11 @@ impl Pool {
         if shared.origin.is_elsewhere() {
             return Stats::default();
         }
+        // Results that nobody waits for are read late.
+        shared.with(|engine, _| engine.glance());
         shared.look(|engine| {
             let counters = engine.machine.counters();
-            let ready = |slot: &&crate::supervisor::slot::Slot| matches!(slot.phase, Phase::Ready(_));
+            let ready = |slot: &&crate::supervisor::slot::Slot| slot.active().is_some();
             Stats {
                 submitted: counters.submitted,
                 succeeded: counters.succeeded,
@@ -247,6 +244,7 @@ impl Pool {
                 let status = match &slot.phase {
                     Phase::Waiting { .. } => WorkerStatus::BackingOff,
                     Phase::Starting { .. } => WorkerStatus::Starting,
+                    Phase::Ready(ready) if ready.hand.is_empty() && !slot.active => WorkerStatus::Spare,
                     Phase::Ready(ready) if ready.hand.is_empty() => WorkerStatus::Idle,
                     Phase::Ready(_) => WorkerStatus::Busy,
                     Phase::Dying { .. } => WorkerStatus::Dying,

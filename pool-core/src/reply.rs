@@ -19,7 +19,7 @@ pub(crate) struct Reply(Repr);
 
 enum Repr {
     Inline(Inline),
-    Heap(Vec<u8>),
+    Heap(Box<[u8]>),
     Foreign(Box<Foreign>),
     Sealed(Box<SealedReply>),
 }
@@ -31,7 +31,7 @@ struct SealedReply {
 }
 
 // The supervisor moves many of them.
-const _: () = assert!(size_of::<Reply>() == 32);
+const _: () = assert!(size_of::<Reply>() == 24);
 
 impl Reply {
     /// A result in a worker's segment.
@@ -44,6 +44,15 @@ impl Reply {
         Self(Repr::Sealed(Box::new(SealedReply { head: head.to_vec(), bytes })))
     }
 
+    /// Bytes of it that are in its worker's memory.
+    #[inline]
+    pub(crate) fn lent(&self) -> usize {
+        match &self.0 {
+            Repr::Foreign(foreign) => foreign.len(),
+            _ => 0,
+        }
+    }
+
     /// For decoding.
     #[inline]
     pub(crate) fn encoded(&self) -> Encoded<'_> {
@@ -54,15 +63,6 @@ impl Reply {
             Repr::Sealed(sealed) => Place::Sealed(&sealed.head, &sealed.bytes),
         })
     }
-
-    /// Moves a result out of its worker's segment, so that the worker can use that again, however long the caller lets it
-    /// lie.
-    pub(crate) fn settle(&mut self) {
-        if let Repr::Foreign(foreign) = &self.0 {
-            let bytes = foreign.copy();
-            self.0 = Repr::Heap(bytes);
-        }
-    }
 }
 
 impl From<&[u8]> for Reply {
@@ -70,14 +70,17 @@ impl From<&[u8]> for Reply {
     fn from(bytes: &[u8]) -> Self {
         Self(match Inline::new(bytes) {
             Some(inline) => Repr::Inline(inline),
-            None => Repr::Heap(bytes.to_vec()),
+            None => Repr::Heap(bytes.into()),
         })
     }
 }
 
 impl From<Vec<u8>> for Reply {
     fn from(bytes: Vec<u8>) -> Self {
-        Self(Inline::new(&bytes).map_or(Repr::Heap(bytes), Repr::Inline))
+        Self(match Inline::new(&bytes) {
+            Some(inline) => Repr::Inline(inline),
+            None => Repr::Heap(bytes.into_boxed_slice()),
+        })
     }
 }
 

@@ -116,6 +116,8 @@ impl DeathCounts {
 pub enum WorkerStatus {
     /// Its process has been started and has not reported yet.
     Starting,
+    /// It is ready and waits to take the place of another one; see [`Builder::spares`](crate::Builder::spares).
+    Spare,
     /// It has nothing to do.
     Idle,
     /// It holds tasks.

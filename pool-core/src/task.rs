@@ -39,6 +39,9 @@ use crate::state::States;
 ///   [`WorkerState`](crate::WorkerState); callers do not pass it.
 ///
 /// The result owns what it holds and implements [`serde::Serialize`] and [`serde::de::DeserializeOwned`].
+/// Arguments and results of 64 KiB and more are written once, to memory that the two processes share: a `&[u8]` or `&str`
+/// is borrowed there, a `Vec<u8>` or `String` costs one copy. A result that is a [`SharedBytes`](crate::SharedBytes) is not
+/// copied at all; when that pays is said there.
 ///
 /// Values travel in the [postcard](https://postcard.jamesmunns.com) format, which is not self-describing:
 /// types with `#[serde(untagged)]`, `#[serde(tag = …)]`, `#[serde(flatten)]`, and `serde_json::Value`, fail

@@ -55,6 +55,9 @@ pub enum Kind {
     Release = 10,
     /// Either way: a segment is gone; unmap it.
     Forget = 11,
+    /// Worker to supervisor, instead of all further frames, and through the pipe even where frames travel through rings: it
+    /// gives up between two tasks, because its memory has been overwritten. It has started no ticket above this one.
+    Refused = 12,
 }
 
 impl TryFrom<u8> for Kind {
@@ -73,6 +76,7 @@ impl TryFrom<u8> for Kind {
             9 => Self::DoneAt,
             10 => Self::Release,
             11 => Self::Forget,
+            12 => Self::Refused,
             other => return Err(FrameError::UnknownKind(other)),
         })
     }
@@ -251,7 +255,7 @@ mod tests {
 
     use super::*;
 
-    const KINDS: [Kind; 11] = [
+    const KINDS: [Kind; 12] = [
         Kind::Hello,
         Kind::Task,
         Kind::Done,
@@ -263,6 +267,7 @@ mod tests {
         Kind::DoneAt,
         Kind::Release,
         Kind::Forget,
+        Kind::Refused,
     ];
 
     /// Gives changed bytes a check that fits.

@@ -143,6 +143,14 @@ impl FrameReader {
         })
     }
 
+    /// Takes all bytes of a ring whose writer's position has been overwritten: frames that were published before are still
+    /// there, in front. [`next_run`](Self::next_run) tells which are sound; there is no other use for this reader afterwards.
+    pub fn salvage_from(&mut self, ring: &RingReader) {
+        if self.large.is_none() && self.poison.is_none() {
+            ring.salvage(&mut self.buffer);
+        }
+    }
+
     /// Where the next bytes belong, and how many there is room for.
     fn target(&mut self) -> io::Result<(&mut Vec<u8>, usize)> {
         if let Some(poison) = self.poison {

@@ -13,7 +13,8 @@
 //! ```
 //!
 //! Every test holds for every transport; the environment variable `POOL_TEST_TRANSPORT` (`rings`, which is the default, or
-//! `pipes`) says which one is used. Where they differ in what a failure leads to, the test asks [`with_rings`].
+//! `pipes`) says which one is used. Where they differ in what a failure leads to, the test asks [`with_rings`]. In the same way
+//! `POOL_TEST_START` (`spawn` or `zygote`) says how workers are started.
 //!
 //! The tests are in `tests/suite`; the worker programs, honest and hostile, in `src/bin`.
 
@@ -27,6 +28,7 @@ mod pulse;
 pub mod region;
 mod scene;
 mod scribble;
+mod start;
 mod transport;
 mod wait;
 mod watchdog;
@@ -41,7 +43,8 @@ pub use part::{
 };
 pub use pulse::{Player, play_all};
 pub use scene::Scene;
-pub use scribble::{Ink, Then, mark, marked, scribble};
+pub use scribble::{Ink, Then, leave_a_vandal, mark, marked, scribble};
+pub use start::{start_method, zygote};
 pub use transport::{transport, with_rings};
 pub use wait::{wait_and_explain, wait_until};
 pub use watchdog::LIMIT;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use pool_core::{Builder, Output, Pool, RestartPolicy};
 
 use crate::footprint::Footprint;
+use crate::start::start_method;
 use crate::transport::transport;
 use crate::watchdog::Watchdog;
 
@@ -51,7 +52,7 @@ impl Scene {
             max_delay: Duration::from_millis(50),
             ..RestartPolicy::default()
         };
-        let builder = Pool::builder().name(POOL).transport(transport()).workers(2);
+        let builder = Pool::builder().name(POOL).transport(transport()).start(start_method()).workers(2);
         builder.output(Output::Null).restart(restart).env(key, value)
     }
 

@@ -34,9 +34,10 @@ pub enum Then {
     Exit(i32),
 }
 
-/// Overwrites a part of the memory.
+/// Sleeps for so many milliseconds, and then overwrites a part of the memory.
 #[task]
-pub fn scribble(place: Place, ink: Ink, then: Then) -> u64 {
+pub fn scribble(after: u64, place: Place, ink: Ink, then: Then) -> u64 {
+    std::thread::sleep(std::time::Duration::from_millis(after));
     let base = region();
     let word = |place: Place| {
         let address = base + usize::try_from(place.offset()).expect("64-bit Linux");
@@ -69,6 +70,44 @@ pub fn scribble(place: Place, ink: Ink, then: Then) -> u64 {
         },
         Then::Exit(status) => std::process::exit(status),
     }
+}
+
+/// Leaves a thread behind that scribbles over a part of the memory, a word at a time, for so many milliseconds with pauses of so
+/// many microseconds: any value, a few bits, or what is found elsewhere. It returns its seed.
+#[task]
+pub fn leave_a_vandal(seed: u64, place: Place, ms: u64, pause_us: u64) -> u64 {
+    let start = region() + usize::try_from(place.offset()).expect("64-bit Linux");
+    let vandalise = move || {
+        let mut random = seed | 1;
+        let mut next = move || {
+            // xorshift64
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random
+        };
+        let words = (place.size() / 8) as u64;
+        let word = |number: u64| {
+            let address = start + 8 * usize::try_from(number % words).expect("64-bit Linux");
+            // SAFETY: as in `scribble`.
+            unsafe { AtomicU64::from_ptr(std::ptr::with_exposed_provenance_mut(address)) }
+        };
+        let begun = std::time::Instant::now();
+        while begun.elapsed() < std::time::Duration::from_millis(ms) {
+            let target = word(next());
+            match next() % 3 {
+                0 => target.store(next(), Ordering::SeqCst),
+                // Not the two bits that are a ticket's state on the board: a claim that is made an offer again is a forgery
+                // which nobody can tell from an offer.
+                1 => _ = target.fetch_xor(4 << (next() % 5), Ordering::SeqCst),
+                _ => target.store(word(next()).load(Ordering::Relaxed), Ordering::SeqCst),
+            }
+            std::thread::sleep(std::time::Duration::from_micros(pause_us));
+        }
+    };
+    let thread = std::thread::Builder::new().name("vandal".to_owned());
+    drop(thread.spawn(vandalise).expect("there is room for a thread"));
+    seed
 }
 
 /// Where the region is in this process.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::hint::black_box;
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::ptr;
 
 /// `_exit(2)`.
@@ -89,6 +89,16 @@ pub(crate) fn block_signals() {
     }
 }
 
+/// Forks; true in the child, which is a copy of this thread alone.
+pub(crate) fn fork() -> io::Result<bool> {
+    // SAFETY: what the child may do is the caller's business, and to do too much is the purpose. The allocator of glibc works
+    // after a fork.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        child => Ok(child == 0),
+    }
+}
+
 /// Forks a child that sleeps for ever, and returns its process id.
 pub(crate) fn fork_a_sleeper() -> io::Result<i32> {
     // SAFETY: the child makes async-signal-safe calls only.
@@ -128,6 +138,35 @@ pub(crate) fn close_all_fds() -> io::Result<()> {
     // SAFETY: takes integers. The owners of the descriptors will fail from now on, which is the purpose.
     let result = unsafe { libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 0_u32) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Closes every socket from 3 on, whoever it belongs to; returns how many.
+pub(crate) fn close_all_sockets() -> io::Result<usize> {
+    let is_socket = |fd: &RawFd| {
+        fs::read_link(format!("/proc/self/fd/{fd}"))
+            .is_ok_and(|to| to.to_string_lossy().starts_with("socket:"))
+    };
+    let sockets: Vec<RawFd> = open_fds()?.into_iter().filter(|fd| *fd > 2).filter(is_socket).collect();
+    for fd in &sockets {
+        // SAFETY: takes an integer. The owner will fail from now on, which is the purpose.
+        if unsafe { libc::close(*fd) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(sockets.len())
+}
+
+/// Puts /dev/null in the place of every descriptor from 3 on, whoever it belongs to.
+pub(crate) fn cover_all_fds() -> io::Result<()> {
+    let null = fs::File::options().read(true).write(true).open("/dev/null")?;
+    for fd in open_fds()?.into_iter().filter(|fd| *fd > 2 && *fd != null.as_raw_fd()) {
+        // SAFETY: takes integers. The owners of the descriptors will be surprised, which is the purpose. The number of the
+        // directory that was listed is closed by now, and becomes one more descriptor.
+        if unsafe { libc::dup2(null.as_raw_fd(), fd) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
 }
 
 /// Overwrites every writable shared mapping of a memfd, and returns how many there are.
@@ -174,7 +213,6 @@ mod tests {
 
     #[test]
     fn the_ends_of_a_pipe_are_told_apart() {
-        use std::os::fd::AsRawFd;
         let (reader, writer) = io::pipe().unwrap();
         assert!(!is_write_end_of_pipe(reader.as_raw_fd()));
         assert!(is_write_end_of_pipe(writer.as_raw_fd()));

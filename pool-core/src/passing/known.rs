@@ -1,6 +1,7 @@
 //! Which of our segments the other side knows.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Weak};
@@ -29,9 +30,9 @@ impl Known {
         segment: &Arc<Segment>,
         send: impl FnOnce(u64, BorrowedFd<'_>) -> io::Result<()>,
     ) -> io::Result<()> {
-        if !self.segments.contains_key(&segment.id()) {
+        if let Entry::Vacant(place) = self.segments.entry(segment.id()) {
             send(segment.id(), segment.fd())?;
-            self.segments.insert(segment.id(), Arc::downgrade(segment));
+            place.insert(Arc::downgrade(segment));
         }
         Ok(())
     }

@@ -247,16 +247,6 @@ fn what_is_still_lent_when_a_task_begins_is_protected_until_its_release() {
 }
 
 #[test]
-fn a_result_that_is_settled_is_private() {
-    let mut results = Results::new();
-    let (locator, payload) = results.lend(|output| Wire::<[u8]>::encode(&bytes(LARGE), output).unwrap());
-    let mut reply = results.accept(&payload).unwrap();
-    reply.settle();
-    assert_eq!(results.into.released(), [locator]);
-    assert!(Wire::<Vec<u8>>::decode_reply(reply.encoded()).unwrap() == bytes(LARGE));
-}
-
-#[test]
 fn a_result_that_cannot_be_lent_is_sent_whole() {
     let arena = arena(Limits::WORKER);
     let (mut out, mut output) = (ResultsOut::of(arena), Buffer::of(arena));

@@ -5,14 +5,18 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use nix::sys::epoll::Epoll;
 use pool_ipc::boot::{send_descriptor, socket_pair};
 use pool_ipc::{BOOT_ENV, Board, Boot, Region, Wake, pipe_pair, set_nonblocking};
 
 use crate::executable::OpenExe;
+use crate::start_method::StartMethod;
 use crate::supervisor::event::Incarnation;
 use crate::supervisor::link::Rings;
+use crate::supervisor::zygote::{self, Forked, ZYGOTE_BOOT, Zygote};
 use crate::sys::{process, stdio};
 use crate::transport::Transport;
 
@@ -33,6 +37,9 @@ pub(crate) struct Launcher {
     pub(crate) frame_limit: u32,
     pub(crate) core_dumps: bool,
     pub(crate) transport: Transport,
+    pub(crate) start: StartMethod,
+    /// Only the reactor takes the lock.
+    pub(crate) zygote: Mutex<Zygote>,
 }
 
 /// A worker that has been started.
@@ -53,7 +60,7 @@ pub(crate) struct Launched {
 }
 
 impl Launcher {
-    /// Spawns a worker on the posix_spawn(3) path of the standard library: no code of ours runs between fork and exec.
+    /// Starts a worker: has the zygote fork it, or spawns it.
     ///
     /// All descriptors are close-on-exec. What the worker needs travels through a socket that is its standard input,
     /// where it is waiting before the worker exists.
@@ -98,31 +105,87 @@ impl Launcher {
         let (socket, their_socket) = socket_pair()?;
         send_descriptor(ours.as_fd(), PASSING, their_socket.as_fd())?;
 
+        let forked = match self.start {
+            StartMethod::Zygote => self.zygote().fork(
+                &self.pool,
+                theirs.as_fd(),
+                stdout_writer.as_fd(),
+                stderr_writer.as_fd(),
+            )?,
+            StartMethod::Spawn => None,
+        };
+        let (pid, pidfd) = match forked {
+            Some(Forked { pid, pidfd }) => (pid, pidfd),
+            None => {
+                let mut command = self.command(&title(&self.pool, who.worker.get()), "1");
+                command.stdin(theirs).stdout(stdout_writer).stderr(stderr_writer);
+                spawn(command)?
+            }
+        };
+        Ok(Launched { pid, pidfd, board: region.board(), rings, socket, tasks, results, stdout, stderr })
+    }
+
+    /// Makes a zygote if one is wanted and there is none.
+    pub(crate) fn warm(&self, epoll: &Arc<Epoll>) {
+        if self.start == StartMethod::Zygote {
+            self.zygote().warm(&self.pool, epoll, |theirs| {
+                let mut command = self.command(&zygote::title(&self.pool), ZYGOTE_BOOT);
+                command.stdin(theirs).stdout(Stdio::null()).stderr(Stdio::null());
+                spawn(command)
+            });
+        }
+    }
+
+    /// The zygote may be dead.
+    pub(crate) fn look(&self) {
+        self.zygote().look(&self.pool);
+    }
+
+    /// Nothing more will be launched.
+    pub(crate) fn end(&self) {
+        self.zygote().end(&self.pool);
+    }
+
+    fn zygote(&self) -> MutexGuard<'_, Zygote> {
+        self.zygote.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The command of a process of the worker executable, without its standard streams.
+    fn command(&self, title: &str, boot: &str) -> Command {
         let mut command = Command::new(&self.exe.launch);
-        command.arg0(format!("{}: worker {}", self.pool, who.worker)).args(&self.exe.args);
+        command.arg0(title).args(&self.exe.args);
         for (name, value) in &self.env {
             match value {
                 Some(value) => command.env(name, value),
                 None => command.env_remove(name),
             };
         }
-        command.env(BOOT_ENV, "1").env(DEPTH_ENV, (self.depth + 1).to_string());
+        command.env(BOOT_ENV, boot).env(DEPTH_ENV, (self.depth + 1).to_string());
         if let Some(dir) = &self.current_dir {
             command.current_dir(dir);
         }
-        command.process_group(0).stdin(theirs).stdout(stdout_writer).stderr(stderr_writer);
-        let mut child = command.spawn()?;
-        let pid = child.id();
-        let pidfd = match process::pidfd_open(pid) {
-            Ok(pidfd) => pidfd,
-            Err(error) => {
-                // Without a pidfd its death would go unnoticed: it must not live.
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(error);
-            }
-        };
-        Ok(Launched { pid, pidfd, board: region.board(), rings, socket, tasks, results, stdout, stderr })
+        command.process_group(0);
+        command
+    }
+}
+
+/// What `ps` shows of a worker.
+pub(crate) fn title(pool: &str, worker: u32) -> String {
+    format!("{pool}: worker {worker}")
+}
+
+/// Spawns a process on the posix_spawn(3) path of the standard library: no code of ours runs between fork and exec.
+fn spawn(mut command: Command) -> io::Result<(u32, OwnedFd)> {
+    let mut child = command.spawn()?;
+    let pid = child.id();
+    match process::pidfd_open(pid) {
+        Ok(pidfd) => Ok((pid, pidfd)),
+        Err(error) => {
+            // Without a pidfd its death would go unnoticed: it must not live.
+            let _ = child.kill();
+            let _ = child.wait();
+            Err(error)
+        }
     }
 }
 

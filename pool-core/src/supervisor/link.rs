@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollFlags};
 use pool_ipc::{
-    Board, Fill, Flush, FrameError, FrameReader, FrameWriter, Kind, RingError, RingReader, RingWriter,
-    TaskHead, Wake,
+    Board, Fill, Flush, FrameError, FrameReader, FrameWriter, HEADER_LEN, Header, Kind, RingError,
+    RingReader, RingWriter, Slot, TaskHead, Wake,
 };
 
 use crate::buffer::Args;
@@ -25,6 +25,7 @@ use crate::supervisor::watched::Watched;
 use crate::sys::process::{self, ExitStatus, Remains};
 use crate::sys::sigpipe;
 use crate::transport::BELL;
+use crate::worker::serve::SCRIBBLED;
 use thiserror::Error;
 
 /// A worker process and what connects us to it.
@@ -44,6 +45,12 @@ pub(crate) struct Link {
     pub(crate) results: Option<Watched>,
     /// Nothing more that the worker writes is of interest.
     pub(crate) deaf: bool,
+    /// Results may have been destroyed: garbage came instead of them, or their ring has been overwritten.
+    pub(crate) suspect: bool,
+    /// The last ticket that it has started, as it has said when it gave up.
+    pub(crate) ran_up_to: Option<Ticket>,
+    /// The latest bytes of the doorbell.
+    last_words: Vec<u8>,
     pub(crate) reader: FrameReader,
     pub(crate) writer: FrameWriter,
     /// The last ticket that was offered on the board. The state machine may have decided to send later ones, which the
@@ -103,6 +110,9 @@ impl Link {
             rings: launched.rings,
             parcels: Parcels::new(launched.socket),
             deaf: false,
+            suspect: false,
+            ran_up_to: None,
+            last_words: Vec::new(),
             tasks: Some(watched(launched.tasks)),
             results: Some(watched(launched.results)),
             reader: FrameReader::new(frame_limit),
@@ -145,8 +155,9 @@ impl Link {
             return self.results.as_ref().map_or(Ok(Fill::WouldBlock), |pipe| self.reader.fill(pipe.as_fd()));
         };
         let (filled, waits_for_room) = self.reader.fill_from(&mut rings.results)?;
-        if waits_for_room {
-            self.ring_the_bell()?;
+        if waits_for_room && let Err(error) = self.ring_the_bell() {
+            // It is dying, or has closed its pipes: that shows elsewhere. What it has written counts.
+            tracing::debug!(pid = self.pid, %error, "cannot ring a worker that waits for room");
         }
         Ok(filled)
     }
@@ -268,6 +279,44 @@ impl Link {
             // A full pipe wakes it, too.
             Ok(_) | Err(Errno::EAGAIN) => Ok(()),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes what is left in the result ring, whatever its positions say.
+    pub(crate) fn salvage(&mut self) {
+        if let Some(rings) = &self.rings {
+            self.reader.salvage_from(&rings.results);
+        }
+    }
+
+    /// These bytes came out of the doorbell: bells, and in the end what a worker says that gives up.
+    pub(crate) fn note_last_words(&mut self, bytes: &[u8]) {
+        let kept = self.last_words.len().min(HEADER_LEN);
+        self.last_words.drain(..self.last_words.len() - kept);
+        self.last_words.extend_from_slice(&bytes[bytes.len().saturating_sub(HEADER_LEN)..]);
+        let end = self.last_words.len().checked_sub(HEADER_LEN).map(|start| &self.last_words[start..]);
+        if let Some(Ok(header)) = end.and_then(<[u8]>::first_chunk).map(|header| Header::decode(header, 0))
+            && header.kind == Kind::Refused
+        {
+            self.ran_up_to = Some(header.ticket);
+        }
+    }
+
+    /// Whether a dead worker had started a task that it held and whose result is missing, as its board and its last words
+    /// tell. For the oldest one, a board that makes no sense says yes, for the others no: they cannot have been claimed, unless
+    /// results have been destroyed.
+    pub(crate) fn had_started(&self, ticket: Ticket, oldest: bool, cause: &DeathCause) -> bool {
+        if ticket > self.offered {
+            return false;
+        }
+        let refused = *cause == DeathCause::Exited(SCRIBBLED);
+        if let (true, Some(last)) = (refused, self.ran_up_to) {
+            return ticket <= last;
+        }
+        match self.board.observe(ticket) {
+            Slot::Offered | Slot::Taken => false,
+            Slot::Claimed { .. } | Slot::Finished => true,
+            Slot::Foreign => self.suspect || (oldest && !refused),
         }
     }
 

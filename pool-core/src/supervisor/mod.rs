@@ -18,3 +18,4 @@ pub(crate) mod spin;
 mod table;
 pub(crate) mod token;
 mod watched;
+pub(crate) mod zygote;

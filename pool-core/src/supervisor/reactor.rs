@@ -11,13 +11,18 @@ use nix::sys::epoll::{EpollEvent, EpollTimeout};
 
 use crate::supervisor::event::Event;
 use crate::supervisor::shared::Shared;
-use crate::supervisor::token::{RESULTS, TIMER, Token, WAKE};
+use crate::supervisor::token::{RESULTS, TIMER, Token, WAKE, ZYGOTE};
 
 /// Faults of our own after which the reactor gives up altogether.
 const MOST_FAULTS: u32 = 3;
 
 /// Runs until everything has ended and every process is gone.
 pub(crate) fn run(shared: &Arc<Shared>) {
+    take_turns(shared);
+    shared.launcher.end();
+}
+
+fn take_turns(shared: &Arc<Shared>) {
     let mut events = vec![EpollEvent::empty(); 64];
     let mut faults = 0;
     loop {
@@ -42,12 +47,17 @@ pub(crate) fn run(shared: &Arc<Shared>) {
 
 /// One round; false when there is nothing left to do, ever.
 fn turn(shared: &Arc<Shared>, events: &mut [EpollEvent]) -> bool {
+    let mut has_launched = false;
     while let Some(who) = shared.with(|engine, _| engine.next_spawn()) {
         let launched = shared.launcher.launch(who);
         shared.with(|engine, now| engine.launched(now, who, launched));
+        has_launched = true;
     }
     if shared.look(|engine| engine.is_gone()) {
         return false;
+    }
+    if has_launched {
+        shared.launcher.warm(&shared.epoll);
     }
     let ready = match shared.epoll.wait(events, EpollTimeout::NONE) {
         Ok(ready) => ready,
@@ -57,6 +67,9 @@ fn turn(shared: &Arc<Shared>, events: &mut [EpollEvent]) -> bool {
             return false;
         }
     };
+    if events[..ready].iter().any(|event| event.data() == ZYGOTE) {
+        shared.launcher.look();
+    }
     shared.with(|engine, now| {
         // Results before deaths: what a worker has written counts, whatever happened to it afterwards.
         let tokens = || events[..ready].iter().map(EpollEvent::data);

@@ -10,12 +10,15 @@ use nix::sys::eventfd::EventFd;
 
 use crate::callbacks::Callbacks;
 use crate::fork::Origin;
-use crate::outcome::{Callback, Cell};
-use crate::supervisor::engine::{Engine, Settled, Sink};
+use crate::job::{Settled, Sink};
+use crate::outcome::{Callback, Cell, Cells};
+use crate::supervisor::engine::Engine;
 use crate::supervisor::event::Event;
 use crate::supervisor::launch::Launcher;
 use crate::supervisor::lead::Lead;
 
+/// A buffer between two uses is no larger than this.
+const MOST_SPARE: usize = 1024;
 /// How often the lock is tried before the thread sleeps for it: some ten microseconds.
 const LOCK_TRIES: u32 = 100;
 
@@ -26,6 +29,9 @@ pub(crate) struct Shared {
     /// Threads that want the lock and have not got it at once.
     contenders: AtomicUsize,
     pub(crate) lead: Arc<Lead>,
+    /// A buffer for outcomes that are to be delivered, between two uses.
+    spare: Mutex<Vec<Settled>>,
+    pub(crate) cells: Cells,
     /// Notified when everything has ended and every process is gone.
     gone: Condvar,
     wake: Arc<EventFd>,
@@ -48,6 +54,8 @@ impl Shared {
             lead: Arc::clone(&engine.lead),
             engine: Mutex::new(engine),
             contenders: AtomicUsize::new(0),
+            spare: Mutex::default(),
+            cells: Cells::default(),
             gone: Condvar::new(),
             wake,
             epoll,
@@ -73,7 +81,15 @@ impl Shared {
             engine.machine.on(now, Event::Fault("a panic in the supervisor".to_owned()));
             engine.run(now);
         }
-        let mut settled = std::mem::take(&mut engine.settled);
+        if !engine.settled.is_empty() && self.lead.watched.any() {
+            // Foreign code may come next, which may take long, or wait for this very pool: meanwhile somebody else reads.
+            engine.step_aside();
+            engine.run(now);
+        }
+        let mut settled = match engine.settled.is_empty() {
+            true => Vec::new(),
+            false => std::mem::replace(&mut engine.settled, self.spare_settled()),
+        };
         let wake = std::mem::take(&mut engine.needs_reactor);
         if engine.is_gone() {
             self.gone.notify_all();
@@ -87,8 +103,21 @@ impl Shared {
                 self.deliver(ended);
             }
             self.lead.kick();
+            if let Ok(mut spare) = self.spare.try_lock() {
+                *spare = settled;
+            }
         }
         result.unwrap_or_else(|panic| resume_unwind(panic))
+    }
+
+    /// An empty buffer that was used before, if there is one.
+    fn spare_settled(&self) -> Vec<Settled> {
+        let mut spare = match self.spare.try_lock() {
+            Ok(mut spare) => std::mem::take(&mut *spare),
+            Err(_) => return Vec::new(),
+        };
+        spare.shrink_to(MOST_SPARE);
+        spare
     }
 
     /// Looks at the engine without changing it.

@@ -7,6 +7,11 @@
 //!    └──── back-off ────┴──────────────┘            Dying: killed by us, its death is still needed to settle what it holds
 //! ```
 //! `Dying` is entered from `Starting` and `Ready`, and left by the death like every other state.
+//!
+//! A pool has more places than workers that work at a time, if it keeps *spares*: a worker that is ready is given tasks only
+//! while it is *active*. One that dies, or is about to be killed, is active no longer, and a spare becomes so in that moment.
+//! The next process in the place of the dead one is a spare then. So a place stays what it is, whoever works.
+//!
 //! A worker that is killed for a timeout or a cancellation holds nothing any more, so its place is given to the next
 //! incarnation at once; whatever still comes from the old one carries an old generation and is dropped.
 
@@ -29,6 +34,8 @@ pub(crate) struct Slot {
     pub(crate) timer: Option<Instant>,
     /// How long its incarnations have been ready, all told.
     pub(crate) uptime: Duration,
+    /// Whether it is given tasks; it is ready then.
+    pub(crate) active: bool,
     /// How it is counted among the others.
     pub(crate) standing: Standing,
     /// Whether it is in the list of those that have room.
@@ -81,6 +88,7 @@ impl Slot {
             strikes: Vec::new(),
             timer: None,
             uptime: Duration::ZERO,
+            active: false,
             standing: Standing::default(),
             hungry: false,
         }
@@ -93,6 +101,14 @@ impl Slot {
     pub(crate) fn ready(&mut self) -> Option<&mut Ready> {
         match &mut self.phase {
             Phase::Ready(ready) => Some(ready),
+            _ => None,
+        }
+    }
+
+    /// Its working state, if it is given tasks.
+    pub(crate) fn active(&self) -> Option<&Ready> {
+        match &self.phase {
+            Phase::Ready(ready) if self.active => Some(ready),
             _ => None,
         }
     }

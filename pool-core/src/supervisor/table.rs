@@ -27,15 +27,6 @@ impl<T> TaskTable<T> {
         TaskKey { index, id }
     }
 
-    /// Puts a value at a key that another table of the same shape has handed out.
-    pub(crate) fn insert_at(&mut self, key: TaskKey, value: T) {
-        let index = key.index as usize;
-        if self.places.len() <= index {
-            self.places.resize_with(index + 1, || None);
-        }
-        self.places[index] = Some((key.id, value));
-    }
-
     pub(crate) fn get(&self, key: TaskKey) -> Option<&T> {
         match self.places.get(key.index as usize) {
             Some(Some((id, value))) if *id == key.id => Some(value),
@@ -68,15 +59,6 @@ impl<T> TaskTable<T> {
                 self.free.push(key.index);
                 place.take().map(|(_, value)| value)
             }
-            _ => None,
-        }
-    }
-
-    /// As [`remove`](Self::remove), for a table filled by [`insert_at`](Self::insert_at): its places are managed elsewhere.
-    pub(crate) fn take_at(&mut self, key: TaskKey) -> Option<T> {
-        let place = self.places.get_mut(key.index as usize)?;
-        match place {
-            Some((id, _)) if *id == key.id => place.take().map(|(_, value)| value),
             _ => None,
         }
     }

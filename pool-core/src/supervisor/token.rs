@@ -34,6 +34,8 @@ pub(crate) const TIMER: u64 = u64::MAX - 1;
 pub(crate) const RESULTS: u64 = u64::MAX - 2;
 /// The leader is to look whether its outcome is there.
 pub(crate) const KICK: u64 = u64::MAX - 3;
+/// The zygote is dead.
+pub(crate) const ZYGOTE: u64 = u64::MAX - 4;
 
 impl Token {
     pub(crate) fn encode(self) -> u64 {
@@ -82,11 +84,11 @@ mod tests {
                     };
                     let token = Token { who, source };
                     assert_eq!(Token::decode(token.encode()), Some(token));
-                    assert!(token.encode() < KICK);
+                    assert!(token.encode() < ZYGOTE);
                 }
             }
         }
-        for other in [WAKE, TIMER, RESULTS, KICK] {
+        for other in [WAKE, TIMER, RESULTS, KICK, ZYGOTE] {
             assert_eq!(Token::decode(other), None);
         }
     }

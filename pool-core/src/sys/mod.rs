@@ -1,6 +1,7 @@
 //! Every raw system call and every `unsafe` block of this crate, one small function each.
 
 pub(crate) mod build_id;
+pub(crate) mod clone;
 pub(crate) mod passing;
 pub(crate) mod process;
 pub(crate) mod setup;

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +68,52 @@ pub(crate) fn kill_group(pidfd: BorrowedFd<'_>, leader: u32) -> io::Result<()> {
         // Nobody is left in the group.
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
         other => other,
+    }
+}
+
+/// Makes a child that has not called `exec` since it was forked the leader of a process group of its own (setpgid(2)).
+///
+/// An error says that it is no child of this process, or has been reaped, or is in another session.
+pub(crate) fn set_group(child: u32) -> io::Result<()> {
+    let child = libc::pid_t::try_from(child).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: setpgid(2) takes two integers.
+    if unsafe { libc::setpgid(child, child) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Makes this process the leader of a process group of its own.
+pub(crate) fn lead_group() -> io::Result<()> {
+    set_group(std::process::id())
+}
+
+/// Kills a child that has not been reaped.
+pub(crate) fn kill_child(child: u32) {
+    if let Ok(child @ 2..) = libc::pid_t::try_from(child) {
+        // SAFETY: kill(2) takes two integers. There is nothing to be done about an error: a child may always be killed.
+        unsafe { libc::kill(child, libc::SIGKILL) };
+    }
+}
+
+/// Reaps all children of this process that are in a process group and dead, until none are left there or the time is over.
+///
+/// The leader must be a child that has not been reaped, and all must have been killed.
+pub(crate) fn reap_group(group: u32, deadline: Instant) {
+    loop {
+        // SAFETY: siginfo_t is plain data for which all zeroes are a valid value.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        // SAFETY: the pointer is valid for the duration of the call.
+        let result =
+            unsafe { libc::waitid(libc::P_PGID, group, &raw mut info, libc::WEXITED | libc::WNOHANG) };
+        if result < 0 {
+            // ECHILD: none are left, or this program has the kernel reap its children.
+            return;
+        }
+        // SAFETY: after waitid the field is set, or zero when no child was dead.
+        if unsafe { info.si_pid() } == 0 {
+            if Instant::now() >= deadline {
+                return;
+            }
+            std::thread::yield_now();
+        }
     }
 }
 

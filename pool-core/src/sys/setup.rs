@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 /// close_range(2) over everything above the three standard streams.
 pub(crate) fn close_inherited() {
@@ -28,6 +28,23 @@ pub(crate) fn null_stdin() -> io::Result<()> {
     let null = std::fs::File::open("/dev/null")?;
     // SAFETY: dup2(2) on two descriptors; nobody in this process uses descriptor 0 yet.
     if unsafe { libc::dup2(null.as_raw_fd(), 0) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Puts three descriptors in the place of the standard streams.
+pub(crate) fn replace_streams(fds: [OwnedFd; 3]) -> io::Result<()> {
+    for (stream, fd) in (0..).zip(&fds) {
+        // SAFETY: dup2(2) on two descriptors; nobody in this process uses the standard streams yet.
+        if unsafe { libc::dup2(fd.as_raw_fd(), stream) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// Writes out what C's output streams have buffered.
+pub(crate) fn flush_c_streams() {
+    // SAFETY: null stands for all streams.
+    unsafe { libc::fflush(std::ptr::null_mut()) };
 }
 
 /// Empties the signal mask, and gives every ignored signal its default action back, except SIGPIPE, which is ignored as in
@@ -144,6 +161,30 @@ pub(crate) fn set_name(name: &str) {
     let Ok(name) = CString::new(name) else { return };
     // SAFETY: a NUL-terminated string, valid for the call. It cannot fail.
     unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+}
+
+/// Writes another text over the first argument of this process, which `ps` shows, if it begins with `old`.
+#[doc(alias = "setproctitle")]
+pub(crate) fn replace_title(old: &str, new: &str) {
+    unsafe extern "C" {
+        static program_invocation_name: *mut libc::c_char;
+    }
+    // SAFETY: the C library has set it to the first argument before main; a program may have set it to another string. It is
+    // only read before it is known that it is the text which this process was started with, and that is in writable memory.
+    unsafe {
+        let title = program_invocation_name;
+        if title.is_null() {
+            return;
+        }
+        let len = libc::strlen(title);
+        let title = title.cast::<u8>();
+        if !std::slice::from_raw_parts(title, len).starts_with(old.as_bytes()) {
+            return;
+        }
+        let text = &new.as_bytes()[..new.len().min(len)];
+        title.copy_from_nonoverlapping(text.as_ptr(), text.len());
+        title.add(text.len()).write_bytes(0, len - text.len());
+    }
 }
 
 /// Makes C's `stdout` line-buffered, so that what C code prints is forwarded as it comes and is not lost in a crash.

@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use pool_ipc::{BOOT_ENV, Boot, Hello, Kind, Region, TaskDecl, WorkerEnds};
 
-use crate::supervisor::launch::{DEPTH_ENV, PASSING};
+use crate::supervisor::launch::{self, DEPTH_ENV, PASSING};
+use crate::supervisor::zygote::{ZYGOTE_BOOT, title};
 use crate::sys::{build_id, process, setup};
 use crate::task;
 use crate::worker::parcels::Parcels;
 use crate::worker::wire::{Inlet, Outlet};
-use crate::worker::{panics, serve};
+use crate::worker::{panics, serve, zygote};
 
 /// 0: `init` has not been called; otherwise the depth of this process plus one.
 static STATE: AtomicU32 = AtomicU32::new(0);
@@ -43,7 +44,11 @@ pub fn init() {
                  `pool_core::test_worker!();` at the root of the test crate instead",
             );
         }
-        match become_worker() {
+        let is_forked = is_zygote();
+        if is_forked && let Err(error) = zygote::run() {
+            fail_to_start(&error.to_string());
+        }
+        match become_worker(is_forked) {
             Ok((boot, region, inlet, outlet, parcels)) => {
                 serve::serve(&boot, &region, inlet, outlet, parcels)
             }
@@ -66,9 +71,15 @@ fn is_launched() -> bool {
         || (std::env::var_os(BOOT_ENV).is_some() && pool_ipc::boot::is_boot_socket(io::stdin().as_fd()))
 }
 
+/// Whether a launched process is to fork workers, and not to be one.
+fn is_zygote() -> bool {
+    ZYGOTE.load(Ordering::Acquire) || std::env::var_os(BOOT_ENV).is_some_and(|value| value == ZYGOTE_BOOT)
+}
+
 /// Called before `main`: remembers that a pool has launched this process, whatever `main` does until it calls [`init`].
 pub(crate) fn note_launch() {
     LAUNCHED.store(is_launched(), Ordering::Release);
+    ZYGOTE.store(is_launched() && is_zygote(), Ordering::Release);
 }
 
 /// How deeply this process is nested; `None` before [`init`].
@@ -78,10 +89,12 @@ pub(crate) fn depth() -> Option<u32> {
 
 /// A pool has launched this process.
 static LAUNCHED: AtomicBool = AtomicBool::new(false);
+/// It is to be a zygote.
+static ZYGOTE: AtomicBool = AtomicBool::new(false);
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-fn become_worker() -> Result<(Boot, Region, Inlet, Outlet, Parcels)> {
+fn become_worker(is_forked: bool) -> Result<(Boot, Region, Inlet, Outlet, Parcels)> {
     LAUNCHED.store(false, Ordering::Release);
     setup::remove_env(BOOT_ENV);
     setup::close_inherited();
@@ -95,6 +108,9 @@ fn become_worker() -> Result<(Boot, Region, Inlet, Outlet, Parcels)> {
     setup::reset_signals();
     setup::null_stdin()?;
     setup::set_name(&boot.pool);
+    if is_forked {
+        setup::replace_title(&title(&boot.pool), &launch::title(&boot.pool, boot.worker));
+    }
     setup::line_buffer_c_stdout();
     if !boot.core_dumps {
         setup::forbid_core_dumps()?;
@@ -112,6 +128,8 @@ fn become_worker() -> Result<(Boot, Region, Inlet, Outlet, Parcels)> {
         false => (None, None),
     };
     let inlet = Inlet::new(boot.frame_limit, task_ring, tasks);
+    let results: &'static OwnedFd = Box::leak(Box::new(results));
+    serve::note_result_pipe(results);
     let mut outlet = Outlet::new(result_ring, results, tasks);
     panics::install_hook();
     STATE.store(boot.depth.saturating_add(1), Ordering::Release);

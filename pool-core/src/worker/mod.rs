@@ -14,3 +14,4 @@ mod parcels;
 pub(crate) mod serve;
 pub(crate) mod test_support;
 mod wire;
+mod zygote;

@@ -10,7 +10,7 @@ use pool_ipc::{Kind, Locator, SegmentView};
 use crate::arena::{ARENA, Limits, Opened};
 use crate::buffer::Buffer;
 use crate::passing::{ArgumentsIn, ResultsOut};
-use crate::worker::serve::give_up;
+use crate::worker::serve::refuse;
 use crate::worker::wire::Outlet;
 
 /// What comes and goes without being sent.
@@ -33,7 +33,7 @@ impl Parcels {
         let Self { socket, arguments, .. } = self;
         arguments
             .find(locator, || receive_descriptor(socket.as_fd(), false))
-            .unwrap_or_else(|error| give_up(&format!("cannot get at its arguments: {error}")))
+            .unwrap_or_else(|error| refuse(&format!("cannot get at arguments: {error}")))
     }
 
     /// Says where a result is, if it is in shared memory.
@@ -58,7 +58,7 @@ impl Parcels {
     pub(super) fn forget(&mut self, id: u64) {
         let Self { socket, arguments, .. } = self;
         if let Err(error) = arguments.forget(id, || receive_descriptor(socket.as_fd(), false)) {
-            give_up(&format!("cannot forget a segment: {error}"));
+            refuse(&format!("cannot forget a segment: {error}"));
         }
     }
 

@@ -3,11 +3,11 @@
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use pool_ipc::{Board, Boot, Bundle, Failure, Kind, Locator, Region, TaskHead};
+use pool_ipc::{Board, Boot, Bundle, Failure, Kind, Locator, Region, TaskHead, write_frame};
 
 use crate::buffer::Buffer;
 use crate::context::{CancelProbe, TaskContext};
@@ -154,6 +154,7 @@ impl Worker {
             }
             return false;
         }
+        CLAIMED.store(ticket, Ordering::Relaxed);
         true
     }
 
@@ -258,9 +259,25 @@ fn complain(what: &str) {
     let _ = writeln!(io::stderr(), "pool worker {what}");
 }
 
+/// The last ticket that this process has claimed.
+static CLAIMED: AtomicU64 = AtomicU64::new(0);
+
+/// Where a worker that gives up says so.
+static RESULTS: OnceLock<&'static OwnedFd> = OnceLock::new();
+
+/// Where [`refuse`] writes to.
+pub(super) fn note_result_pipe(pipe: &'static OwnedFd) {
+    // A process becomes a worker once.
+    let _ = RESULTS.set(pipe);
+}
+
 /// Ends a worker that finds, when it is about to start a task, that its memory has been overwritten.
 pub(super) fn refuse(why: &str) -> ! {
     complain(&format!("gives up: {why}"));
+    if let Some(pipe) = RESULTS.get() {
+        // Whatever becomes of it: without it, less is known.
+        let _ = write_frame(pipe.as_fd(), Kind::Refused, CLAIMED.load(Ordering::Relaxed), &[]);
+    }
     std::process::exit(SCRIBBLED)
 }
 

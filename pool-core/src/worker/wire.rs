@@ -37,7 +37,7 @@ pub(super) struct Source {
 pub(super) struct Outlet {
     ring: Option<RingWriter>,
     /// The result pipe.
-    pipe: OwnedFd,
+    pipe: &'static OwnedFd,
     /// The task pipe, where a worker waits for room in the ring.
     doorbell: &'static OwnedFd,
 }
@@ -128,7 +128,7 @@ fn in_order<T>(what: Result<T, impl std::fmt::Display>) -> T {
 }
 
 impl Outlet {
-    pub(super) fn new(ring: Option<RingWriter>, pipe: OwnedFd, doorbell: &'static OwnedFd) -> Self {
+    pub(super) fn new(ring: Option<RingWriter>, pipe: &'static OwnedFd, doorbell: &'static OwnedFd) -> Self {
         Self { ring, pipe, doorbell }
     }
 
@@ -186,7 +186,7 @@ impl Outlet {
 
     fn ring_the_bell(&self) {
         loop {
-            match nix::unistd::write(&self.pipe, &[BELL]) {
+            match nix::unistd::write(self.pipe, &[BELL]) {
                 // A full pipe wakes the supervisor, too.
                 Ok(_) | Err(nix::errno::Errno::EAGAIN) => return,
                 Err(nix::errno::Errno::EINTR) => {}

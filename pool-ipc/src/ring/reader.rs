@@ -102,6 +102,22 @@ impl RingReader {
         Ok((len, self.wakes()))
     }
 
+    /// Appends all bytes of the ring to `into`, from the position of the next one on, whatever the writer says of them: for a
+    /// reader that has found that the writer's position has been overwritten. What is sound among them has to show by itself.
+    pub fn salvage(&self, into: &mut Vec<u8>) {
+        into.reserve(CAPACITY);
+        let at = offset(self.position);
+        let spare = &mut into.spare_capacity_mut()[..CAPACITY];
+        let (first, second) = spare.split_at_mut(CAPACITY - at);
+        // SAFETY: the bytes are inside of the ring. The writer may be changing some of them; they are copied by address,
+        // and nothing is concluded from them but by checks of the copy.
+        unsafe {
+            self.shared.bytes.copy_out(at, first);
+            self.shared.bytes.copy_out(0, second);
+            into.set_len(into.len() + CAPACITY);
+        }
+    }
+
     /// Whether the writer sleeps, and is worth to be woken: not for a few bytes of room at a time.
     #[inline]
     fn wakes(&self) -> bool {

@@ -152,6 +152,12 @@ impl Segment {
         self.block.get()
     }
 
+    /// How many blocks somebody has.
+    #[must_use]
+    pub fn used(&self) -> u32 {
+        self.count - self.free.load(Relaxed).count_ones()
+    }
+
     /// How many blocks are free and have pages already.
     #[must_use]
     pub fn kept(&self) -> u32 {
@@ -167,7 +173,7 @@ impl Segment {
     /// Whether every block is free.
     #[must_use]
     pub fn is_unused(&self) -> bool {
-        self.free.load(Relaxed).count_ones() == self.count
+        self.used() == 0
     }
 
     /// Takes a free block, one that has pages already if there is one. Its content is whatever it was.

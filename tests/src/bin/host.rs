@@ -3,10 +3,12 @@
 //! | play | what it does |
 //! |---|---|
 //! | `victim` | makes its workers idle, busy, and parents, prints the pids of all, and waits to be killed |
+//! | `forked` | as `victim`, with workers that a zygote has forked, whose pid comes last |
 //! | `blocked` | as above, with workers that block all signals |
 //! | `ignores-sigchld` | runs tasks that live and die with SIGCHLD ignored, and prints what came of them |
 //! | `waits-for-any-child` | as above, while a thread reaps any child that it finds |
 //! | `forks` | forks, and uses pool and handle in the child; exits with the child's status |
+//! | `forks-while-leading` | forks again and again, while threads wait and submit; exits with the first child's failure |
 //! | `few-descriptors` | runs out of descriptors while workers are to be replaced, and has them again later |
 //! | `masked` | looks at a worker from outside after it has set signals, limits and descriptors in unusual ways |
 //!
@@ -14,14 +16,15 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
-use pool_core::{Builder, Output, Pool, RestartPolicy, TaskError, WorkerExe};
-use pool_tests::{Part, play, process, right, transport, wait_until};
+use pool_core::{Builder, Output, Pool, RestartPolicy, StartMethod, TaskError, WorkerExe};
+use pool_tests::{Part, play, process, right, start_method, transport, wait_until, zygote};
 use pool_worker::drill;
 
 fn main() {
@@ -33,11 +36,13 @@ fn main() {
     };
     let builder = builder(Path::new(worker));
     match name.as_str() {
-        "victim" => victim(&builder, false),
-        "blocked" => victim(&builder, true),
+        "victim" => victim(&builder, false, false),
+        "forked" => victim(&builder.start(StartMethod::Zygote), false, true),
+        "blocked" => victim(&builder, true, false),
         "ignores-sigchld" => ignores_sigchld(&builder),
         "waits-for-any-child" => waits_for_any_child(&builder),
         "forks" => forks(&builder),
+        "forks-while-leading" => forks_while_leading(&builder),
         "few-descriptors" => few_descriptors(&builder),
         "masked" => masked(&builder),
         other => {
@@ -53,7 +58,11 @@ fn builder(worker: &Path) -> Builder {
         max_delay: Duration::from_millis(50),
         ..RestartPolicy::default()
     };
-    let builder = Pool::builder().name("host").transport(transport()).worker(WorkerExe::path(worker));
+    let builder = Pool::builder()
+        .name("host")
+        .transport(transport())
+        .start(start_method())
+        .worker(WorkerExe::path(worker));
     builder.output(Output::Null).restart(restart)
 }
 
@@ -63,15 +72,16 @@ fn say(line: &str) {
 }
 
 /// Prints the pids of workers and grandchildren, and waits for its end.
-fn victim(builder: &Builder, blocking: bool) {
+fn victim(builder: &Builder, blocking: bool, forking: bool) {
     let pool = builder.clone().workers(4).build().expect("a pool");
     wait_until("every worker is ready", || pool.stats().workers_ready == 4);
+    let zygote = forking.then(|| zygote::replace_workers(&pool));
     // Two workers will be busy, and two idle, one of which has a child.
     let child = pool.apply(drill::grandchild(600, "return".to_owned())).expect("it can spawn");
     let hang = if blocking { drill::hang_blocking_signals } else { drill::hang };
     let _hanging: Vec<_> = (0..2).map(|_| pool.apply_async(hang())).collect();
     wait_until("two are busy", || pool.workers().iter().filter(|worker| worker.task.is_some()).count() == 2);
-    let pids = pool.workers().into_iter().filter_map(|worker| worker.pid).chain([child]);
+    let pids = pool.workers().into_iter().filter_map(|worker| worker.pid).chain([child]).chain(zygote);
     say(&pids.map(|pid| pid.to_string()).collect::<Vec<_>>().join(" "));
     loop {
         std::thread::park();
@@ -174,6 +184,63 @@ fn forks(builder: &Builder) {
             say(&format!("{} right", (0..).zip(results).filter(|(n, answer)| *answer == right(*n)).count()));
         }
     }
+}
+
+/// The lead and the lock are somebody's at each fork, and in the child nobody is there to give them up.
+fn forks_while_leading(builder: &Builder) {
+    const FORKS: u64 = 60;
+    let pool = builder.clone().workers(2).build().expect("a pool");
+    let over = AtomicBool::new(false);
+    let long = pool.apply_async(play(1, Part::Cooperate(60_000)));
+    let failed = std::thread::scope(|scope| {
+        let leader = scope.spawn(|| long.wait_timeout(Duration::from_secs(60)));
+        wait_until("it runs", || pool.workers().iter().any(|worker| worker.task.is_some()));
+        // Somebody who follows, or leads while the other is late, and has the lock most of the time.
+        let busy = scope.spawn(|| {
+            let mut n = 0;
+            while !over.load(Ordering::Relaxed) {
+                assert_eq!(pool.apply(play(n, Part::Innocent)).expect("nobody was harmed"), right(n));
+                n += 1;
+            }
+            n
+        });
+        let mut failed = 0;
+        for n in 0..FORKS {
+            let own = pool.apply_async(play(n, Part::Innocent));
+            // SAFETY: as above.
+            match unsafe { fork() }.expect("room for a child") {
+                ForkResult::Child => {
+                    let is_forked = |error: &TaskError| matches!(error, TaskError::Forked);
+                    let checks = [
+                        matches!(pool.apply(play(1, Part::Innocent)), Err(error) if is_forked(&error)),
+                        pool.map(|n| play(n, Part::Innocent), 0..3)
+                            .is_err_and(|error| is_forked(&error.error)),
+                        long.wait_timeout(Duration::from_secs(60)) && long.is_finished(),
+                        own.get().is_err_and(|error| is_forked(&error)),
+                        pool.stats().submitted == 0,
+                    ];
+                    let failed = checks.iter().position(|passed| !passed);
+                    // SAFETY: it ends the child without exit handlers, which belong to the parent.
+                    unsafe { libc::_exit(failed.map_or(0, |check| 10 + check as i32)) }
+                }
+                ForkResult::Parent { child } => {
+                    let status = waitpid(child, None).expect("it is our child");
+                    let WaitStatus::Exited(_, code) = status else { panic!("the child: {status:?}") };
+                    failed = if failed == 0 { code } else { failed };
+                    assert_eq!(own.get().expect("nobody was harmed"), right(n));
+                }
+            }
+        }
+        over.store(true, Ordering::Relaxed);
+        assert!(busy.join().expect("it does not panic") > 0);
+        assert!(!leader.is_finished());
+        long.cancel();
+        assert!(leader.join().expect("it does not panic"));
+        failed
+    });
+    say(&format!("children exited with {failed}"));
+    let results = pool.map(|n| play(n, Part::Innocent), 0..50).expect("nobody was harmed");
+    say(&format!("{} right", (0..).zip(results).filter(|(n, answer)| *answer == right(*n)).count()));
 }
 
 fn few_descriptors(builder: &Builder) {

@@ -38,6 +38,12 @@ fn in_a_forked_child_every_call_says_so_and_the_parent_does_not_notice() {
 }
 
 #[test]
+fn a_program_may_fork_while_its_threads_wait_and_submit() {
+    let scene = Scene::new();
+    assert_eq!(findings(&scene, "forks-while-leading"), ["children exited with 0", "50 right"]);
+}
+
+#[test]
 fn a_program_that_runs_out_of_descriptors_goes_on_and_recovers() {
     let scene = Scene::new();
     let expected = ["death: true", "50 right", "full size again"];

@@ -6,14 +6,14 @@ use nix::sys::signal::Signal;
 use pool_core::{BrokenReason, Death, DeathCause, Output, Pool, TaskError};
 use pool_tests::{
     IsCause, Mode, Part, Scene, Trial, cause_of, expect_death, expect_healthy, innocent, is_signal, play,
-    process, quiet, right, running, sevens, victim, wait_until, with_rings,
+    process, quiet, right, running, sevens, victim, wait_until, with_rings, zygote,
 };
 use pool_worker::drill;
 
 use crate::programs::{Once, hostile, stock};
 
 /// Whether the pool has killed a worker for something like this.
-fn is_violation(cause: &DeathCause, text: &str) -> bool {
+pub(crate) fn is_violation(cause: &DeathCause, text: &str) -> bool {
     matches!(cause, DeathCause::ProtocolViolation { what, .. } if what.contains(text))
 }
 
@@ -48,6 +48,8 @@ fn frames_that_break_the_protocol_cost_the_worker_and_the_task_that_it_runs() {
         ("bye", "unexpected Bye frame"),
         ("close-results", "closed its pipes and lives on"),
         ("half-and-linger", "closed its pipes and lives on"),
+        ("wrong-sum", "does not match its sum"),
+        ("endless-garbage", "a frame that makes no sense"),
     ];
     for (trick, what) in tricks {
         in_every_mode(trick, |pool, outcome| {
@@ -67,11 +69,13 @@ fn a_truncated_frame_and_an_exit_are_a_death_in_the_task() {
 }
 
 #[test]
-fn the_same_result_twice_is_delivered_once_and_nobody_is_blamed() {
-    in_every_mode("twice", |pool, outcome| {
-        assert_eq!(outcome.unwrap(), sevens(1000));
-        wait_until("the worker is killed", || pool.stats().deaths.protocol_violation == 1);
-    });
+fn the_same_result_twice_or_without_end_is_delivered_once_and_nobody_is_blamed() {
+    for trick in ["twice", "endless-results"] {
+        in_every_mode(trick, |pool, outcome| {
+            assert_eq!(outcome.unwrap(), sevens(1000));
+            wait_until("the worker is killed", || pool.stats().deaths.protocol_violation == 1);
+        });
+    }
 }
 
 #[test]
@@ -342,9 +346,11 @@ fn a_grandchild_that_holds_the_pipes_open_does_not_hide_the_death_of_the_worker(
         assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
         // It is gone with its worker, not with the pool.
         let pids: Vec<_> = pool.workers().iter().filter_map(|worker| worker.pid).collect();
-        wait_until("nothing but workers is left", || {
+        wait_until("nothing but workers and what forks them is left", || {
+            let zygotes = zygote::pids();
             process::marked(scene.mark())
                 .iter()
+                .filter(|pid| !zygotes.contains(pid))
                 .all(|pid| pids.contains(pid) || pool.workers().iter().any(|worker| worker.pid == Some(*pid)))
         });
         expect_healthy(&pool);

@@ -53,6 +53,11 @@ pub(crate) fn bare() -> WorkerExe {
     WorkerExe::path(env!("CARGO_BIN_EXE_bare-worker"))
 }
 
+/// A worker with a thread that it has started before it became one.
+pub(crate) fn threaded() -> WorkerExe {
+    WorkerExe::path(env!("CARGO_BIN_EXE_threaded-worker"))
+}
+
 /// A program that builds a pool and has forgotten `init()`.
 pub(crate) fn no_init() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_no-init"))

@@ -4,8 +4,9 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use pool_core::TaskError;
-use pool_tests::{Mode, Part, Scene, Trial, expect_healthy, play, right, wait_until};
+use pool_tests::{Mode, Part, Scene, Trial, expect_healthy, play, process, right, wait_until};
 use pool_worker::drill;
 
 use crate::programs::stock;
@@ -88,18 +89,22 @@ fn arguments_and_results_of_every_length() {
 }
 
 #[test]
-fn both_pipes_of_a_worker_are_full_at_once() {
-    let scene = Scene::new();
-    let pool = scene.builder().workers(1).worker(stock()).build().unwrap();
-    let large = made(16 * MIB);
-    // Results that fill the one pipe, while arguments wait in the other.
-    let results: Vec<_> = (0..4).map(|_| pool.apply_async(drill::make_bytes(16 * MIB))).collect();
-    let arguments: Vec<_> = (0..4).map(|_| pool.apply_async(drill::length(&large))).collect();
-    let both: Vec<_> = (0..2).map(|_| pool.apply_async(drill::echo_bytes(large.clone()))).collect();
-    assert!(results.into_iter().all(|handle| handle.get().unwrap() == large));
-    assert!(arguments.into_iter().all(|handle| handle.get().unwrap() == 16 * MIB));
-    assert!(both.into_iter().all(|handle| handle.get().unwrap() == large));
-    expect_healthy(&pool);
+fn both_ways_to_and_from_a_worker_are_full_at_once() {
+    // A few that are larger than everything, and many that are not large enough for memory of their own.
+    for (len, count) in [(16 * MIB, 4), (60_000, 300)] {
+        let scene = Scene::new();
+        let pool = scene.builder().workers(1).worker(stock()).build().unwrap();
+        let large = made(len);
+        // Results that fill the one way, while arguments wait on the other.
+        let results: Vec<_> = (0..count).map(|_| pool.apply_async(drill::make_bytes(len))).collect();
+        let arguments: Vec<_> = (0..count).map(|_| pool.apply_async(drill::length(&large))).collect();
+        let both: Vec<_> =
+            (0..count / 2).map(|_| pool.apply_async(drill::echo_bytes(large.clone()))).collect();
+        assert!(results.into_iter().all(|handle| handle.get().unwrap() == large));
+        assert!(arguments.into_iter().all(|handle| handle.get().unwrap() == len));
+        assert!(both.into_iter().all(|handle| handle.get().unwrap() == large));
+        expect_healthy(&pool);
+    }
 }
 
 #[test]
@@ -109,12 +114,14 @@ fn a_busy_worker_that_reads_nothing_blocks_nobody_else() {
     wait_until("every worker is ready", || pool.stats().workers_ready == 2);
     let hanging = pool.apply_async(drill::hang());
     wait_until("it hangs", || pool.workers().iter().any(|worker| worker.task.is_some()));
-    // 64 MB, some of which may be given to the worker that hangs, where they wait in its pipe until they are taken back.
-    let large = made(MIB);
-    let start = Instant::now();
-    let lengths = pool.map(|_| drill::length(&large), 0..64).unwrap();
-    assert!(lengths.iter().all(|len| *len == MIB));
-    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    // 64 MB, some of which may be given to the worker that hangs, where they wait until they are taken back.
+    for (len, count) in [(MIB, 64), (60_000, 1000)] {
+        let large = made(len);
+        let start = Instant::now();
+        let lengths = pool.map(|_| drill::length(&large), 0..count).unwrap();
+        assert!(lengths.iter().all(|found| *found == len));
+        assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    }
     hanging.cancel();
     expect_healthy(&pool);
 }
@@ -134,6 +141,66 @@ fn a_worker_that_dies_with_a_full_pipe_has_its_arguments_sent_again() {
         assert!(crash.get().is_err());
         expect_healthy(&pool);
     }
+}
+
+/// Large results stay where the worker has put them until somebody wants them.
+#[test]
+fn large_results_survive_the_death_of_their_worker_and_tasks_that_overwrite_what_they_can() {
+    for scribble in [false, true] {
+        let scene = Scene::new();
+        let pool = scene.builder().workers(1).worker(stock()).build().unwrap();
+        let lengths: Vec<u64> = (0..12).map(|n| 50_000 + n * 40_000).collect();
+        let handles: Vec<_> = lengths.iter().map(|len| pool.apply_async(drill::make_bytes(*len))).collect();
+        assert!(handles.iter().all(|handle| handle.wait_timeout(Duration::from_secs(20))));
+        if scribble {
+            // What is to be said of this one is said elsewhere.
+            drop(pool.apply(drill::scribble_board(true)));
+        } else {
+            let pid = pool.workers()[0].pid.expect("it is idle");
+            process::send(pid, Signal::SIGKILL);
+            wait_until("it is buried", || pool.stats().deaths.total() == 1);
+        }
+        for (len, handle) in lengths.iter().zip(handles) {
+            assert!(handle.get().unwrap() == made(*len), "a result of {len} bytes, scribbled: {scribble}");
+        }
+        expect_healthy(&pool);
+    }
+}
+
+#[test]
+fn workers_that_are_killed_while_large_data_go_to_and_fro_lose_the_tasks_that_they_ran() {
+    const KILLS: u64 = 8;
+    let scene = Scene::new();
+    let pool = scene.builder().worker(stock()).build().unwrap();
+    let data = made(3 * MIB);
+    let len = |n: u64| (n * 7919 % 300_000) as usize;
+    let results = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for kill in 1..=KILLS {
+                wait_until("the map has got on", || pool.stats().succeeded >= kill * 100);
+                let mut pid = None;
+                wait_until("somebody is alive", || {
+                    let pids: Vec<_> = pool.workers().iter().filter_map(|worker| worker.pid).collect();
+                    pid = pids.into_iter().find(|pid| process::is_alive(*pid));
+                    pid.is_some()
+                });
+                let pid = pid.expect("it was waited for");
+                process::send(pid, Signal::SIGKILL);
+                wait_until("it is gone", || !process::is_alive(pid));
+            }
+        });
+        pool.map_settled(|n| drill::echo_bytes(data[n as usize..n as usize + len(n)].to_vec()), 0..1500)
+    });
+    let mut lost = 0;
+    for (n, result) in (0..).zip(results) {
+        match result {
+            Ok(echo) => assert!(echo == data[n as usize..n as usize + len(n)], "{n}"),
+            Err(TaskError::WorkerDied(_)) => lost += 1,
+            Err(other) => panic!("{n}: {other:?}"),
+        }
+    }
+    assert!(lost <= KILLS, "{KILLS} workers were killed, {lost} tasks lost");
+    expect_healthy(&pool);
 }
 
 #[test]

@@ -394,6 +394,23 @@ fn no_wake_up_is_lost_with_eight_workers() {
     storm(8, false);
 }
 
+/// A worker may stand still between any two steps: it has published and not rung, or has said that it sleeps and does not.
+#[test]
+fn no_wake_up_is_lost_when_workers_are_stopped_and_go_on() {
+    let scene = Scene::new();
+    let pool = unattended(&scene).build().unwrap();
+    let mut players = cast(&pool, false);
+    players.push(Player::new("stop and go", |n| {
+        let pids: Vec<u32> = pool.workers().iter().filter_map(|worker| worker.pid).collect();
+        let Some(pid) = pids.get(n as usize >> 12 & 1) else { return };
+        process::send(*pid, Signal::SIGSTOP);
+        thread::sleep(Duration::from_micros(n >> 12 & 0x3FF));
+        process::send(*pid, Signal::SIGCONT);
+    }));
+    play_all(&pool, Duration::from_secs(4), players);
+    expect_healthy(&pool);
+}
+
 #[test]
 fn no_wake_up_is_lost_when_workers_die() {
     storm(2, true);

@@ -59,3 +59,12 @@ pub fn fork_and_exit() {
         Err(error) => panic!("cannot fork: {error}"),
     }
 }
+
+/// Forks, and returns in parent and child: true in the child, false in the parent. The child believes to be the worker.
+#[task]
+pub fn fork_and_return() -> bool {
+    match sys::fork() {
+        Ok(is_child) => is_child,
+        Err(error) => panic!("cannot fork: {error}"),
+    }
+}

@@ -19,7 +19,7 @@ pub use codecs::{
     DieOnDecode, DieOnEncode, PanicOnEncode, die_while_decoding, die_while_encoding, panic_while_encoding,
 };
 pub use exits::{abort, exit, quick_exit};
-pub use families::{fork_and_exit, grandchild, nested, orphan_thread};
+pub use families::{fork_and_exit, fork_and_return, grandchild, nested, orphan_thread};
 pub use hangs::{cooperative, hang, hang_blocking_signals, hang_ignoring_sigterm, sleep_ms, spin_ms};
 pub use memory::{alloc_failure, leak, out_of_memory};
 pub use output::{partial_line, print_stderr, print_stdout, spam_stdout};
@@ -30,4 +30,7 @@ pub use states::{
     with_panicking_state,
 };
 pub use values::{add, attempt, echo_bytes, echo_u64, length, make_bytes, pid, worker_index};
-pub use wires::{close_pipes, garbage_fds, garbage_frame, scribble_board};
+pub use wires::{
+    close_pipes, close_pipes_and_return, close_sockets, cover_pipes, garbage_fds, garbage_frame,
+    scribble_board,
+};

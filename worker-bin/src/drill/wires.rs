@@ -29,7 +29,8 @@ pub fn garbage_fds(first: i32, last: i32) {
     }
 }
 
-/// Writes 64 bytes that are no frame to its own result pipe, and returns.
+/// Writes 64 bytes that are no frame to its own result pipe, and returns. With rings, that pipe is a doorbell, where they mean
+/// nothing.
 #[task]
 pub fn garbage_frame() {
     let pipes =
@@ -52,7 +53,34 @@ pub fn close_pipes() {
     sleep_for_ever()
 }
 
-/// Overwrites the worker's claim board (its writable shared mapping of a memfd) with 0xA5; then returns, or sleeps for ever.
+/// Closes every descriptor from 3 on, and returns.
+#[task]
+pub fn close_pipes_and_return() {
+    if let Err(error) = sys::close_all_fds() {
+        panic!("cannot close all descriptors: {error}");
+    }
+}
+
+/// Closes every socket from 3 on, and returns how many there were. Descriptors of shared memory travel over such a socket.
+#[task]
+pub fn close_sockets() -> u64 {
+    match sys::close_all_sockets() {
+        Ok(count) => count as u64,
+        Err(error) => panic!("cannot close all sockets: {error}"),
+    }
+}
+
+/// Puts `/dev/null` in the place of every descriptor from 3 on; then returns, or sleeps for ever.
+#[task]
+pub fn cover_pipes(returns: bool) {
+    match sys::cover_all_fds() {
+        Ok(()) if returns => {}
+        Ok(()) => sleep_for_ever(),
+        Err(error) => panic!("cannot cover all descriptors: {error}"),
+    }
+}
+
+/// Overwrites what the worker shares with its supervisor (the claim board, and rings if there are some) with 0xA5; then returns, or sleeps for ever.
 #[task]
 pub fn scribble_board(returns: bool) {
     match sys::scribble_shared_memory(0xA5) {

@@ -34,6 +34,14 @@ impl Engine {
         self.leader = leader;
     }
 
+    /// The leader is busy with something else.
+    pub(crate) fn step_aside(&mut self) {
+        if self.leader == Some(Leading::Awake) {
+            self.lead(None);
+            self.arm_bells();
+        }
+    }
+
     /// A task has been given to a worker.
     pub(super) fn note_busy(&mut self, index: usize) {
         self.mark_dirty(index);

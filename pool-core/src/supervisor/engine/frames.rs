@@ -13,9 +13,12 @@ use pool_ipc::{Failure, Fill, Hello, Kind, MessageError};
 use super::{CLOSED_PIPES_GRACE, Engine};
 use crate::arena::IDLE;
 use crate::error::{BrokenReason, TaskError};
+use crate::job::Job;
 use crate::outcome::Results;
 use crate::reply::Reply;
-use crate::supervisor::event::{Event, Incarnation};
+use crate::supervisor::event::{Event, Incarnation, Ticket};
+use crate::supervisor::link::Link;
+use crate::supervisor::machine::Machine;
 use crate::supervisor::routes::Routes;
 use crate::supervisor::token::{Source, Token};
 
@@ -31,7 +34,7 @@ impl Engine {
             let filled = match link.fill() {
                 Ok(filled) => filled,
                 Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                    link.turn_deaf();
+                    self.salvage(now, index);
                     return self.machine.on(now, Event::Violation(who, error.to_string()));
                 }
                 Err(error) => {
@@ -58,18 +61,63 @@ impl Engine {
         self.closed_pipes.push((now + CLOSED_PIPES_GRACE, link.who));
     }
 
-    /// Empties a doorbell. What is in it has no meaning, whoever has written it.
+    /// Everything older than this ticket has its result in the ring, by the worker's own account. If they have not been found
+    /// there, a position lies.
+    pub(super) fn find_results(&mut self, now: Instant, who: Incarnation, ticket: Ticket) {
+        let missing =
+            |machine: &Machine<Results>| machine.head(who).is_some_and(|head| head.span.first < ticket);
+        if !missing(&self.machine) || !self.live(who).is_some_and(|link| link.rings.is_some() && !link.deaf) {
+            return;
+        }
+        self.salvage(now, who.index());
+        // What is still missing then was never written; whoever asks has his own word for that.
+        if !missing(&self.machine) {
+            let what = "the writer's position in its result ring has been overwritten";
+            self.machine.on(now, Event::Violation(who, what.to_owned()));
+        }
+    }
+
+    /// Reports what can still be found in a ring whose positions have been overwritten: results in their order, as far as they
+    /// are sound.
+    fn salvage(&mut self, now: Instant, index: usize) {
+        if let Some(Some(link)) = self.links.get_mut(index) {
+            link.suspect = true;
+            link.salvage();
+        }
+        while self.report_run(now, index, 1) {}
+        self.links[index].iter_mut().for_each(Link::turn_deaf);
+    }
+
+    /// Empties a doorbell. What is in it has no meaning, whoever has written it, but for the last words of a worker that
+    /// gives up.
     pub(super) fn answer_the_door(&mut self, now: Instant, index: usize) {
         let Some(Some(link)) = self.links.get_mut(index) else { return };
         let Some(doorbell) = &link.results else { return };
         match nix::unistd::read(doorbell, &mut self.buffer) {
             Ok(0) => self.pipe_closed(now, index),
-            Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => {}
+            Ok(count) => link.note_last_words(&self.buffer[..count]),
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
             Err(error) => {
                 tracing::warn!(pid = link.pid, %error, "cannot read the doorbell of a worker");
                 self.pipe_closed(now, index);
             }
         }
+    }
+
+    /// Reports the results that come first among what has been read, if they are those of the head and of what was given to
+    /// the worker together with it; whether there were any. Looked for only if the head has `least` items left.
+    fn report_run(&mut self, now: Instant, index: usize, least: u32) -> bool {
+        let Some(Some(link)) = self.links.get_mut(index) else { return false };
+        let who = link.who;
+        let Some(head) = self.machine.head(who).filter(|head| head.span.count >= least) else { return false };
+        let Ok(Some(run)) = link.reader.next_run(Kind::Done, head.span.first, head.span.count) else {
+            return false;
+        };
+        let (count, results) = (run.count, Results::Run(run.bytes.to_vec()));
+        link.finished += u64::from(count);
+        link.parcels.answered(head.span.first + u64::from(count) - 1);
+        self.machine.on(now, Event::Finished(who, head.span.first, count, results));
+        true
     }
 
     /// Reports the whole frames that have been read; false once the worker has broken the protocol.
@@ -80,21 +128,17 @@ impl Engine {
             let who = link.who;
             let hello = link.routes.is_some();
             // What is usual first: results of what the worker was given together, looked through and passed on together.
-            if let Some(head) = self.machine.head(who).filter(|head| hello && head.span.count > 1)
-                && let Ok(Some(run)) = link.reader.next_run(Kind::Done, head.span.first, head.span.count)
-            {
-                let (count, results) = (run.count, Results::Run(run.bytes.to_vec()));
-                link.finished += u64::from(count);
-                link.parcels.answered(head.span.first + u64::from(count) - 1);
-                self.machine.on(now, Event::Finished(who, head.span.first, count, results));
+            if hello && self.report_run(now, index, 2) {
                 continue;
             }
+            let Some(Some(link)) = self.links.get_mut(index) else { return false };
             let frame = match link.reader.next_frame() {
                 Ok(None) => return true,
                 Ok(Some(frame)) => frame,
                 Err(error) if hello => {
                     // Results of other tasks may stand behind it; it is looked for them until the worker is dead.
                     link.reader.resync();
+                    link.suspect = true;
                     self.machine
                         .on(now, Event::Garbage(who, format!("a frame that makes no sense: {error}")));
                     continue;
@@ -137,6 +181,7 @@ impl Engine {
                     };
                     self.machine.on(now, event);
                 }
+                (Kind::Refused, true) => link.ran_up_to = Some(frame.ticket),
                 (Kind::Bye, true) if self.machine.is_retiring(who) => {
                     // It has nothing more to say.
                     link.turn_deaf();
@@ -197,8 +242,8 @@ impl Engine {
     }
 
     pub(super) fn task_error(&self, who: Incarnation, failure: Failure) -> TaskError {
-        let job = self.machine.head(who).and_then(|head| head.unit).and_then(|(task, _)| self.jobs.get(task));
-        let task = job.map_or_else(|| "(ended)".to_owned(), |job| job.shown().to_owned());
+        let job = self.machine.head(who).and_then(|head| head.unit).and_then(|(unit, _)| self.job(unit));
+        let task = job.map_or_else(|| "(ended)".to_owned(), Job::shown);
         match failure {
             Failure::Panicked { message, location, backtrace } => {
                 TaskError::Panicked { message, location, backtrace }

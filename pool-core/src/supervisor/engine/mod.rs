@@ -14,13 +14,13 @@ use nix::sys::epoll::{Epoll, EpollFlags};
 use pool_ipc::{Bundle, Flush, Kind, Slot, TaskHead};
 
 use crate::arena::{self, ARENA, Limits, Opened};
-use crate::buffer::{self, Passage};
+use crate::buffer::{Args, Passage};
 use crate::error::TaskError;
 use crate::ids::TaskId;
+use crate::job::{Job, Jobs, PartArgs, Settled};
 use crate::memory::OomCounter;
-use crate::outcome::{Cell, Inbox, Outcome, Results};
+use crate::outcome::{Outcome, Results};
 use crate::output::{Forwarder, Lines};
-use crate::packed::Packed;
 use crate::stats::DeathCounts;
 use crate::supervisor::engine::bells::Leading;
 use crate::supervisor::event::{
@@ -31,10 +31,8 @@ use crate::supervisor::link::{Link, PushError};
 use crate::supervisor::machine::Machine;
 use crate::supervisor::routes::Routes;
 use crate::supervisor::spin::Spin;
-use crate::supervisor::table::TaskTable;
 use crate::supervisor::token::{Source, Token};
 use crate::sys::process;
-use crate::task::TaskEntry;
 
 pub(crate) mod bells;
 mod frames;
@@ -52,84 +50,13 @@ const READS_A_TURN: usize = 16;
 /// Lines of dead workers that wait while this program's own output is blocked.
 const BACKLOG: usize = 64;
 
-/// What a task is, to the shell.
-#[derive(Debug)]
-pub(crate) struct Job {
-    pub(crate) entry: &'static TaskEntry,
-    /// What it is called in messages.
-    pub(crate) name: Option<Box<str>>,
-    pub(crate) args: Args,
-    pub(crate) sink: Sink,
-    /// The offset behind its last item.
-    pub(crate) end: u32,
-}
-
-/// The arguments of a unit.
-#[derive(Debug)]
-pub(crate) enum Args {
-    One(buffer::Args),
-    /// Those of the items from this one on.
-    Many(Arc<Packed>, u32),
-}
-
-impl Args {
-    /// The arguments of one item.
-    fn item(&self, offset: u32) -> &[u8] {
-        match self {
-            Self::One(args) => args,
-            Self::Many(packed, from) => packed.item(from + offset),
-        }
-    }
-}
-
-impl Job {
-    pub(crate) fn shown(&self) -> &str {
-        self.name.as_deref().unwrap_or(self.entry.name)
-    }
-}
-
-/// Who wants the outcome.
-#[derive(Debug)]
-pub(crate) enum Sink {
-    Handle(Arc<Cell>),
-    /// Those of a unit's items, from this index on.
-    Batch {
-        inbox: Arc<Inbox>,
-        index: usize,
-    },
-}
-
-impl Job {
-    /// Makes the items from `at` on another job.
-    fn split(&mut self, at: u32) -> Option<Self> {
-        let (Args::Many(packed, from), Sink::Batch { inbox, index }) = (&self.args, &self.sink) else {
-            return None;
-        };
-        let rest = Self {
-            entry: self.entry,
-            name: self.name.clone(),
-            args: Args::Many(Arc::clone(packed), from + at),
-            sink: Sink::Batch { inbox: Arc::clone(inbox), index: index + at as usize },
-            end: self.end.saturating_sub(at),
-        };
-        self.end = self.end.min(at);
-        Some(rest)
-    }
-}
-
-/// What has become of items, for whoever wants to know.
-#[derive(Debug)]
-pub(crate) struct Settled {
-    pub(crate) sink: Sink,
-    pub(crate) count: u32,
-    pub(crate) outcome: Outcome,
-}
-
 /// Everything that the lock of the pool protects.
 #[derive(Debug)]
 pub(crate) struct Engine {
     pub(crate) machine: Machine<Results>,
-    jobs: TaskTable<Job>,
+    jobs: Jobs,
+    /// What the state machine wants and has not been done yet.
+    pending: VecDeque<Action<Results>>,
     /// By the worker's place: the incarnation that the state machine knows.
     links: Vec<Option<Link>>,
     /// Killed, replaced, and not reaped yet.
@@ -190,7 +117,8 @@ impl Engine {
         Self {
             links: machine.slots().iter().map(|_| None).collect(),
             machine,
-            jobs: TaskTable::new(),
+            jobs: Jobs::default(),
+            pending: VecDeque::new(),
             dying: Vec::new(),
             to_spawn: VecDeque::new(),
             spawning: None,
@@ -230,17 +158,17 @@ impl Engine {
                 "its arguments are {} bytes, over the limit of {limit}; raise it with `Builder::frame_limit`",
                 spec.size,
             );
-            Err(TaskError::Encode { task: job.shown().to_owned(), message })
+            Err(TaskError::Encode { task: job.shown(), message })
         } else {
             self.machine.submit(&spec)
         };
         match submitted {
             Ok(key) => {
-                self.jobs.insert_at(key, job);
+                self.jobs.insert(key.index, job);
                 Some(key)
             }
             Err(error) => {
-                self.settled.push(Settled { sink: job.sink, count: spec.count, outcome: Err(error) });
+                self.settled.push(Settled { sink: job.into_sink(), count: spec.count, outcome: Err(error) });
                 None
             }
         }
@@ -250,18 +178,18 @@ impl Engine {
     pub(crate) fn run(&mut self, now: Instant) {
         loop {
             let mut actions = self.machine.actions();
-            if actions.is_empty() {
-                self.machine.recycle(actions);
-                self.flush_dirty(now);
-                if self.machine.has_actions() {
-                    continue;
-                }
-                break;
-            }
-            for action in actions.drain(..) {
+            self.pending.extend(actions.drain(..));
+            self.machine.recycle(actions);
+            while let Some(action) = self.pending.pop_front() {
                 self.perform(now, action);
             }
-            self.machine.recycle(actions);
+            if self.machine.has_actions() {
+                continue;
+            }
+            self.flush_dirty(now);
+            if !self.machine.has_actions() {
+                break;
+            }
         }
         if self.muted && self.leader.is_none() && self.machine.holds_any() {
             self.mute(now, false);
@@ -275,11 +203,7 @@ impl Engine {
                 self.send(now, to, Span { first: ticket, count }, (task, first), attempt, limit);
             }
             Action::Resolve { task, first, count, result } => self.resolve(task, first, count, result),
-            Action::Split { from, at, into } => {
-                if let Some(rest) = self.jobs.get_mut(from).and_then(|job| job.split(at)) {
-                    self.jobs.insert_at(into, rest);
-                }
-            }
+            Action::Split { from, at, into } => self.jobs.split(from.index, at, into.index),
             Action::TakeBack(who, spans) => self.take_back(now, who, spans),
             Action::Inspect(who) => self.inspect(now, who),
             Action::FlagCancel(who, ticket) => {
@@ -318,19 +242,25 @@ impl Engine {
         }
     }
 
+    /// The job of a unit, also of one that the state machine has split off and that is not a job of its own yet.
+    fn job(&self, unit: TaskKey) -> Option<&Job> {
+        let split_off = |key: TaskKey| {
+            let origin = |action: &Action<Results>| match action {
+                Action::Split { from, into, .. } if *into == key => Some(*from),
+                _ => None,
+            };
+            self.pending.iter().chain(self.machine.wanted()).find_map(origin)
+        };
+        let mut unit = unit;
+        while let Some(from) = split_off(unit) {
+            unit = from;
+        }
+        self.jobs.get(unit.index)
+    }
+
     /// Tells whoever wants to know how items of a unit have ended.
     fn resolve(&mut self, task: TaskKey, first: u32, count: u32, outcome: Outcome) {
-        let Some(job) = self.jobs.get(task) else { return };
-        if first + count < job.end {
-            if let Sink::Batch { inbox, index } = &job.sink {
-                let sink = Sink::Batch { inbox: Arc::clone(inbox), index: index + first as usize };
-                self.settled.push(Settled { sink, count, outcome });
-            }
-        } else if let Some(job) = self.jobs.take_at(task) {
-            let sink = match job.sink {
-                Sink::Batch { inbox, index } => Sink::Batch { inbox, index: index + first as usize },
-                handle @ Sink::Handle(_) => handle,
-            };
+        if let Some(sink) = self.jobs.settle(task.index, first, count) {
             self.settled.push(Settled { sink, count, outcome });
         }
     }
@@ -345,11 +275,12 @@ impl Engine {
         attempt: u32,
         limit: Option<Duration>,
     ) {
-        let (Some(Some(link)), Some(job)) = (self.links.get_mut(to.index()), self.jobs.get(task)) else {
+        let (Some(Some(link)), Some(job)) = (self.links.get_mut(to.index()), self.jobs.get(task.index))
+        else {
             return;
         };
         let Some(routes) = link.routes.as_ref().filter(|_| link.who == to) else { return };
-        let index = match routes.find(job.entry) {
+        let index = match routes.find(job.entry()) {
             Ok(index) => index,
             Err(error) => return self.machine.on(now, Event::Unsendable(to, tickets, error)),
         };
@@ -359,27 +290,34 @@ impl Engine {
         link.board.offer_all(tickets.first, tickets.count);
         link.offered = tickets.end() - 1;
         // What is free again first, so that its next result has a place.
-        let pushed = link.push_news().and_then(|_| match &job.args {
-            Args::One(args) => match args.passage() {
-                Passage::Queue(heap) => link.push(Kind::Task, tickets.first, &head.encode(), heap),
-                Passage::Copy(bytes) => link.push_copy(Kind::Task, tickets.first, &head.encode(), bytes),
-                Passage::At(..) => {
-                    self.tidy_at.get_or_insert(now + arena::IDLE);
-                    link.push_shared(tickets.first, &head, args)
+        let news = link.push_news();
+        let tidy_at = &mut self.tidy_at;
+        let mut push = |args: &Args| match args.passage() {
+            Passage::Queue(heap) => link.push(Kind::Task, tickets.first, &head.encode(), heap),
+            Passage::Copy(bytes) => link.push_copy(Kind::Task, tickets.first, &head.encode(), bytes),
+            Passage::At(..) => {
+                tidy_at.get_or_insert(now + arena::IDLE);
+                link.push_shared(tickets.first, &head, args)
+            }
+        };
+        let pushed = match job {
+            Job::Single(cell) => cell.with_args(&mut push).unwrap_or(Ok(())),
+            Job::Part(part) => match &part.args {
+                PartArgs::One(args) => push(args),
+                PartArgs::Many(packed, from) if tickets.count == 1 => {
+                    link.push_copy(Kind::Task, tickets.first, &head.encode(), packed.item(from + offset))
+                }
+                PartArgs::Many(packed, from) => {
+                    let items = packed.items(from + offset, tickets.count);
+                    link.push_copy(Kind::Bundle, tickets.first, &Bundle::start(head, tickets.count), items)
                 }
             },
-            args if tickets.count == 1 => {
-                link.push_copy(Kind::Task, tickets.first, &head.encode(), args.item(offset))
-            }
-            Args::Many(packed, from) => {
-                let items = packed.items(from + offset, tickets.count);
-                link.push_copy(Kind::Bundle, tickets.first, &Bundle::start(head, tickets.count), items)
-            }
-        });
+        };
+        let pushed = news.and(pushed);
         match pushed {
             Ok(()) => self.note_busy(to.index()),
             Err(PushError::Frame(error)) => {
-                let error = TaskError::Encode { task: job.shown().to_owned(), message: error.to_string() };
+                let error = TaskError::Encode { task: job.shown(), message: error.to_string() };
                 self.machine.on(now, Event::Unsendable(to, tickets, error));
             }
             Err(PushError::Ring(error)) => self.machine.on(now, Event::Violation(to, error.to_string())),
@@ -417,6 +355,9 @@ impl Engine {
         if !claimed.is_empty() || !illegible.is_empty() {
             // All results that are older than a claim have been written: they must be known before the answer.
             self.read_results(now, who.index(), DRAIN_READS);
+            if let Some(youngest) = claimed.first().map(|(span, _)| span.end() - 1) {
+                self.find_results(now, who, youngest);
+            }
         }
         if !illegible.is_empty() {
             self.machine.on(now, Event::Illegible(who, illegible));
@@ -448,6 +389,9 @@ impl Engine {
             other => {
                 // It may have finished since the results were read. Anything else cannot be.
                 self.read_results(now, who.index(), DRAIN_READS);
+                if other == Slot::Finished {
+                    self.find_results(now, who, ticket + 1);
+                }
                 if other == Slot::Finished
                     && self.machine.head(who).map(|head| head.span.first) != Some(ticket)
                 {
@@ -607,7 +551,7 @@ impl Engine {
             let ticket = head.span.first;
             let claimed = matches!(link.board.observe(ticket), Slot::Claimed { .. });
             let (task, _) = head.unit.filter(|_| claimed)?;
-            Some((head.task(ticket)?, self.jobs.get(task)?.shown().to_owned()))
+            Some((head.task(ticket)?, self.job(task)?.shown()))
         });
         Some(Glimpse { pid: link.pid, finished: link.finished, running })
     }

@@ -7,12 +7,12 @@ use pool_ipc::Slot;
 
 use super::{Engine, LAST_READS};
 use crate::error::{BrokenReason, Death, DeathCause};
+use crate::job::Job;
 use crate::supervisor::event::{Autopsy, Event, Incarnation, KillReason, Ticket};
 use crate::supervisor::launch::{Launched, may_pass};
 use crate::supervisor::link::Link;
 use crate::supervisor::machine::Holding;
 use crate::sys::process;
-use crate::worker::serve::SCRIBBLED;
 
 impl Engine {
     pub(super) fn kill(&mut self, now: Instant, who: Incarnation, why: KillReason, fenced: bool) {
@@ -108,6 +108,14 @@ impl Engine {
         let Some(link) = self.live(who) else { return };
         link.kill_group();
         self.read_results(now, who.index(), LAST_READS);
+        if self.live(who).is_some_and(|link| link.rings.is_some()) {
+            self.answer_the_door(now, who.index());
+            if let (Some(head), Some(link)) = (self.machine.head(who), self.live(who))
+                && link.board.observe(head.span.first) == Slot::Finished
+            {
+                self.find_results(now, who, head.span.first + 1);
+            }
+        }
         let Some(remains) = self.reap(who) else { return };
         let Some(mut link) = self.links.get_mut(who.index()).and_then(Option::take) else { return };
         self.last_words(&mut link);
@@ -116,12 +124,7 @@ impl Engine {
         if let Some(head) = self.machine.head(who) {
             let (ticket, task) = (head.span.first, head.unit.map(|(key, _)| key));
             let slot = link.board.observe(ticket);
-            // Anything that the worker cannot have found as an offer, scribbling included: the task may have started. The
-            // exception is a worker that has said by its exit status that the slot kept it from starting the task; a task
-            // that exits with that status itself has its claim in the slot.
-            let sent = ticket <= link.offered;
-            let refused = slot == Slot::Foreign && death.cause == DeathCause::Exited(SCRIBBLED);
-            started = sent && !matches!(slot, Slot::Offered | Slot::Taken) && !refused;
+            started = link.had_started(ticket, true, &death.cause);
             if started {
                 if let Slot::Claimed { since_ns } = slot {
                     let since = link.started_at(since_ns, now);
@@ -129,8 +132,8 @@ impl Engine {
                     // What it printed in earlier tasks explains nothing.
                     death.stderr_tail = link.tail.text(Some(since));
                 }
-                if let Some(job) = task.and_then(|task| self.jobs.get(task)) {
-                    death.task = Some(job.shown().to_owned());
+                if let Some(job) = task.and_then(|task| self.job(task)) {
+                    death.task = Some(job.shown());
                     death.task_id = head.task(ticket);
                 }
             }
@@ -147,18 +150,15 @@ impl Engine {
         self.machine.on(now, Event::Died(who, Autopsy { death, started }));
     }
 
-    /// What a dead worker had started besides its oldest task: something has broken its result pipe, and it went on. A slot
-    /// that makes no sense is no sign of a start, because it cannot be claimed.
+    /// What a dead worker had started besides its oldest task: something has destroyed results, and it went on.
     fn lost(&self, link: &Link, death: &Death) -> Vec<(Ticket, Death)> {
         let held = self.machine.tail(link.who);
         let tickets = held.iter().flat_map(|held| held.span.tickets().map(move |ticket| (ticket, held)));
-        let started = tickets.filter(|(ticket, _)| {
-            matches!(link.board.observe(*ticket), Slot::Claimed { .. } | Slot::Finished)
-        });
+        let started = tickets.filter(|(ticket, _)| link.had_started(*ticket, false, &death.cause));
         let report = |(ticket, held): (Ticket, &Holding)| {
-            let job = held.unit.and_then(|(key, _)| self.jobs.get(key));
+            let job = held.unit.and_then(|(key, _)| self.job(key));
             let death = Death {
-                task: job.map(|job| job.shown().to_owned()),
+                task: job.map(Job::shown),
                 task_id: held.task(ticket),
                 ran_for: None,
                 ..death.clone()

@@ -9,8 +9,10 @@ use crate::supervisor::slot::{Phase, Slot};
 /// The workers at a glance.
 #[derive(Debug, Default)]
 pub(crate) struct Crew {
-    /// How many are ready.
-    pub(super) ready: usize,
+    /// How many are active.
+    pub(super) active: usize,
+    /// Those that are ready and not active. The last one has become ready last.
+    pub(super) spare: Vec<u32>,
     /// Those that have nothing to do and may be given something. The last one has worked last: its caches are warm.
     pub(super) idle: Vec<u32>,
     /// Those that are known to have room, besides the idle ones. Somebody in it may have none any more; somebody who is
@@ -25,7 +27,8 @@ pub(crate) struct Crew {
 /// How a worker counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Standing {
-    pub(super) ready: bool,
+    pub(super) active: bool,
+    pub(super) spare: bool,
     pub(super) idle: bool,
     pub(super) hoards: bool,
     pub(super) reserved: bool,
@@ -35,8 +38,9 @@ impl Standing {
     pub(super) fn of(slot: &Slot) -> Self {
         let Phase::Ready(ready) = &slot.phase else { return Self::default() };
         Self {
-            ready: true,
-            idle: ready.is_idle(),
+            active: slot.active,
+            spare: !slot.active && ready.is_open(),
+            idle: slot.active && ready.is_idle(),
             hoards: ready.hand.items() > 1,
             reserved: ready.reserved.is_some(),
         }
@@ -54,26 +58,30 @@ impl<P> Machine<P> {
         }
         let count =
             |count: &mut usize, was: bool, now: bool| *count = *count + usize::from(now) - usize::from(was);
-        count(&mut self.crew.ready, was.ready, now.ready);
+        count(&mut self.crew.active, was.active, now.active);
         count(&mut self.crew.hoarders, was.hoards, now.hoards);
         count(&mut self.crew.reserved, was.reserved, now.reserved);
-        match (was.idle, now.idle) {
-            (false, true) => self.crew.idle.push(index as u32),
-            (true, false) => {
-                // Almost always the last one.
-                if let Some(place) = self.crew.idle.iter().rposition(|idle| *idle == index as u32) {
-                    self.crew.idle.remove(place);
-                }
-            }
-            _ => {}
-        }
+        list(&mut self.crew.idle, index as u32, was.idle, now.idle);
+        list(&mut self.crew.spare, index as u32, was.spare, now.spare);
     }
 
     /// Puts a worker into another phase, and returns the old one.
     pub(super) fn enter(&mut self, index: usize, phase: Phase) -> Phase {
-        let old = std::mem::replace(&mut self.slots[index].phase, phase);
+        let slot = &mut self.slots[index];
+        slot.active &= matches!(phase, Phase::Ready(_));
+        let old = std::mem::replace(&mut slot.phase, phase);
         self.touch(index);
         old
+    }
+
+    /// Has spares take the places of those that are active no longer.
+    pub(super) fn muster(&mut self) {
+        while self.crew.active < self.config.workers as usize
+            && let Some(&spare) = self.crew.spare.last()
+        {
+            self.slots[spare as usize].active = true;
+            self.touch(spare as usize);
+        }
     }
 
     /// Notes that a worker has room.
@@ -81,5 +89,19 @@ impl<P> Machine<P> {
         if !std::mem::replace(&mut self.slots[index].hungry, true) {
             self.crew.hungry.push_back(index as u32);
         }
+    }
+}
+
+/// Puts a worker at the end of a list, or takes it out.
+fn list(list: &mut Vec<u32>, index: u32, was: bool, now: bool) {
+    match (was, now) {
+        (false, true) => list.push(index),
+        (true, false) => {
+            // Almost always the last one.
+            if let Some(place) = list.iter().rposition(|listed| *listed == index) {
+                list.remove(place);
+            }
+        }
+        _ => {}
     }
 }

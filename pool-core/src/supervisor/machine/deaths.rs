@@ -110,7 +110,7 @@ impl<P> Machine<P> {
         let (settled, policy) = (self.settled, self.config.restart);
         let needed = matches!(self.life, Life::Open) || self.pending > 0;
         // While somebody works, the pool is of use, and what is missing is a matter of patience.
-        let stuck = if starting { self.crew.ready == 0 } else { self.pending > 0 && self.held == 0 };
+        let stuck = if starting { self.crew.active == 0 } else { self.pending > 0 && self.held == 0 };
         let slot = &mut self.slots[index];
         let uptime = slot.uptime;
         slot.strikes.retain(|strike| uptime - strike.uptime <= policy.window);

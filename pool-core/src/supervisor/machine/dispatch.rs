@@ -11,7 +11,7 @@ use super::hand::Held;
 use super::unit::{self, Place, Unit};
 use super::{Hand, Machine};
 use crate::supervisor::event::{Action, TaskKey, Ticket};
-use crate::supervisor::slot::{Phase, Ready, Slot};
+use crate::supervisor::slot::{Ready, Slot};
 
 /// Workers in a row that turn out to have no room before we stop looking for one that has.
 const MISSES: usize = 4;
@@ -22,6 +22,7 @@ impl<P> Machine<P> {
         if self.is_over() {
             return;
         }
+        self.muster();
         if self.crew.reserved > 0 {
             self.place_reserved(now);
         }
@@ -46,6 +47,7 @@ impl<P> Machine<P> {
 
     /// One worker has finished something: gives it more when it runs low.
     pub(super) fn refill(&mut self, index: usize, now: Instant) {
+        self.muster();
         if !self.suspects.is_empty() {
             self.reserve_suspects(now);
         }
@@ -53,7 +55,7 @@ impl<P> Machine<P> {
             self.place_reserved(now);
         }
         if self.queued > 0 {
-            let Phase::Ready(ready) = &self.slots[index].phase else { return };
+            let Some(ready) = self.slots[index].active() else { return };
             if ready.hand.items() <= self.target(ready) / 2 {
                 self.fill(index, now, usize::MAX);
             }
@@ -88,7 +90,7 @@ impl<P> Machine<P> {
             self.slots[index].hungry = false;
             let before = self.held;
             // Not too much behind an item that takes long.
-            let Phase::Ready(ready) = &self.slots[index].phase else { continue };
+            let Some(ready) = self.slots[index].active() else { continue };
             let bound = if ready.pace.is_silent(now, self.config.ahead) { 2 } else { usize::MAX };
             self.fill(index, now, bound);
             misses = if self.held > before { 0 } else { misses + 1 };
@@ -97,7 +99,7 @@ impl<P> Machine<P> {
 
     /// Remembers a worker that would take more if there were more.
     fn note_room(&mut self, index: usize) {
-        let Phase::Ready(ready) = &self.slots[index].phase else { return };
+        let Some(ready) = self.slots[index].active() else { return };
         let load = ready.hand.items();
         if load > 0 && 2 * load <= ready.pace.window() && ready.is_open() {
             self.note_hungry(index);
@@ -107,14 +109,14 @@ impl<P> Machine<P> {
     /// How many items a worker should hold now.
     fn target(&self, ready: &Ready) -> usize {
         match self.queue.first(&self.units) {
-            Some((_, unit)) if unit.chunk > 0 => (2 * self.piece(unit)).min(self.config.prefetch),
-            _ => ready.pace.window().min((self.queued + self.held).div_ceil(self.crew.ready.max(1))),
+            Some((_, unit)) if unit.chunk() > 0 => (2 * self.piece(unit)).min(self.config.prefetch),
+            _ => ready.pace.window().min((self.queued + self.held).div_ceil(self.crew.active.max(1))),
         }
     }
 
     /// Size of the pieces that a unit is to be handed out in. A worker must be able to hold two.
     fn piece(&self, unit: &Unit) -> usize {
-        (unit.chunk as usize).min((self.config.prefetch / 2).max(1))
+        (unit.chunk() as usize).min((self.config.prefetch / 2).max(1))
     }
 
     /// Gives one worker as much as it should hold, or `bound` items if that is less.
@@ -129,7 +131,7 @@ impl<P> Machine<P> {
             return self.touch(index);
         }
         while let Some((key, unit)) = self.queue.first(&self.units) {
-            let Phase::Ready(ready) = &self.slots[index].phase else { return };
+            let Some(ready) = self.slots[index].active() else { return };
             let count = self.portion(ready, unit, bound);
             if count == 0 {
                 break;
@@ -148,7 +150,7 @@ impl<P> Machine<P> {
         if load >= level || !ready.is_open() {
             return 0;
         }
-        let wanted = match unit.chunk {
+        let wanted = match unit.chunk() {
             0 => level - load,
             _ if load > self.piece(unit) => 0,
             _ => self.piece(unit),
@@ -180,7 +182,7 @@ impl<P> Machine<P> {
         let Some(unit) = self.units.get_mut(key) else { return };
         unit.place = Place::With(to.worker);
         let (first, count, attempt) = (unit.done, unit.left(), unit.attempts() + 1);
-        let (limit, size) = (unit.limit, unit.size);
+        let (limit, size) = (unit.limit(), unit.size);
         let Some(ready) = self.slots[index].ready() else { return };
         let ticket = ready.next_ticket;
         ready.next_ticket += Ticket::from(count);
@@ -237,10 +239,8 @@ impl<P> Machine<P> {
     /// Finds every suspect a worker of its own: the emptiest one gets nothing else until it has run the suspect.
     fn reserve_suspects(&mut self, now: Instant) {
         while let Some((task, _)) = self.suspects.first(&self.units) {
-            let fits = |slot: &Slot| match &slot.phase {
-                Phase::Ready(ready) if ready.is_open() => Some(ready.hand.items()),
-                _ => None,
-            };
+            let fits =
+                |slot: &Slot| slot.active().filter(|ready| ready.is_open()).map(|ready| ready.hand.items());
             let best =
                 self.slots.iter().enumerate().filter_map(|(i, slot)| fits(slot).map(|load| (load, i))).min();
             let Some((_, index)) = best else { return };

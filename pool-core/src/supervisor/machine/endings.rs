@@ -169,24 +169,22 @@ impl<P> Machine<P> {
             Mishap::Error(TaskError::Panicked { .. }) => Some(RetryOn::PANIC),
             Mishap::Error(_) => None,
         };
-        let again = kind.is_some_and(|kind| unit.retries(kind));
-        let rare = unit.rare();
-        if let Some(rare) = rare {
-            rare.attempts += 1;
-            if let Mishap::Death(death) = &mishap {
-                rare.deaths.push(death.clone());
-            }
-            if again {
-                self.counters.retried += 1;
-                return self.suspect(key);
-            }
+        let again = kind.is_some_and(|kind| unit.runs_again(kind));
+        let death = match &mishap {
+            Mishap::Death(death) => Some(death),
+            Mishap::Error(_) => None,
+        };
+        unit.count_attempt(death);
+        if again {
+            self.counters.retried += 1;
+            return self.suspect(key);
         }
-        let error = match (mishap, self.units.get_mut(key).and_then(Unit::rare)) {
-            (Mishap::Death(_), Some(rare)) => {
-                TaskError::Poisoned { deaths: std::mem::take(&mut rare.deaths) }
-            }
-            (Mishap::Death(death), None) => TaskError::WorkerDied(Box::new(death)),
-            (Mishap::Error(error), _) => error,
+        let error = match mishap {
+            Mishap::Death(death) => match unit.take_deaths() {
+                Some(deaths) => TaskError::Poisoned { deaths },
+                None => TaskError::WorkerDied(Box::new(death)),
+            },
+            Mishap::Error(error) => error,
         };
         self.fail(now, key, error);
     }

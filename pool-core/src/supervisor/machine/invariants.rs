@@ -95,12 +95,25 @@ impl<P> Machine<P> {
             return Err(format!("it is {:?} that {slot:?} is {:?}", slot.standing, Standing::of(slot)));
         }
         let count = |is: fn(&Standing) -> bool| standings().filter(is).count();
-        let found =
-            [count(|it| it.ready), count(|it| it.hoards), count(|it| it.reserved), count(|it| it.idle)];
+        let found = [
+            count(|it| it.active),
+            count(|it| it.hoards),
+            count(|it| it.reserved),
+            count(|it| it.idle),
+            count(|it| it.spare),
+        ];
         let crew = &self.crew;
-        let known = [crew.ready, crew.hoarders, crew.reserved, crew.idle.len()];
-        if found != known || crew.idle.iter().any(|idle| !self.slots[*idle as usize].standing.idle) {
+        let known = [crew.active, crew.hoarders, crew.reserved, crew.idle.len(), crew.spare.len()];
+        if found != known
+            || crew.idle.iter().any(|idle| !self.slots[*idle as usize].standing.idle)
+            || crew.spare.iter().any(|spare| !self.slots[*spare as usize].standing.spare)
+        {
             return Err(format!("the crew is {crew:?}, but counts {found:?}"));
+        }
+        let workers = self.config.workers as usize;
+        let needed = matches!(self.life, Life::Open) || self.pending > 0;
+        if crew.active > workers || crew.active < workers && !crew.spare.is_empty() && needed {
+            return Err(format!("{workers} should be active: {crew:?}"));
         }
         let listed = |index: usize| crew.hungry.iter().filter(|hungry| **hungry as usize == index).count();
         match self.slots.iter().enumerate().find(|(index, slot)| usize::from(slot.hungry) != listed(*index)) {

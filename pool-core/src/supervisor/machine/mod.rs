@@ -15,7 +15,8 @@
 //! 3. An item that was not started is never blamed: it goes back to the front of the queue, in its old order.
 //! 4. The first failure of a batch with `abort` ends that batch, and nothing else.
 //! 5. Nothing waits for ever: every state that waits for a worker has a timer, and a pool that cannot make progress breaks.
-//! 6. No worker is idle while an item waits that nobody is known to have started, longer than an answer takes.
+//! 6. No active worker is idle while an item waits that nobody is known to have started, longer than an answer takes.
+//! 7. As many workers are active as there should be, as long as enough are ready; no other is given anything.
 //!
 //! # Events and races
 //! * *A result and a kill cross.* A worker is killed for its head in three steps: take back everything else
@@ -44,9 +45,11 @@
 //!   hand without a unit: the item that runs is told to stop, and the others are taken back, so that the worker does not
 //!   begin them.
 //! * *Late news of an old incarnation* carry its generation and are dropped (see [`Machine::alive`]).
+//! * *A worker is about to be killed, and a spare has taken over, but the head ends in time.* The worker lives on as a spare.
 //! * *A batch is aborted while its caller submits.* The caller cancels the group again when it has stopped submitting, so
 //!   nothing of it is left.
 
+mod config;
 #[cfg(test)]
 mod costs;
 mod crew;
@@ -56,6 +59,7 @@ mod endings;
 mod hand;
 #[cfg(test)]
 mod invariants;
+mod life;
 mod line;
 mod pace;
 mod taking;
@@ -67,65 +71,22 @@ mod unit;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+pub(crate) use config::{Config, Counters};
 use crew::Crew;
 pub(crate) use crew::Standing;
 pub(crate) use hand::{Hand, Head, Held};
+use life::Life;
 use line::Line;
 pub(crate) use pace::Pace;
-use unit::Unit;
+use unit::{Terms, Unit};
 
 use crate::error::{BrokenReason, TaskError};
 use crate::ids::{Generation, TaskId, WorkerId};
-use crate::policy::RestartPolicy;
-use crate::supervisor::event::{Action, Event, Incarnation, KillReason, Span, TaskKey, TaskSpec, Ticket};
+use crate::supervisor::event::{Action, Event, Incarnation, Span, TaskKey, TaskSpec, Ticket};
 use crate::supervisor::slot::{Phase, Ready, Slot};
 use crate::supervisor::table::TaskTable;
-
-/// What the state machine is configured with.
-#[derive(Debug, Clone)]
-pub(crate) struct Config {
-    pub(crate) workers: u32,
-    /// The worker executable, for messages.
-    pub(crate) executable: String,
-    pub(crate) restart: RestartPolicy,
-    pub(crate) start_timeout: Duration,
-    pub(crate) exit_timeout: Duration,
-    pub(crate) cancel_grace: Duration,
-    /// How long a worker may leave its next task unclaimed.
-    pub(crate) claim_timeout: Duration,
-    /// For how long a worker is given work ahead of time, as far as its pace is known.
-    pub(crate) ahead: Duration,
-    /// Items given to a worker whose pace is not known yet, two at least.
-    pub(crate) unpaced: usize,
-    /// Most items given to a worker ahead of time, the running one included; less than `ticket_window`.
-    pub(crate) prefetch: usize,
-    /// Most bytes of arguments given to a worker ahead of time.
-    pub(crate) prefetch_bytes: usize,
-    /// The distance between the oldest ticket held and a new one stays below this.
-    pub(crate) ticket_window: u64,
-    /// Seed of the back-off's jitter.
-    pub(crate) seed: u64,
-}
-
-/// Counters; they only grow.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Counters {
-    pub(crate) submitted: u64,
-    pub(crate) succeeded: u64,
-    pub(crate) failed: u64,
-    pub(crate) cancelled: u64,
-    pub(crate) timed_out: u64,
-    pub(crate) retried: u64,
-    pub(crate) requeued: u64,
-    pub(crate) taken_back: u64,
-    pub(crate) spawned: u64,
-    pub(crate) task_deaths: u64,
-    pub(crate) idle_deaths: u64,
-    pub(crate) start_deaths: u64,
-    pub(crate) kills: u64,
-}
 
 /// Tickets that a worker holds, and what they stand for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -145,15 +106,6 @@ impl Holding {
     }
 }
 
-/// Whether the pool goes on.
-#[derive(Debug, Clone)]
-pub(crate) enum Life {
-    Open,
-    Closing,
-    /// Everything has been settled and all workers are gone or being killed.
-    Over(TaskError),
-}
-
 /// The supervisor's state. `P` is what a result is made of.
 #[derive(Debug)]
 pub(crate) struct Machine<P> {
@@ -161,6 +113,8 @@ pub(crate) struct Machine<P> {
     slots: Vec<Slot>,
     crew: Crew,
     units: TaskTable<Unit>,
+    /// What the last unit asked for that asked for anything.
+    terms: Option<Arc<Terms>>,
     /// Units to give out.
     queue: Line,
     /// Those that are to run alone, of one item each.
@@ -187,13 +141,13 @@ pub(crate) struct Machine<P> {
 impl<P> Machine<P> {
     /// A machine whose workers are all due to be spawned at `now`.
     pub(crate) fn new(config: Config, now: Instant) -> Self {
-        let slots = (0..config.workers).map(|index| Slot::new(WorkerId::new(index), now)).collect();
         let mut machine = Self {
             random: config.seed | 1,
             config,
-            slots,
+            slots: Vec::new(),
             crew: Crew::default(),
             units: TaskTable::new(),
+            terms: None,
             queue: Line::new(),
             suspects: Line::new(),
             pending: 0,
@@ -209,10 +163,22 @@ impl<P> Machine<P> {
             counters: Counters::default(),
             out: Vec::new(),
         };
-        for index in 0..machine.slots.len() {
-            machine.spawn(index, now);
-        }
+        machine.add_places(machine.config.workers, now);
         machine
+    }
+
+    /// Adds places for workers that stand by, and spawns these, too.
+    pub(crate) fn with_spares(mut self, spares: u32, now: Instant) -> Self {
+        self.add_places(spares, now);
+        self
+    }
+
+    fn add_places(&mut self, count: u32, now: Instant) {
+        for _ in 0..count {
+            let index = self.slots.len();
+            self.slots.push(Slot::new(WorkerId::new(index as u32), now));
+            self.spawn(index, now);
+        }
     }
 
     /// Takes a unit in. It is handed out at the next event; [`Event::Pump`] is made for that.
@@ -225,7 +191,7 @@ impl<P> Machine<P> {
             Life::Closing => return Err(TaskError::PoolClosed),
             Life::Over(error) => return Err(error.clone()),
         }
-        let unit = Unit::new(spec);
+        let unit = Unit::new(spec, &mut self.terms);
         let count = unit.left();
         let key = self.units.insert(TaskId::new(self.next_task), unit);
         self.next_task += u64::from(count);
@@ -282,6 +248,11 @@ impl<P> Machine<P> {
             buffer.clear();
             self.out = buffer;
         }
+    }
+
+    /// What is to be done and has not been asked for yet.
+    pub(crate) fn wanted(&self) -> impl Iterator<Item = &Action<P>> {
+        self.out.iter()
     }
 
     pub(crate) fn has_actions(&self) -> bool {
@@ -359,10 +330,6 @@ impl<P> Machine<P> {
         self.drained
     }
 
-    pub(super) fn is_over(&self) -> bool {
-        matches!(self.life, Life::Over(_))
-    }
-
     /// The index of a worker, if this incarnation is still the one in its place.
     fn alive(&self, who: Incarnation) -> Option<usize> {
         let index = who.index();
@@ -395,79 +362,5 @@ impl<P> Machine<P> {
         self.slots[index].timer = None;
         self.enter(index, Phase::Ready(Ready::new(now, Pace::new(now, &self.config))));
         self.dispatch(now);
-    }
-
-    fn on_close(&mut self, now: Instant) {
-        if matches!(self.life, Life::Open) {
-            self.life = Life::Closing;
-        }
-        self.dispatch(now);
-    }
-
-    /// Once the pool is closing and all tasks have ended: sends the workers home; once they are gone, says so.
-    fn wind_up(&mut self, now: Instant) {
-        if self.pending > 0 || matches!(self.life, Life::Open) {
-            return;
-        }
-        let mut left = 0;
-        for index in 0..self.slots.len() {
-            let who = self.slots[index].incarnation();
-            match &self.slots[index].phase {
-                Phase::Ready(ready) if ready.hand.is_empty() => {
-                    self.enter(index, Phase::Retiring { since: now, killed: false });
-                    self.out.push(Action::Retire(who));
-                    self.schedule(index, now + self.config.exit_timeout);
-                    left += 1;
-                }
-                Phase::Starting { .. } => {
-                    // It has nothing to lose, so it need not be asked.
-                    self.out.push(Action::Kill { who, why: KillReason::Terminated, fenced: true });
-                    self.slots[index].phase = Phase::Stopped;
-                }
-                Phase::Waiting { .. } => self.slots[index].phase = Phase::Stopped,
-                Phase::Stopped => {}
-                Phase::Ready(_) | Phase::Dying { .. } | Phase::Retiring { .. } => left += 1,
-            }
-        }
-        if left == 0 && !self.drained {
-            self.drained = true;
-            self.out.push(Action::Drained);
-        }
-    }
-
-    /// Ends everything at once: every task gets `error`, every worker is killed.
-    fn end(&mut self, error: TaskError) {
-        if matches!(self.life, Life::Over(_)) {
-            return;
-        }
-        for index in 0..self.slots.len() {
-            let who = self.slots[index].incarnation();
-            match self.slots[index].phase {
-                Phase::Waiting { .. } | Phase::Stopped => {}
-                _ => self.out.push(Action::Kill { who, why: KillReason::Terminated, fenced: true }),
-            }
-            self.enter(index, Phase::Stopped);
-        }
-        self.held = 0;
-        for unit in self.units.keys() {
-            self.resolve(unit, Err(error.clone()));
-        }
-        self.life = Life::Over(error);
-    }
-
-    fn break_pool(&mut self, reason: BrokenReason) {
-        // After the last worker has gone there is nothing left that could break.
-        if self.is_over() || self.drained {
-            return;
-        }
-        let reason = Arc::new(reason);
-        self.out.push(Action::Broken(Arc::clone(&reason)));
-        self.end(TaskError::PoolBroken(reason));
-    }
-
-    fn on_unusable(&mut self, _now: Instant, who: Incarnation, reason: BrokenReason) {
-        if self.expects(who) {
-            self.break_pool(reason);
-        }
     }
 }

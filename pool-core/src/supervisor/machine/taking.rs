@@ -97,7 +97,7 @@ impl<P> Machine<P> {
         let mut running = false;
         let mut broken = None;
         for (span, _) in answers.iter().filter(|(_, unclaimed)| !*unclaimed) {
-            for place in ready.hand.place(span.first)..=ready.hand.place(span.end() - 1) {
+            for place in ready.hand.place(span.first)..=ready.hand.place(span.end()) {
                 let Some(kept) = ready.hand.get(place).map(|held| held.taking_in(span.tickets())) else {
                     break;
                 };
@@ -164,14 +164,20 @@ impl<P> Machine<P> {
     }
 
     /// First step of a kill: nothing else may start on this worker.
-    pub(super) fn condemn(&mut self, index: usize) {
-        let Some(head) = self.slots[index].ready().and_then(|ready| ready.hand.head_mut()) else { return };
+    pub(super) fn condemn(&mut self, now: Instant, index: usize) {
+        let Some(ready) = self.slots[index].ready() else { return };
+        let Some(head) = ready.hand.head_mut() else { return };
         if std::mem::replace(&mut head.condemned, true) {
             return;
         }
+        // Should it live on after all, it is a spare.
+        let reserved = ready.reserved.take();
+        self.slots[index].active = false;
+        self.release_reserved(reserved);
         self.take_back(index, usize::MAX);
         self.touch(index);
         self.proceed(index);
+        self.dispatch(now);
     }
 
     /// A condemned worker from which everything else has been taken back is inspected a last time.

@@ -65,7 +65,12 @@ impl<P> Machine<P> {
                     self.start_timed_out(index, now);
                 }
             }
-            Phase::Ready(_) => self.check_head(index, now),
+            Phase::Ready(ready) => match ready.hand.head() {
+                Some(head) if head.doomed.is_none() && head.started.is_some() => {
+                    self.out.push(Action::Inspect(who));
+                }
+                _ => self.check_head(index, now),
+            },
             Phase::Retiring { since, .. } => {
                 let due = *since + self.config.exit_timeout;
                 if now < due {
@@ -96,14 +101,15 @@ impl<P> Machine<P> {
     }
 
     /// Sets the timer that the head of a worker needs.
-    pub(super) fn arm(&mut self, index: usize, _now: Instant) {
+    pub(super) fn arm(&mut self, index: usize, now: Instant) {
         let (claim, grace) = (self.config.claim_timeout, self.config.cancel_grace);
         let Phase::Ready(ready) = &self.slots[index].phase else { return };
         let (Some(front), Some(head)) = (ready.hand.front(), ready.hand.head()) else { return };
         let due = match (&head.doomed, head.started, front.limit.get()) {
             (Some((since, _)), _, _) => Some(*since + grace),
-            (None, Some(started), Some(limit)) => Some(started + limit),
-            (None, Some(_), None) => None,
+            // Looked at now and then in any case: the news of its end may have been lost.
+            (None, Some(started), Some(limit)) => Some((started + limit).min(now + claim)),
+            (None, Some(_), None) => Some(now + claim),
             (None, None, Some(limit)) => Some(head.since + limit.min(claim)),
             (None, None, None) => Some(head.since + claim),
         };
@@ -118,7 +124,7 @@ impl<P> Machine<P> {
         let Phase::Ready(ready) = &self.slots[index].phase else { return };
         let (Some(front), Some(head)) = (ready.hand.front(), ready.hand.head()) else { return };
         match (&head.doomed, head.started, front.limit.get()) {
-            (Some((since, _)), _, _) if now >= *since + grace => self.condemn(index),
+            (Some((since, _)), _, _) if now >= *since + grace => self.condemn(now, index),
             // Inspected first: it may have finished in time, and only the news of it be late.
             (None, Some(started), Some(limit)) if now >= started + limit => {
                 self.out.push(Action::Inspect(who))
@@ -176,7 +182,7 @@ impl<P> Machine<P> {
         self.doom(now, index, KillReason::Timeout);
         let Some(front) = self.slots[index].ready().and_then(|ready| ready.hand.front_mut()) else { return };
         let (Some(limit), Some(key)) = (front.limit.get(), front.task) else { return };
-        if !self.units.get(key).is_some_and(|unit| unit.retries(RetryOn::TIMEOUT)) {
+        if !self.units.get(key).is_some_and(|unit| unit.runs_again(RetryOn::TIMEOUT)) {
             front.task = None;
             self.fail(now, key, TaskError::TimedOut { limit });
         }

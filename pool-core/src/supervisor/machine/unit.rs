@@ -1,8 +1,10 @@
 //! Units: what the state machine keeps of tasks that have not ended.
 //!
-//! There may be millions of them, so a unit fits into a cache line together with its number and its links in the queue.
+//! There may be millions of them, so a unit is small, its number and its links in the queue included, and what the units of
+//! a batch have in common is kept once.
 
 use std::num::NonZeroU64;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::call::RetryOn;
@@ -14,16 +16,12 @@ use crate::supervisor::table::TaskTable;
 /// Items that are of a kind and in the same place. Where one of them fares differently, the unit is split.
 #[derive(Debug)]
 pub(crate) struct Unit {
-    pub(super) limit: Limit,
-    batch: Batch,
-    /// What only few units have.
-    rare: Option<Box<Rare>>,
+    /// What was asked for besides running it, if anything was.
+    terms: Option<Arc<Terms>>,
     /// Offset of the first item that has not ended.
     pub(super) done: u32,
     /// Offset behind the last item.
     pub(super) end: u32,
-    /// Items that a worker is given at a time, or 0 for what is best.
-    pub(super) chunk: u32,
     /// Bytes of the arguments of one item, on average.
     pub(super) size: u32,
     pub(super) place: Place,
@@ -42,28 +40,58 @@ pub(crate) enum Place {
     With(WorkerId),
 }
 
-/// A unit that may run again. Once an attempt has failed, it is a single item.
-#[derive(Debug)]
-pub(super) struct Rare {
-    pub(super) retries: u32,
-    pub(super) retry_on: RetryOn,
-    /// Attempts that were started and failed.
-    pub(super) attempts: u32,
-    pub(super) deaths: Vec<Death>,
+/// How a unit is to be treated. It is shared by units until an attempt fails: what is counted then is the business of a single
+/// item, which gets a copy.
+#[derive(Debug, Clone)]
+pub(super) struct Terms {
+    limit: Limit,
+    batch: Batch,
+    chunk: u32,
+    retries: u32,
+    retry_on: RetryOn,
+    /// Attempts that were started and failed, where there may be others.
+    attempts: u32,
+    deaths: Vec<Death>,
 }
 
-impl Unit {
-    pub(super) fn new(spec: &TaskSpec) -> Self {
-        let count = spec.count.max(1);
-        let rare =
-            || Rare { retries: spec.retries, retry_on: spec.retry_on, attempts: 0, deaths: Vec::new() };
+impl Terms {
+    fn of(spec: &TaskSpec) -> Self {
         Self {
             limit: Limit::new(spec.limit),
             batch: Batch::new(spec),
-            rare: (spec.retries > 0).then(|| Box::new(rare())),
+            chunk: spec.chunk,
+            retries: spec.retries,
+            // Of no meaning without retries, so that it need not be told apart there.
+            retry_on: if spec.retries > 0 { spec.retry_on } else { RetryOn::DEATH },
+            attempts: 0,
+            deaths: Vec::new(),
+        }
+    }
+
+    fn is_like(&self, other: &Self) -> bool {
+        let conditions = |it: &Self| (it.limit, it.batch, it.chunk, it.retries, it.retry_on);
+        conditions(self) == conditions(other)
+    }
+
+    fn is_plain(&self) -> bool {
+        self.limit == Limit::NONE && self.batch == Batch(None) && self.chunk == 0 && self.retries == 0
+    }
+}
+
+impl Unit {
+    /// `last` are terms that it may have in common with others; they are left to the next one.
+    pub(super) fn new(spec: &TaskSpec, last: &mut Option<Arc<Terms>>) -> Self {
+        let count = spec.count.max(1);
+        let terms = Terms::of(spec);
+        let terms = match last {
+            _ if terms.is_plain() => None,
+            Some(last) if last.is_like(&terms) => Some(Arc::clone(last)),
+            _ => Some(Arc::clone(last.insert(Arc::new(terms)))),
+        };
+        Self {
+            terms,
             done: 0,
             end: count,
-            chunk: spec.chunk,
             size: u32::try_from(spec.size.div_ceil(count as usize)).unwrap_or(u32::MAX),
             place: Place::Queued,
             before: super::line::NOBODY,
@@ -76,39 +104,57 @@ impl Unit {
         self.end - self.done
     }
 
+    /// Time limit of an item.
+    pub(super) fn limit(&self) -> Limit {
+        self.terms.as_ref().map_or(Limit::NONE, |terms| terms.limit)
+    }
+
+    /// Items that a worker is given at a time, or 0 for what is best.
+    pub(super) fn chunk(&self) -> u32 {
+        self.terms.as_ref().map_or(0, |terms| terms.chunk)
+    }
+
     /// Its batch.
     pub(super) fn group(&self) -> Option<GroupId> {
-        self.batch.id()
+        self.terms.as_ref().and_then(|terms| terms.batch.id())
     }
 
     /// The batch that a failure of the unit aborts.
     pub(super) fn aborts(&self) -> Option<GroupId> {
-        self.batch.id().filter(|_| self.batch.aborts())
+        self.terms.as_ref().and_then(|terms| terms.batch.id().filter(|_| terms.batch.aborts()))
     }
 
-    /// Attempts that were started and failed.
+    /// Attempts that were started and failed, if there may be others.
     pub(super) fn attempts(&self) -> u32 {
-        self.rare.as_ref().map_or(0, |rare| rare.attempts)
-    }
-
-    /// How it may run again, if it may.
-    pub(super) fn rare(&mut self) -> Option<&mut Rare> {
-        self.rare.as_deref_mut()
+        self.terms.as_ref().map_or(0, |terms| terms.attempts)
     }
 
     /// Whether it would run again after a failure of this kind.
-    pub(super) fn retries(&self, kind: RetryOn) -> bool {
-        self.rare.as_ref().is_some_and(|rare| rare.attempts < rare.retries && rare.retry_on.contains(kind))
+    pub(super) fn runs_again(&self, kind: RetryOn) -> bool {
+        self.terms
+            .as_ref()
+            .is_some_and(|terms| terms.attempts < terms.retries && terms.retry_on.contains(kind))
+    }
+
+    /// Counts an attempt that failed. Without retries it is the only one, and not counted.
+    pub(super) fn count_attempt(&mut self, death: Option<&Death>) {
+        if let Some(terms) = self.terms.as_mut().filter(|terms| terms.retries > 0) {
+            let terms = Arc::make_mut(terms);
+            terms.attempts += 1;
+            terms.deaths.extend(death.cloned());
+        }
+    }
+
+    /// The deaths of its workers, where it may have had several.
+    pub(super) fn take_deaths(&mut self) -> Option<Vec<Death>> {
+        let terms = self.terms.as_mut().filter(|terms| terms.retries > 0)?;
+        Some(std::mem::take(&mut Arc::make_mut(terms).deaths))
     }
 
     /// Makes the items at the offset `at` and behind it a unit of its own, whose offsets start there.
     fn split_off(&mut self, at: u32) -> Self {
-        let rare = self.rare.as_ref().map(|rare| {
-            let Rare { retries, retry_on, .. } = **rare;
-            Box::new(Rare { retries, retry_on, attempts: 0, deaths: Vec::new() })
-        });
         let end = std::mem::replace(&mut self.end, at) - at;
-        Self { limit: self.limit, batch: self.batch, rare, done: 0, end, ..*self }
+        Self { terms: self.terms.clone(), done: 0, end, ..*self }
     }
 }
 
@@ -134,12 +180,14 @@ pub(super) fn split<P>(
 pub(crate) struct Limit(u64);
 
 impl Limit {
+    const NONE: Self = Self(u64::MAX);
+
     fn new(limit: Option<Duration>) -> Self {
-        Self(limit.map_or(u64::MAX, |limit| u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX)))
+        limit.map_or(Self::NONE, |limit| Self(u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX)))
     }
 
     pub(crate) fn get(self) -> Option<Duration> {
-        (self.0 != u64::MAX).then(|| Duration::from_nanos(self.0))
+        (self != Self::NONE).then(|| Duration::from_nanos(self.0))
     }
 }
 
@@ -162,4 +210,4 @@ impl Batch {
 }
 
 /// What a unit costs in the table, its number included.
-const _: () = assert!(size_of::<Option<(TaskId, Unit)>>() == 64);
+const _: () = assert!(size_of::<Option<(TaskId, Unit)>>() == 48);

@@ -132,6 +132,7 @@ impl World<'_> {
             });
             assert!(other.is_none(), "tasks {items:?} join suspect {other:?}");
         }
+        self.judge_activity(generation);
         let now = self.now;
         let process = self.process(generation);
         if process.assigned.is_empty() {
@@ -141,6 +142,17 @@ impl World<'_> {
             let last = process.assigned.insert(ticket, item);
             assert!(last.is_none(), "ticket {ticket} is used twice");
         }
+    }
+
+    /// Spares are given nothing: beside so many workers with tasks, none begins to have some. One that has been told to stop
+    /// may be about to be killed, and does not count.
+    fn judge_activity(&mut self, generation: u64) {
+        let counts = |process: &&Process| {
+            process.is_working() && !process.assigned.is_empty() && process.flagged.is_empty()
+        };
+        let (busy, most) = (self.living().filter(counts).count(), self.scenario.config.workers as usize);
+        let begins = self.process(generation).assigned.is_empty();
+        assert!(!begins || busy < most, "{busy} workers have tasks, and number {generation} is given some");
     }
 
     fn judge_flag(&mut self, who: Incarnation, ticket: Ticket) {
@@ -355,7 +367,9 @@ impl World<'_> {
 
     /// Nobody is idle while there is something to do.
     pub(super) fn check_work_conservation(&mut self) {
-        let idle = self.living().any(|process| process.is_working() && process.assigned.is_empty());
+        let working = || self.living().filter(|process| process.is_working());
+        let busy = working().filter(|process| !process.assigned.is_empty()).count();
+        let idle = busy < working().count().min(self.scenario.config.workers as usize);
         let mut starving = false;
         if idle && self.unresolved > 0 {
             let open = |item: &&Item| !self.facts[**item as usize - 1].resolved;
@@ -378,7 +392,7 @@ impl World<'_> {
     /// What has not ended after everything came to rest runs without a limit, or waits for such tasks to end.
     pub(super) fn check_stragglers(&mut self) {
         let forever = self.living().filter(|process| process.runs_for_ever()).count();
-        let working = self.living().count();
+        let working = self.living().count().min(self.scenario.config.workers as usize);
         for fact in self.facts.iter().filter(|fact| !fact.resolved) {
             let runs = fact.claims.last().is_some_and(|claim| {
                 claim.end.is_none() && self.processes[claim.generation as usize - 1].runs_for_ever()

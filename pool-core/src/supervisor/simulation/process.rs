@@ -231,7 +231,12 @@ impl World<'_> {
 
     pub(super) fn write(&mut self, generation: u64, out: Out) {
         self.note(|_| format!("  process {generation} writes {out:?}"));
+        let result = matches!(out, Out::Done(..) | Out::Panicked(_) | Out::Failed(_));
         self.process(generation).results.push_back(out);
+        if result && !self.scenario.remote && self.chance(self.scenario.temper.silent) {
+            // Nobody is told; it is found when the worker is looked at.
+            return;
+        }
         let read = self.lateness();
         self.plan(read, Happening::Read(generation));
     }

@@ -28,6 +28,8 @@ pub(super) struct Temper {
     pub(super) garbage: u32,
     pub(super) scribbles: u32,
     pub(super) unsendable: u32,
+    /// Results of which the supervisor is not told.
+    pub(super) silent: u32,
     /// Tasks that misbehave wherever they run.
     pub(super) poison: u32,
     /// Late events of incarnations that are gone.
@@ -37,6 +39,8 @@ pub(super) struct Temper {
 #[derive(Debug)]
 pub(super) struct Scenario {
     pub(super) config: Config,
+    /// Workers that stand by.
+    pub(super) spares: u32,
     pub(super) temper: Temper,
     /// What callers do before they are done.
     pub(super) operations: u32,
@@ -100,11 +104,13 @@ impl Scenario {
             garbage: rate(40),
             scribbles: rate(20),
             unsendable: rate(30),
+            silent: rate(60),
             poison: rate(80),
             ghosts: rate(100),
         };
         Self {
             config,
+            spares: random.pick(&[0, 0, 0, 1, 3]),
             temper,
             operations: random.within(5, 120) as u32,
             pause: Duration::from_micros(random.pick(&[20, 500, 5_000, 60_000])),

@@ -15,6 +15,8 @@ use crate::supervisor::machine::Machine;
 
 /// Virtual time that a pool may need to come to rest once nobody disturbs it any more.
 const REST: Duration = Duration::from_secs(120);
+/// Virtual time after which a pool that only looks at what its workers run is at rest: every delay and every task is shorter.
+const QUIET: Duration = Duration::from_secs(5);
 /// Events at one instant that show that time stands still.
 const STANDSTILL: u32 = 20_000;
 
@@ -151,6 +153,8 @@ pub(super) struct World<'a> {
     /// Events fed to the machine.
     pub(super) steps: u64,
     pub(super) sights: Sights,
+    /// When the machine last wanted anything but to look at a worker.
+    acted: Instant,
     plans: BinaryHeap<Reverse<Planned>>,
     planned: u64,
     /// The deadline that the timer was set for, and when it will fire.
@@ -164,16 +168,14 @@ impl<'a> World<'a> {
         let mut random = Random::new(seed);
         let scenario = Scenario::new(&mut random);
         let base = Instant::now();
-        let machine = Machine::new(scenario.config.clone(), base);
+        let places = (scenario.config.workers + scenario.spares) as usize;
+        let machine = Machine::new(scenario.config.clone(), base).with_spares(scenario.spares, base);
         let mut world = Self {
             base,
             now: base,
             caller: Caller::new(scenario.operations),
-            latest: vec![0; scenario.config.workers as usize],
-            streaks: vec![
-                Streak { strikes: 0, last: base, explained: true };
-                scenario.config.workers as usize
-            ],
+            latest: vec![0; places],
+            streaks: vec![Streak { strikes: 0, last: base, explained: true }; places],
             random,
             scenario,
             machine,
@@ -193,6 +195,7 @@ impl<'a> World<'a> {
             starving_since: None,
             steps: 0,
             sights: Sights::default(),
+            acted: base,
             plans: BinaryHeap::new(),
             planned: 0,
             armed: None,
@@ -229,7 +232,11 @@ impl<'a> World<'a> {
     /// Goes on until nothing more would happen by itself, or all is well.
     fn rest(&mut self) {
         let end = self.now + REST;
-        while (self.unresolved > 0 || self.closed && !self.drained) && self.now < end && self.turn() {}
+        self.acted = self.now;
+        while (self.unresolved > 0 || self.closed && !self.drained)
+            && self.now < end.min(self.acted + QUIET)
+            && self.turn()
+        {}
         self.settle();
     }
 
@@ -317,6 +324,9 @@ impl<'a> World<'a> {
             self.note(|_| format!("    {action:?}"));
             if let Action::Send { task, first, count, .. } = &action {
                 sent.extend(Parcel { done: *first, end: first + count }.items(*task));
+            }
+            if !matches!(action, Action::Inspect(_)) {
+                self.acted = self.now;
             }
             self.judge(&action);
             self.pending.push_back(action);

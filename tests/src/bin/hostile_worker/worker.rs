@@ -11,7 +11,7 @@ use pool_core::{TaskContext, TaskId, WorkerId};
 use pool_ipc::{
     Board, Boot, Bundle, FrameError, HEADER_LEN, Header, Hello, Kind, Region, TaskDecl, TaskHead,
 };
-use pool_tests as _;
+use pool_tests::region::{Place, Ring};
 use pool_worker as _;
 
 use crate::trick::{Portion, Script, Trick};
@@ -216,10 +216,14 @@ impl Worker {
                 self.board.finish(ticket);
                 die()
             }
+            Trick::Bend(Place::Tail(_), by) => {
+                self.wire.bend(Place::Tail(Ring::Results), *by)?;
+                // Were it to write now, its position would be put right.
+                sleep_for_ever()
+            }
             Trick::Bend(place, by) => {
                 self.wire.bend(*place, *by)?;
-                // Were it to write now, its own position would be put right.
-                sleep_for_ever()
+                self.wire.write(frame)
             }
             Trick::FallSilent => {
                 self.wire.fall_silent();

@@ -55,7 +55,7 @@ fn back_to_back(side: &mut impl Trip, name: &str, trips: u32, journal: &mut Jour
 
 /// In turn through the pool, a pipe and a word, each trip after a pause.
 pub(crate) fn asleep(effort: Effort, journal: &mut Journal) -> Outcome<()> {
-    let trips = effort.pick(100, 300);
+    let trips = effort.pick(100, 200);
     let mut pool = ByPool(ready_pool(1)?);
     let (mut pipe, mut word) = (ByPipe::start()?, ByWord::start(Waiting::Asleep)?);
     let (mut pipe_apart, mut word_apart) = (ByPipe::start()?, ByWord::start(Waiting::Asleep)?);

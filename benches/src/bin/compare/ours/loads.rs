@@ -52,7 +52,7 @@ fn cores() -> Outcome<usize> {
 pub(crate) fn busy(effort: Effort, journal: &mut Journal) -> Outcome<()> {
     let cores = cores()?;
     for (name, ns) in [("busy_100us", 100_000), ("busy_1ms", 1_000_000)] {
-        let wall: u64 = effort.pick(300_000_000, 1_000_000_000);
+        let wall: u64 = effort.pick(200_000_000, 1_000_000_000);
         let count = usize::try_from(wall / ns)? * cores;
         let pool = ready_pool(cores)?;
         let (time, spent) = run(&pool, Bundling::Default, &vec![ns; count])?;

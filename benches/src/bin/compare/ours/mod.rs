@@ -64,8 +64,9 @@ impl Probe {
     pub(crate) fn rounds(self, effort: Effort) -> u32 {
         match self {
             Self::Queued => effort.pick(1, 2),
-            Self::FlatTasks | Self::FlatWorkers => effort.pick(1, 3),
-            Self::Idle => effort.pick(1, 3),
+            Self::FlatTasks => effort.pick(1, 2),
+            Self::FlatWorkers | Self::Idle => effort.pick(1, 3),
+            Self::AsleepTrips => effort.pick(2, 5),
             Self::Mixed => effort.pick(1, 5),
             _ => effort.rounds(),
         }

@@ -13,7 +13,7 @@ use crate::tasks::tiny;
 
 /// `map`, `map_settled` and `map` with retries, and messages through a bare pipe.
 pub(crate) fn map(effort: Effort, journal: &mut Journal) -> Outcome<()> {
-    let count = effort.pick(300_000, 1_000_000);
+    let count = effort.pick(200_000, 1_000_000);
     let messages = effort.pick(2_000_000, 4_000_000);
     journal.note("bare.pipe_batched", mega_rate(messages as u64, streams::send(messages, 256)?));
     let pool = ready_pool(2)?;

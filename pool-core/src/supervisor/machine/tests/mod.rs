@@ -2,7 +2,9 @@
 //! looks for the stories that nobody has thought of.
 
 mod pace;
+mod schedules;
 mod singles;
+mod spares;
 mod units;
 
 use std::ops::RangeInclusive;
@@ -67,7 +69,11 @@ struct Bench {
 impl Bench {
     fn new(config: Config) -> Self {
         let now = Instant::now();
-        let mut bench = Self { machine: Machine::new(config, now), now, done: Vec::new() };
+        Self::around(Machine::new(config, now), now)
+    }
+
+    fn around(machine: Machine<&'static str>, now: Instant) -> Self {
+        let mut bench = Self { machine, now, done: Vec::new() };
         bench.collect();
         bench
     }

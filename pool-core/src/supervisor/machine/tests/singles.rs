@@ -415,6 +415,20 @@ fn a_task_that_seems_late_is_looked_at_before_it_fails() {
 }
 
 #[test]
+fn a_task_that_takes_long_is_looked_at_now_and_then_and_left_alone() {
+    let mut pool = Bench::ready(config(1));
+    pool.submit(1, &plain());
+    pool.show_claim(0);
+    pool.forget();
+    for looks in 1..=5 {
+        pool.pass(START_TIMEOUT);
+        assert_eq!(pool.inspections(), looks, "the news of its end may have been lost");
+        pool.show_claim(0);
+    }
+    assert_eq!(pool.kills(), []);
+}
+
+#[test]
 fn a_worker_is_killed_only_after_its_other_tasks_are_safe_and_after_a_last_look() {
     let mut pool = Bench::ready(config(1));
     let late = pool.submit(1, &TaskSpec { limit: Some(MILLI), ..plain() })[0];

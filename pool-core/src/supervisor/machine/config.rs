@@ -1,0 +1,50 @@
+//! What the state machine is told, and what it counts.
+
+use std::time::Duration;
+
+use crate::policy::RestartPolicy;
+
+/// What the state machine is configured with.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    /// Workers that are given tasks.
+    pub(crate) workers: u32,
+    /// The worker executable, for messages.
+    pub(crate) executable: String,
+    pub(crate) restart: RestartPolicy,
+    pub(crate) start_timeout: Duration,
+    pub(crate) exit_timeout: Duration,
+    pub(crate) cancel_grace: Duration,
+    /// How long a worker may leave its next task unclaimed.
+    pub(crate) claim_timeout: Duration,
+    /// For how long a worker is given work ahead of time, as far as its pace is known.
+    pub(crate) ahead: Duration,
+    /// Items given to a worker whose pace is not known yet, two at least.
+    pub(crate) unpaced: usize,
+    /// Most items given to a worker ahead of time, the running one included; less than `ticket_window`.
+    pub(crate) prefetch: usize,
+    /// Most bytes of arguments given to a worker ahead of time.
+    pub(crate) prefetch_bytes: usize,
+    /// The distance between the oldest ticket held and a new one stays below this.
+    pub(crate) ticket_window: u64,
+    /// Seed of the back-off's jitter.
+    pub(crate) seed: u64,
+}
+
+/// Counters; they only grow.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Counters {
+    pub(crate) submitted: u64,
+    pub(crate) succeeded: u64,
+    pub(crate) failed: u64,
+    pub(crate) cancelled: u64,
+    pub(crate) timed_out: u64,
+    pub(crate) retried: u64,
+    pub(crate) requeued: u64,
+    pub(crate) taken_back: u64,
+    pub(crate) spawned: u64,
+    pub(crate) task_deaths: u64,
+    pub(crate) idle_deaths: u64,
+    pub(crate) start_deaths: u64,
+    pub(crate) kills: u64,
+}
