@@ -51,7 +51,7 @@ impl<'p> Batch<'p> {
     ///
     /// Default: as many as it runs in about a millisecond, which is measured while the batch runs; 0 says the same. Whatever
     /// the size, a worker that has nothing to do takes over items that another one has not begun, every item fails by
-    /// itself, and sizes are cut to what a worker can hold (4095).
+    /// itself, and sizes above 1024 are cut to that.
     pub fn chunk_size(mut self, items: usize) -> Self {
         self.plan.chunk = u32::try_from(items).unwrap_or(u32::MAX);
         self
@@ -81,7 +81,7 @@ impl<'p> Batch<'p> {
                 ControlFlow::Continue(())
             }
             Err(error) => {
-                failure = Some((index, error));
+                failure.get_or_insert((index, error));
                 ControlFlow::Break(())
             }
         });

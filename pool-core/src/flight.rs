@@ -49,7 +49,7 @@ pub(crate) fn run<F, I, C>(
     C: IntoCall,
 {
     let mut flight = Flight::new(pool, plan);
-    let window = pool.window(plan.chunk as usize);
+    let window = pool.window();
     let mut items = items.fuse();
     let mut exhausted = false;
     let mut landed: Vec<Landed> = Vec::new();
@@ -84,8 +84,8 @@ pub(crate) fn run<F, I, C>(
             }
             continue;
         }
-        // Waking up for a quarter of the window keeps the workers supplied; the last ones are waited for together.
-        let wanted = if exhausted { flight.count } else { flight.count.min(window / 4).max(1) };
+        // Waking up for a quarter of what is in flight keeps the workers supplied; the last ones are waited for together.
+        let wanted = if exhausted { flight.count } else { (flight.count / 4).max(1) };
         flight.inbox.want(wanted);
         pool.shared.wait_for(&*flight.inbox, None);
         landed = flight.inbox.take(landed);

@@ -64,19 +64,28 @@ struct Rare {
 
 /// How many outcomes somebody wants to be told of at once. While there are none, workers announce results by the many.
 #[derive(Debug, Default)]
-pub(crate) struct Watched(AtomicUsize);
+pub(crate) struct Watched {
+    cells: AtomicUsize,
+    /// Those for which foreign code is to be run.
+    foreign: AtomicUsize,
+}
 
 impl Watched {
     pub(crate) fn any(&self) -> bool {
-        self.0.load(Ordering::SeqCst) > 0
+        self.cells.load(Ordering::SeqCst) > 0
+    }
+
+    /// Whether any outcome makes foreign code run.
+    pub(crate) fn any_foreign(&self) -> bool {
+        self.foreign.load(Ordering::SeqCst) > 0
     }
 
     fn add(&self) {
-        self.0.fetch_add(1, Ordering::SeqCst);
+        self.cells.fetch_add(1, Ordering::SeqCst);
     }
 
     fn remove(&self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        self.cells.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -118,10 +127,14 @@ impl Cell {
         drop(state);
         let Some(rare) = rare else { return Vec::new() };
         watched.remove();
+        let foreign = !rare.wakers.is_empty();
         self.ready.notify_all();
         for waker in rare.wakers {
             // A waker is foreign code: should it panic, the others are still woken.
             let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake()));
+        }
+        if foreign {
+            watched.foreign.fetch_sub(1, Ordering::SeqCst);
         }
         rare.callbacks
     }
@@ -163,6 +176,9 @@ impl Cell {
     /// Has a waker told, unless the outcome is there.
     pub(crate) fn poll(&self, waker: &Waker, watched: &Watched) -> Poll<()> {
         self.watch(watched, |watchers| {
+            if watchers.wakers.is_empty() {
+                watched.foreign.fetch_add(1, Ordering::SeqCst);
+            }
             if !watchers.wakers.iter().any(|known| known.will_wake(waker)) {
                 watchers.wakers.push(waker.clone());
             }

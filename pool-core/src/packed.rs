@@ -14,7 +14,8 @@ pub(crate) struct Packed {
 impl Packed {
     /// With room for this many items and bytes.
     pub(crate) fn with_capacity(items: usize, bytes: usize) -> Self {
-        Self { bytes: Vec::with_capacity(bytes), ends: Vec::with_capacity(items) }
+        // `push` reserves more than it may use.
+        Self { bytes: Vec::with_capacity(bytes + LENGTH + INLINE), ends: Vec::with_capacity(items) }
     }
 
     #[inline]

@@ -155,6 +155,7 @@ impl Pool {
             }
             let key = engine.submit(spec, job);
             engine.machine.on(now, Event::Pump);
+            engine.harvest();
             key
         });
         handle(cell, key)
@@ -330,8 +331,8 @@ impl fmt::Debug for Pool {
 
 impl Inner {
     /// How many items of a batch may be in flight.
-    pub(crate) fn window(&self, chunk: usize) -> usize {
-        (4 * self.workers).saturating_mul(self.prefetch.max(chunk))
+    pub(crate) fn window(&self) -> usize {
+        (4 * self.workers).saturating_mul(self.prefetch)
     }
 
     fn terminate(&self) {

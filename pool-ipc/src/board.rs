@@ -6,7 +6,7 @@
 //! | offset | word | written by |
 //! |---|---|---|
 //! | 0 | `started_ns`: when the running task was claimed (`CLOCK_MONOTONIC`) | worker |
-//! | 128 | `cancel`: the ticket to cancel + 1, or 0 | supervisor |
+//! | 128 | `cancel`: the ticket to cancel + 1, or 0; bit 63: the worker may spin | supervisor |
 //! | 256 | [`SLOTS`] words `ticket << 2 \| state`; a ticket's slot is `ticket % SLOTS` | both |
 //!
 //! # States
@@ -93,6 +93,9 @@ pub(crate) struct Words {
 
 /// Tickets have 62 bits; the other two are the state.
 const MAX_TICKET: u64 = u64::MAX >> 2;
+
+/// The bit of the word `cancel` that says that the worker may spin.
+const MAY_SPIN: u64 = 1 << 63;
 
 const OFFERED: u64 = 0;
 const CLAIMED: u64 = 1;
@@ -254,13 +257,26 @@ impl Board {
     /// Supervisor: asks the task with `ticket`, which must be the running one, to stop soon. Only the last
     /// request counts.
     pub fn request_cancel(&self, ticket: u64) {
-        self.words.cancel.set(ticket.wrapping_add(1));
+        let may_spin = self.words.cancel.get() & MAY_SPIN;
+        self.words.cancel.set((ticket.wrapping_add(1) & !MAY_SPIN) | may_spin);
+    }
+
+    /// Supervisor: whether the worker may spin while it waits for tasks; at first it may not.
+    pub fn allow_spinning(&self, allowed: bool) {
+        let cancel = self.words.cancel.get() & !MAY_SPIN;
+        self.words.cancel.set(if allowed { cancel | MAY_SPIN } else { cancel });
+    }
+
+    /// Worker: whether it may spin while it waits for tasks.
+    #[must_use]
+    pub fn may_spin(&self) -> bool {
+        self.words.cancel.get() & MAY_SPIN != 0
     }
 
     /// Worker: whether the supervisor asked the task with `ticket` to stop. Costs one load.
     #[must_use]
     pub fn cancel_requested(&self, ticket: u64) -> bool {
-        is_ticket(ticket) && self.words.cancel.get() == ticket + 1
+        is_ticket(ticket) && self.words.cancel.get() & !MAY_SPIN == ticket + 1
     }
 
     /// `CLOCK_MONOTONIC` in nanoseconds, the clock of [`claim`](Self::claim); the same as [`now_ns`].

@@ -8,6 +8,7 @@ use crate::{
     frame::{Frame, FrameError, HEADER_LEN, Header, Kind},
     ring::RingReader,
     run::Run,
+    sum::SUMMED_MAX,
     sys,
 };
 
@@ -147,6 +148,8 @@ impl FrameReader {
     /// there, in front. [`next_run`](Self::next_run) tells which are sound; there is no other use for this reader afterwards.
     pub fn salvage_from(&mut self, ring: &RingReader) {
         if self.large.is_none() && self.poison.is_none() {
+            // The writer may be at work: only what has a sum shows whether it is whole.
+            self.limit = self.limit.min(SUMMED_MAX as u32);
             ring.salvage(&mut self.buffer);
         }
     }

@@ -7,13 +7,20 @@ use std::os::unix::fs::FileExt;
 use crate::process;
 use crate::region::{NAME, Place};
 
-/// Threads and children of this process with what they wait for, and the words of the rings.
+/// Threads and children of this process with what they wait for, and the words of the rings. Threads are shown twice: those
+/// whose processor time has grown meanwhile are turning in circles.
 #[must_use]
 pub fn dump() -> String {
     let mut text = String::new();
-    threads(&mut text, std::process::id());
-    for child in process::children() {
-        threads(&mut text, child);
+    for look in 0..2 {
+        if look > 0 {
+            // Time passing is the subject.
+            std::thread::sleep(std::time::Duration::from_millis(300));
+        }
+        threads(&mut text, std::process::id());
+        for child in process::children() {
+            threads(&mut text, child);
+        }
     }
     descriptors(&mut text);
     regions(&mut text);

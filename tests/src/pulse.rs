@@ -1,8 +1,8 @@
 //! Many threads at once, none of which may stand still.
 
 use std::io::Write;
-use std::sync::Mutex;
 use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,9 +10,11 @@ use pool_core::Pool;
 
 use crate::dump;
 
-/// How long a step may take on a busy machine. Nothing but a lost wake-up takes longer, if the pool looks after its workers
-/// more rarely than that.
-const STALL: Duration = Duration::from_secs(15);
+/// How often the players are looked at.
+const LOOK: Duration = Duration::from_millis(100);
+/// Looks that may find a player in the same step. On a busy machine nothing but a lost wake-up takes longer, if the pool looks
+/// after its workers more rarely than that.
+const STALL: u32 = 150;
 
 /// One of the threads.
 pub struct Player<'a> {
@@ -47,21 +49,26 @@ pub fn play_all(pool: &Pool, duration: Duration, players: Vec<Player<'_>>) -> Ve
     thread::scope(|scope| {
         let (names, since) = (&names, &since);
         scope.spawn(move || {
-            while is_done.recv_timeout(Duration::from_millis(100)) == Err(RecvTimeoutError::Timeout) {
-                let stalls = |begun: &Mutex<Option<Instant>>| {
-                    begun.lock().is_ok_and(|begun| begun.is_some_and(|at| at.elapsed() > STALL))
-                };
+            // Counted in looks of this thread and not by the clock: when the whole program gets no processor, nobody stalls.
+            let mut looks = vec![(None, 0_u32); names.len()];
+            while is_done.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+                for (begun, (known, count)) in since.iter().zip(&mut looks) {
+                    let begun = *begun.lock().unwrap_or_else(PoisonError::into_inner);
+                    *count = if begun.is_some() && begun == *known { *count + 1 } else { 0 };
+                    *known = begun;
+                }
                 let stalled: Vec<_> = names
                     .iter()
-                    .zip(since)
-                    .filter(|(_, begun)| stalls(begun))
+                    .zip(&looks)
+                    .filter(|(_, (_, count))| *count >= STALL)
                     .map(|(name, _)| name)
                     .collect();
                 if !stalled.is_empty() {
                     // The memory first: to look at the pool may set it going again.
                     let memory = dump();
                     let text = format!(
-                        "\n{stalled:?} stand still for {STALL:?}\n{memory}\n{:?}\n{:?}\n",
+                        "\n{stalled:?} stand still for {:?}\n{memory}\n{:?}\n{:?}\n",
+                        LOOK * STALL,
                         pool.stats(),
                         pool.workers()
                     );

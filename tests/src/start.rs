@@ -44,8 +44,12 @@ pub mod zygote {
     /// When there are several, or none comes.
     #[must_use]
     pub fn pid() -> u32 {
-        wait_until("the zygote is there", || pids().len() == 1);
-        pids()[0]
+        let mut found = Vec::new();
+        wait_until("the zygote is there", || {
+            found = pids();
+            found.len() == 1
+        });
+        found[0]
     }
 
     /// Whether a worker has been forked: it was never started with its own name, and has room for a longer one behind it.
@@ -66,11 +70,11 @@ pub mod zygote {
     /// # Panics
     /// When a task that runs in between fails.
     pub fn replace_workers(pool: &Pool) -> u32 {
-        let zygote = pid();
+        // There may be no zygote now: a dead one is replaced when a worker is wanted.
         loop {
             let spawned: Vec<u32> = workers(pool).into_iter().filter(|pid| !is_forked(*pid)).collect();
             if spawned.is_empty() {
-                return zygote;
+                return pid();
             }
             let deaths = pool.stats().deaths.total() + spawned.len() as u64;
             spawned.iter().for_each(|pid| process::send(*pid, Signal::SIGKILL));

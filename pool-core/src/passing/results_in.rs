@@ -69,7 +69,7 @@ impl ResultsIn {
                 return Ok(Reply::sealed(head, bytes));
             }
             match receive() {
-                Ok(Some((id, fd))) => self.keep(id, fd)?,
+                Ok(Some((id, fd))) => self.keep(id, fd, limit)?,
                 Ok(None) => {
                     return Err(format!("a result in segment {}, which has not come", locator.segment));
                 }
@@ -78,7 +78,7 @@ impl ResultsIn {
         }
     }
 
-    fn keep(&mut self, id: u64, fd: OwnedFd) -> Result<(), String> {
+    fn keep(&mut self, id: u64, fd: OwnedFd, limit: usize) -> Result<(), String> {
         if self.views.contains_key(&id) || self.sealed.contains_key(&id) {
             return Err(format!("segment {id} twice"));
         }
@@ -87,7 +87,8 @@ impl ResultsIn {
             if self.sealed.len() >= MAX_WAITING {
                 return Err(format!("{MAX_WAITING} sealed results of which it has not told"));
             }
-            self.sealed.insert(id, open_sealed(fd).map_err(refused)?);
+            let waiting = self.sealed.values().fold(0, |sum: usize, bytes| sum.saturating_add(bytes.len()));
+            self.sealed.insert(id, open_sealed(fd, limit, waiting).map_err(refused)?);
             return Ok(());
         }
         let view = SegmentView::open(fd.as_fd()).map_err(refused)?;
@@ -122,14 +123,23 @@ impl ResultsIn {
     }
 }
 
-fn open_sealed(fd: OwnedFd) -> io::Result<SharedBytes> {
+/// `waiting`: bytes of the sealed files of which the worker has not told yet.
+fn open_sealed(fd: OwnedFd, limit: usize, waiting: usize) -> io::Result<SharedBytes> {
+    let file = File::from(fd);
+    let len = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+    if len > limit || len.saturating_add(waiting) > MAX_BYTES {
+        let message = format!("a sealed result of {len} bytes is too large");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+    }
+    let fd = OwnedFd::from(file);
     match Sealed::open(fd.as_fd()) {
         Ok(sealed) => Ok(sealed.into()),
         // The number of mappings is limited (vm.max_map_count). The bytes cannot change any more, so they can be read.
         Err(error) if error.kind() == io::ErrorKind::OutOfMemory => {
             let file = File::from(fd);
-            let len = usize::try_from(file.metadata()?.len()).map_err(|_| io::ErrorKind::OutOfMemory)?;
-            let mut bytes = vec![0; len];
+            let mut bytes = Vec::new();
+            bytes.try_reserve_exact(len).map_err(|_| io::ErrorKind::OutOfMemory)?;
+            bytes.resize(len, 0);
             file.read_exact_at(&mut bytes, 0)?;
             Ok(bytes.into())
         }

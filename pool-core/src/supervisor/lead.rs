@@ -25,7 +25,10 @@
 //!
 //! * *A result comes while the leader falls asleep.* Arming a worker's bell looks at its ring once more, after the bell has
 //!   been made visible; the worker looks at the bell after it has published. One of the two sees the other
-//!   (`pool_ipc::ring`).
+//!   (`pool_ipc::ring`). What is found is read, with the bell left armed; if it has settled anything, the leader looks
+//!   once whether that was what it waits for, and then sleeps without looking again.
+//! * *A worker runs low before its bell is armed to ring when it does.* It rings again when it has nothing left at all, and
+//!   what it had published by the time its bell was armed is read then, so that it is given more.
 //! * *Somebody else settles what the leader waits for* (the reactor: a death, a limit; another caller: a cancellation). It
 //!   kicks the leader: it settles, fence, looks at `asleep`; the leader sets `asleep`, fence, looks whether its outcome is
 //!   there. One of the two sees the other. A kick too many costs one turn.
@@ -47,6 +50,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use crate::outcome::Watched;
 use crate::supervisor::engine::bells::Leading;
 use crate::supervisor::shared::Shared;
+use crate::supervisor::spin::{self, Turn};
 use crate::supervisor::token::{KICK, RESULTS};
 
 /// Something that a thread can wait for.
@@ -152,6 +156,15 @@ impl Shared {
     }
 }
 
+/// What a leader does next, without the lock.
+enum Next {
+    /// It looks whether what it waits for has come.
+    Look,
+    /// It lets others have its core, or the lock.
+    Yield,
+    Sleep,
+}
+
 /// Whoever has the lead; dropping it gives the lead up.
 #[derive(Debug)]
 pub(crate) struct Leader<'a> {
@@ -164,20 +177,38 @@ impl Leader<'_> {
     pub(crate) fn read_until(self, wait: &impl Wait, deadline: Option<Instant>) -> bool {
         let shared = self.shared;
         let lead = &shared.lead;
+        let mut away = None;
         while !wait.is_over() && deadline.is_none_or(|deadline| Instant::now() < deadline) {
-            let drowsy = shared.with(|engine, _| {
+            let next = shared.with(|engine, _| {
+                if engine.is_dozing() {
+                    return Next::Sleep;
+                }
                 engine.lead(Some(Leading::Awake));
+                if let Some(away) = away.take() {
+                    engine.was_away(away);
+                }
                 loop {
-                    if engine.read_rings() || shared.is_contended() {
-                        return false;
+                    if engine.read_rings() {
+                        return Next::Look;
                     }
-                    if !engine.spin() {
-                        return engine.fall_asleep(wait.is_bulk());
+                    if shared.is_contended() {
+                        return Next::Yield;
+                    }
+                    match engine.spin() {
+                        Turn::Look => {}
+                        Turn::Yield => return Next::Yield,
+                        Turn::Sleep if engine.fall_asleep(wait.is_bulk()) => return Next::Sleep,
+                        Turn::Sleep => return Next::Look,
                     }
                 }
             });
-            if !drowsy {
-                continue;
+            match next {
+                Next::Look => continue,
+                Next::Yield => {
+                    away = Some(spin::give_way());
+                    continue;
+                }
+                Next::Sleep => {}
             }
             lead.asleep.store(true, Ordering::Relaxed);
             fence(Ordering::SeqCst);

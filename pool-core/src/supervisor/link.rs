@@ -60,6 +60,8 @@ pub(crate) struct Link {
     pub(crate) dirty: bool,
     /// Whether it is in the engine's list of busy workers.
     pub(crate) busy: bool,
+    /// Whether it may spin while it waits for tasks.
+    pub(crate) may_spin: bool,
     /// Bytes sent when the board was inspected last.
     pub(crate) sent_then: u64,
     pub(crate) stdout: Stream,
@@ -120,6 +122,7 @@ impl Link {
             offered: 0,
             dirty: false,
             busy: false,
+            may_spin: false,
             sent_then: 0,
             stdout: Stream::new(watched(launched.stdout)),
             stderr: Stream::new(watched(launched.stderr)),
@@ -168,9 +171,9 @@ impl Link {
         !self.deaf && self.rings.as_mut().is_some_and(|rings| rings.results.available() != Ok(0))
     }
 
-    /// Wants to be rung; false if there is something to read already.
+    /// Wants to be rung for what comes from now on; whether there is something to read before that.
     pub(crate) fn arm(&mut self, wake: Wake) -> bool {
-        self.deaf || self.rings.as_mut().is_none_or(|rings| rings.results.arm(wake) == Ok(true))
+        !self.deaf && self.rings.as_mut().is_some_and(|rings| rings.results.raise(wake) != Ok(0))
     }
 
     /// Wants no bell.

@@ -81,7 +81,7 @@ impl Shared {
             engine.machine.on(now, Event::Fault("a panic in the supervisor".to_owned()));
             engine.run(now);
         }
-        if !engine.settled.is_empty() && self.lead.watched.any() {
+        if !engine.settled.is_empty() && self.lead.watched.any_foreign() {
             // Foreign code may come next, which may take long, or wait for this very pool: meanwhile somebody else reads.
             engine.step_aside();
             engine.run(now);

@@ -48,39 +48,39 @@ impl Spin {
         Self { since: None, alone: false, crowded_until: None, looks: 0, skip: 0, in_vain: 0 }
     }
 
-    /// Whether to look once more; false: sleep now.
-    pub(crate) fn turn(&mut self) -> bool {
+    /// What to do next, nothing having come yet.
+    pub(crate) fn turn(&mut self) -> Turn {
         let Some(since) = self.since else {
             if self.alone {
-                return false;
+                return Turn::Sleep;
             }
             if self.skip > 0 {
                 self.skip -= 1;
-                return false;
+                return Turn::Sleep;
             }
             let now = Instant::now();
             if self.crowded_until.is_some_and(|until| now < until) {
-                return false;
+                return Turn::Sleep;
             }
             self.crowded_until = None;
             self.since = Some(now);
             self.looks = 0;
-            return true;
+            return Turn::Look;
         };
         self.looks += 1;
         hint::spin_loop();
         if !self.looks.is_multiple_of(LOOKS) {
-            return true;
+            return Turn::Look;
         }
-        let before = Instant::now();
-        std::thread::yield_now();
-        let after = Instant::now();
-        let away = after.duration_since(before);
-        if away >= SLICE {
-            self.crowded_until = Some(after + away * REST);
-            return self.give_up();
+        if since.elapsed() >= LONGEST { self.give_up() } else { Turn::Yield }
+    }
+
+    /// The thread has [given way](give_way), and was away for so long.
+    pub(crate) fn was_away(&mut self, away: Duration) {
+        if away >= SLICE && self.since.is_some() {
+            self.crowded_until = Some(Instant::now() + away * REST);
+            self.give_up();
         }
-        if after.duration_since(since) >= LONGEST { self.give_up() } else { true }
     }
 
     /// What was waited for has come.
@@ -90,12 +90,30 @@ impl Spin {
         }
     }
 
-    fn give_up(&mut self) -> bool {
+    fn give_up(&mut self) -> Turn {
         self.since = None;
         self.in_vain = (self.in_vain + 1).min(MOST_SKIPPED.ilog2() + 1);
         self.skip = (1 << self.in_vain) - 1;
-        false
+        Turn::Sleep
     }
+}
+
+/// What a thread that waits does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// It looks once more.
+    Look,
+    /// It [gives way](give_way), and looks once more.
+    Yield,
+    Sleep,
+}
+
+/// Offers the core to others (`sched_yield(2)`); for how long they had it. Not to be called with a lock held.
+#[doc(alias = "sched_yield")]
+pub(crate) fn give_way() -> Duration {
+    let before = Instant::now();
+    std::thread::yield_now();
+    before.elapsed()
 }
 
 #[cfg(test)]
@@ -104,7 +122,7 @@ mod tests {
 
     /// A wait that is in vain, if it is tried at all; whether it was.
     fn waits(spin: &mut Spin) -> bool {
-        let tried = spin.turn();
+        let tried = spin.turn() == Turn::Look;
         if tried {
             spin.give_up();
         }
@@ -124,7 +142,7 @@ mod tests {
     fn a_wait_ends() {
         let mut spin = Spin::among_cores();
         let mut turns = 0;
-        while spin.turn() {
+        while spin.turn() != Turn::Sleep {
             turns += 1;
         }
         assert!(turns >= LOOKS && spin.skip == 1, "{turns} turns");
@@ -136,7 +154,7 @@ mod tests {
         while spin.in_vain < 3 {
             waits(&mut spin);
         }
-        while !spin.turn() {}
+        while spin.turn() == Turn::Sleep {}
         spin.found();
         assert!(waits(&mut spin), "the next wait is tried");
         assert_eq!(spin.skip, 1, "and the failures before are forgotten");
@@ -146,14 +164,16 @@ mod tests {
     fn what_was_lost_to_others_is_made_up_for() {
         let mut spin = Spin::among_cores();
         spin.crowded_until = Some(Instant::now() + Duration::from_secs(3600));
-        assert!((0..1000).all(|_| !spin.turn()), "not before its time");
+        assert!((0..1000).all(|_| spin.turn() == Turn::Sleep), "not before its time");
         spin.crowded_until = Some(Instant::now());
-        assert!(spin.turn(), "then again");
+        assert_eq!(spin.turn(), Turn::Look, "then again");
+        spin.was_away(SLICE);
+        assert!(spin.crowded_until.is_some() && spin.since.is_none(), "and it is given up again");
     }
 
     #[test]
     fn with_one_core_there_is_nobody_to_wait_for() {
         let mut spin = Spin { alone: true, ..Spin::among_cores() };
-        assert!(!spin.turn());
+        assert_eq!(spin.turn(), Turn::Sleep);
     }
 }

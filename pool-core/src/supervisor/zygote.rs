@@ -226,6 +226,8 @@ impl Zygote {
 
     /// The zygote has died, or so it was reported.
     pub(crate) fn look(&mut self, pool: &str) {
+        // It may have been ready before.
+        self.hear(pool);
         let (State::Warming(process) | State::Ready(process)) = &self.state else { return };
         if is_readable(process.pidfd.as_fd(), Duration::ZERO) {
             self.bury(pool);

@@ -127,7 +127,7 @@ fn become_worker(is_forked: bool) -> Result<(Boot, Region, Inlet, Outlet, Parcel
         }
         false => (None, None),
     };
-    let inlet = Inlet::new(boot.frame_limit, task_ring, tasks);
+    let inlet = Inlet::new(boot.frame_limit, task_ring, region.board(), tasks);
     let results: &'static OwnedFd = Box::leak(Box::new(results));
     serve::note_result_pipe(results);
     let mut outlet = Outlet::new(result_ring, results, tasks);

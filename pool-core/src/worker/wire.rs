@@ -8,9 +8,11 @@ use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use pool_ipc::{Fill, Flush, FrameReader, FrameWriter, Kind, RingReader, RingWriter, Wake, write_frame};
+use pool_ipc::{
+    Board, Fill, Flush, FrameReader, FrameWriter, Kind, RingReader, RingWriter, Wake, write_frame,
+};
 
-use crate::supervisor::spin::Spin;
+use crate::supervisor::spin::{self, Spin, Turn};
 use crate::sys::setup;
 use crate::transport::BELL;
 use crate::worker::parcels::Parcels;
@@ -27,6 +29,7 @@ pub(super) struct Inlet {
 /// Where tasks come from.
 pub(super) struct Source {
     ring: Option<RingReader>,
+    board: Board,
     /// The task pipe.
     pipe: &'static OwnedFd,
     identity: Option<(u64, u64)>,
@@ -43,8 +46,13 @@ pub(super) struct Outlet {
 }
 
 impl Inlet {
-    pub(super) fn new(frame_limit: u32, ring: Option<RingReader>, pipe: &'static OwnedFd) -> Self {
-        let source = Source { ring, pipe, identity: identity(pipe), spin: Spin::new() };
+    pub(super) fn new(
+        frame_limit: u32,
+        ring: Option<RingReader>,
+        board: Board,
+        pipe: &'static OwnedFd,
+    ) -> Self {
+        let source = Source { ring, board, pipe, identity: identity(pipe), spin: Spin::new() };
         Self { reader: FrameReader::new(frame_limit), source, filled: 0 }
     }
 
@@ -94,9 +102,18 @@ impl Source {
                 told = true;
                 outlet.run_low();
             }
-            if !self.spin.turn() && sound(ring.arm(Wake::Each)) {
+            match if self.board.may_spin() { self.spin.turn() } else { Turn::Sleep } {
+                Turn::Look => continue,
+                Turn::Yield => {
+                    self.spin.was_away(spin::give_way());
+                    continue;
+                }
+                Turn::Sleep => {}
+            }
+            if sound(ring.arm(Wake::Each)) {
                 idle(self.pipe, outlet, parcels);
-                if wait_for_bell(self.pipe) == 0 {
+                // It may have waited for room, at the same bell.
+                if sound(ring.arm(Wake::Each)) && wait_for_bell(self.pipe) == 0 {
                     end_of_tasks(self.pipe, self.identity);
                 }
             }

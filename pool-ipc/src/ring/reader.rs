@@ -57,17 +57,26 @@ impl RingReader {
     #[inline]
     #[must_use = "false says that there is something to read"]
     pub fn arm(&mut self, wake: Wake) -> Result<bool, RingError> {
-        let mode = match wake {
-            Wake::Each => WAITS,
-            Wake::Low => WAITS_LOW,
-        };
-        self.shared.reader_waits.raise(mode);
-        let tail = self.shared.tail.look();
-        let found = self.accept(tail);
+        let found = self.raise(wake);
         if found != Ok(0) {
             self.disarm();
         }
         Ok(found? == 0)
+    }
+
+    /// As [`arm`](Self::arm), but armed in any case: how much there is that no bell will be rung for. For what comes later one
+    /// will, so a reader that reads this much may sleep then.
+    ///
+    /// # Errors
+    /// [`RingError`].
+    #[inline]
+    pub fn raise(&mut self, wake: Wake) -> Result<usize, RingError> {
+        self.shared.reader_waits.raise(match wake {
+            Wake::Each => WAITS,
+            Wake::Low => WAITS_LOW,
+        });
+        let tail = self.shared.tail.look();
+        self.accept(tail)
     }
 
     /// Wants no bell any more. One that the writer has decided on already may still come; a bell carries no meaning.

@@ -5,7 +5,8 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use pool_core::{DeathCause, Pool, StartMethod, TaskError};
@@ -103,7 +104,8 @@ fn deaths_in_tasks_are_reported_exactly_and_nobody_else_is_harmed() {
             (Part::StackOverflow, Some(libc::SIGABRT)),
         ] {
             let innocents: Vec<_> = (0..20).map(|n| pool.apply_async(play(n, Part::Innocent))).collect();
-            let death = expect_death(pool.apply(play(1, part)));
+            let death = expect_death(pool.apply(play(1, Part::Say("last words".to_owned(), Box::new(part)))));
+            assert!(death.stderr_tail.starts_with("last words"), "{death}");
             match signal {
                 Some(signal) => assert!(is_signal(&death.cause, signal), "{death}"),
                 None => assert_eq!(death.cause, DeathCause::Exited(7)),
@@ -178,32 +180,36 @@ fn when_the_zygote_is_killed_workers_are_spawned_until_there_is_another_one() {
 fn a_zygote_that_is_killed_at_any_moment_costs_no_task() {
     let scene = Scene::new();
     let (pool, _) = forked(&scene, 2);
-    let end = Instant::now() + Duration::from_secs(3);
-    let killed = std::thread::scope(|scope| {
-        let killer = scope.spawn(|| {
-            let (mut killed, mut deaths) = (0, 0);
-            while Instant::now() < end {
-                // Right behind a death, when a worker is wanted, but not before it can have become ready.
-                let now = pool.stats().deaths.total();
-                if now >= deaths + 4
-                    && let Some(pid) = zygote::pids().first()
-                {
-                    (killed, deaths) = (killed + 1, now);
-                    process::send(*pid, Signal::SIGKILL);
-                }
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut deaths = 0;
+            for _ in 0..20 {
+                // Right behind a death, when a worker is wanted; it sleeps when it is ready.
+                wait_until("there is a zygote to be killed", || {
+                    let now = pool.stats().deaths.total();
+                    let ready = |pid: &u32| process::state(*pid) == Some('S');
+                    let Some(pid) = zygote::pids().into_iter().find(ready).filter(|_| now >= deaths + 4)
+                    else {
+                        return false;
+                    };
+                    deaths = now;
+                    process::send(pid, Signal::SIGKILL);
+                    true
+                });
             }
-            killed
+            over.store(true, Ordering::Relaxed);
         });
-        while Instant::now() < end {
+        while !over.load(Ordering::Relaxed) {
             let innocents: Vec<_> = (0..10).map(|n| pool.apply_async(play(n, Part::Innocent))).collect();
             expect_death(pool.apply(play(1, Part::Segv)));
             for (n, innocent) in (0..).zip(innocents) {
                 assert_eq!(innocent.get().unwrap(), right(n));
             }
         }
-        killer.join().unwrap()
     });
-    assert!(killed > 10, "{killed} zygotes were killed");
+    // Another worker is wanted before there is another zygote.
+    expect_death(pool.apply(play(1, Part::Segv)));
     zygote::replace_workers(&pool);
     expect_healthy(&pool);
 }

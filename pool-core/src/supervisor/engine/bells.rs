@@ -1,6 +1,6 @@
 //! Who is woken by results: the engine's part of [`lead`](crate::supervisor::lead).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{EpollEvent, EpollTimeout};
@@ -9,10 +9,13 @@ use pool_ipc::Wake;
 
 use super::{Engine, READS_A_TURN};
 use crate::supervisor::event::Event;
+use crate::supervisor::spin::Turn;
 use crate::supervisor::token::{KICK, Token};
 
-/// How often bells are armed again because something has come meanwhile, before the reactor is told to go on with that.
-const ARMING_ROUNDS: usize = 8;
+/// How long bells that are to ring late rest after they have been armed; less than workers are given work for.
+const REST: Duration = Duration::from_micros(300);
+/// Tasks that are submitted between two looks at the rings.
+const HARVEST: u32 = 32;
 
 /// What a leader does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,16 +30,38 @@ impl Engine {
     /// Somebody has taken the lead, and waits for many outcomes or for one; or gives it up.
     pub(crate) fn lead(&mut self, leader: Option<Leading>) {
         if leader == Some(Leading::Awake) && self.leader != leader {
-            for link in self.links.iter_mut().flatten().filter(|link| link.busy) {
-                link.disarm();
-            }
+            self.disarm_bells();
+            self.arm_bells_at = None;
         }
         self.leader = leader;
     }
 
+    fn disarm_bells(&mut self) {
+        for link in self.links.iter_mut().flatten().filter(|link| link.busy) {
+            link.disarm();
+        }
+    }
+
+    /// The time has come at which bells are to be armed.
+    pub(super) fn arm_bells_in_time(&mut self, now: Instant) {
+        if self.arm_bells_at.take_if(|at| *at <= now).is_some() {
+            self.bells_rest_until = now;
+            self.arm_bells();
+        }
+    }
+
+    /// A task has been submitted. Now and then, whoever submits many reads what has become of them.
+    pub(crate) fn harvest(&mut self) {
+        self.unharvested += 1;
+        if self.unharvested >= HARVEST && self.leader.is_none() {
+            self.unharvested = 0;
+            self.read_rings();
+        }
+    }
+
     /// The leader is busy with something else.
     pub(crate) fn step_aside(&mut self) {
-        if self.leader == Some(Leading::Awake) {
+        if self.leader.is_some() {
             self.lead(None);
             self.arm_bells();
         }
@@ -51,16 +76,18 @@ impl Engine {
             return;
         }
         link.busy = true;
+        // One core for each that spins, and one for whoever gives it work.
+        let may_spin = self.busy.len() + 1 < self.cores;
+        if link.may_spin != may_spin {
+            link.may_spin = may_spin;
+            link.board.allow_spinning(may_spin);
+        }
         // Before the task is published, so that no result comes unannounced.
-        let quiet = match wake {
-            Some(wake) => link.arm(wake),
-            None => {
-                link.disarm();
-                true
-            }
-        };
-        // An idle worker that has written something, of all things: it is read by the reactor.
-        self.needs_reactor |= !quiet;
+        match wake {
+            // An idle worker that has written something, of all things: it is read by the reactor.
+            Some(wake) => self.needs_reactor |= link.arm(wake),
+            None => link.disarm(),
+        }
         self.busy.push(index);
     }
 
@@ -70,6 +97,7 @@ impl Engine {
             Some(Leading::Awake) => None,
             Some(Leading::AsleepForOne) => Some(Wake::Each),
             Some(Leading::AsleepForMany) | None if self.lead.watched.any() => Some(Wake::Each),
+            None if self.arm_bells_at.is_some() => None,
             Some(Leading::AsleepForMany) | None => Some(Wake::Low),
         }
     }
@@ -83,6 +111,11 @@ impl Engine {
                 self.busy.swap_remove(place);
                 continue;
             };
+            if !link.writer.is_empty() && !link.dirty {
+                // It may have made room.
+                link.dirty = true;
+                self.dirty.push(index);
+            }
             if link.has_news() {
                 found = true;
                 self.now = Instant::now();
@@ -105,45 +138,57 @@ impl Engine {
 
     /// Whether the leader should look once more before it sleeps: while there is a core for it besides those of the busy
     /// workers.
-    pub(crate) fn spin(&mut self) -> bool {
-        !self.busy.is_empty() && self.busy.len() < self.cores && self.spin.turn()
+    pub(crate) fn spin(&mut self) -> Turn {
+        if self.busy.is_empty() || self.busy.len() >= self.cores { Turn::Sleep } else { self.spin.turn() }
     }
 
-    /// The leader is about to sleep; false if there is something to read instead.
+    /// The leader has offered its core to others, and was away for so long.
+    pub(crate) fn was_away(&mut self, away: Duration) {
+        self.spin.was_away(away);
+    }
+
+    /// The leader is about to sleep; false if it is to look first whether what it waits for has come.
     pub(crate) fn fall_asleep(&mut self, bulk: bool) -> bool {
         if !self.muted {
             self.mute(Instant::now(), true);
         }
-        self.lead(Some(if bulk { Leading::AsleepForMany } else { Leading::AsleepForOne }));
-        let quiet = self.arm_busy();
-        if !quiet {
-            self.lead(Some(Leading::Awake));
-        }
-        quiet
+        self.leader = Some(if bulk { Leading::AsleepForMany } else { Leading::AsleepForOne });
+        self.arm_bells();
+        self.settled.is_empty() && !self.machine.has_actions()
     }
 
-    /// Arms the bells of busy workers; false if there is something to read already.
-    fn arm_busy(&mut self) -> bool {
-        let Some(wake) = self.bell() else { return true };
-        let mut quiet = true;
+    /// Whether the leader was about to sleep when it looked whether what it waits for has come: bells are armed, and what
+    /// came before has been read.
+    pub(crate) fn is_dozing(&self) -> bool {
+        matches!(self.leader, Some(Leading::AsleepForMany | Leading::AsleepForOne))
+    }
+
+    /// Has workers announce their results as early as somebody wants to know them, and reads what they will not announce.
+    ///
+    /// Once is enough, however fast they go on: bells stay armed, and ring for what comes after the look at the ring.
+    ///
+    /// Where nobody waits for anything, they are told to ring late, and not more often than once in a while: whoever submits many
+    /// tasks one by one would otherwise be disturbed by every worker that has finished the few it had. The timer arms them then.
+    pub(crate) fn arm_bells(&mut self) {
+        let Some(wake) = self.bell().filter(|_| !self.busy.is_empty()) else { return };
+        if self.leader.is_none() && wake == Wake::Low {
+            let now = Instant::now();
+            if now < self.bells_rest_until {
+                self.arm_bells_at = Some(self.bells_rest_until);
+                return self.disarm_bells();
+            }
+            self.bells_rest_until = now + REST;
+        }
+        self.arm_bells_at = None;
+        let mut found = false;
         for index in &self.busy {
             if let Some(Some(link)) = self.links.get_mut(*index) {
-                quiet &= link.arm(wake);
+                found |= link.arm(wake);
             }
         }
-        quiet
-    }
-
-    /// Has workers announce their results as early as somebody wants to know them, and reads what is there.
-    pub(crate) fn arm_bells(&mut self) {
-        // Bounded, because workers may go on for ever; the bell of one that has been read empty rings for what comes later.
-        for _ in 0..ARMING_ROUNDS {
-            if self.arm_busy() {
-                return;
-            }
+        if found {
             self.read_rings();
         }
-        self.needs_reactor = true;
     }
 
     /// Somebody wants to know how things are: reads what workers have published.

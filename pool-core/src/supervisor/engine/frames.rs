@@ -183,8 +183,8 @@ impl Engine {
                 }
                 (Kind::Refused, true) => link.ran_up_to = Some(frame.ticket),
                 (Kind::Bye, true) if self.machine.is_retiring(who) => {
-                    // It has nothing more to say.
-                    link.turn_deaf();
+                    // It has nothing more to say. Its doorbell stays, so that it can ring for this.
+                    link.deaf = true;
                     return false;
                 }
                 (Kind::Hello, false) => {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{Epoll, EpollFlags};
-use pool_ipc::{Bundle, Flush, Kind, Slot, TaskHead};
+use pool_ipc::{Bundle, Flush, Kind, Slot, TaskHead, Wake};
 
 use crate::arena::{self, ARENA, Limits, Opened};
 use crate::buffer::{Args, Passage};
@@ -74,6 +74,11 @@ pub(crate) struct Engine {
     pub(crate) lead: Arc<Lead>,
     /// What the leader does, if there is one.
     leader: Option<Leading>,
+    /// When bells are to be armed that rest now.
+    arm_bells_at: Option<Instant>,
+    bells_rest_until: Instant,
+    /// Tasks submitted since whoever submits has looked at the rings.
+    unharvested: u32,
     /// The latest time that is known.
     now: Instant,
     /// Whether the reactor is not woken by results.
@@ -130,6 +135,9 @@ impl Engine {
             epoll,
             lead,
             leader: None,
+            arm_bells_at: None,
+            bells_rest_until: Instant::now(),
+            unharvested: 0,
             now: Instant::now(),
             muted: false,
             timer,
@@ -417,6 +425,11 @@ impl Engine {
                         self.mark_dirty(index);
                     }
                     self.read_results(now, index, READS_A_TURN);
+                    // A hello that is larger than the ring comes in pieces.
+                    if self.live(token.who).is_some_and(|link| link.routes.is_none() && link.arm(Wake::Each))
+                    {
+                        self.read_results(now, index, READS_A_TURN);
+                    }
                 }
             }
             Source::Room => {
@@ -439,6 +452,7 @@ impl Engine {
     /// The timer has run out, or the reactor was woken.
     pub(crate) fn on_tick(&mut self, now: Instant) {
         self.machine.on(now, Event::Tick);
+        self.arm_bells_in_time(now);
         let due: Vec<Incarnation> =
             self.closed_pipes.iter().filter(|(at, _)| *at <= now).map(|(_, who)| *who).collect();
         self.closed_pipes.retain(|(at, _)| *at > now);
@@ -478,8 +492,10 @@ impl Engine {
             .into_iter()
             .chain(self.closed_pipes.iter().map(|(at, _)| *at))
             .chain(self.tidy_at)
+            .chain(self.arm_bells_at)
             .min();
-        if due == self.armed {
+        // One that fires too early is set again then. An idle pool has none.
+        if due == self.armed || due.zip(self.armed).is_some_and(|(due, armed)| armed <= due) {
             return;
         }
         let after = due.map(|due| due.saturating_duration_since(now));

@@ -24,19 +24,19 @@ enum Bundling {
     /// As the pool does it by itself.
     Default,
     /// Always so many, as somebody would who knows the sizes.
-    #[expect(dead_code, reason = "for when a map can be told its chunk size")]
     Chunks(usize),
 }
 
-/// The bundlings that the default is compared with. There is no setting for it yet, so it is compared with the ideal only.
-const BY_HAND: &[Bundling] = &[];
+/// The bundlings that the default is compared with.
+const BY_HAND: &[Bundling] =
+    &[Bundling::Chunks(1), Bundling::Chunks(10), Bundling::Chunks(100), Bundling::Chunks(1000)];
 
 /// Runs the tasks; tells the time to the last result, and how long they took by themselves.
 fn run(pool: &Pool, bundling: Bundling, sizes: &[u64]) -> Outcome<(Duration, Duration)> {
     let start = Instant::now();
     let spent = match bundling {
         Bundling::Default => pool.map(tasks::busy, sizes.iter().copied())?,
-        Bundling::Chunks(_) => return Err("a map cannot be told its chunk size yet".into()),
+        Bundling::Chunks(size) => pool.batch().chunk_size(size).map(tasks::busy, sizes.iter().copied())?,
     };
     let time = start.elapsed();
     ensure(spent.len() == sizes.len(), "results are missing")?;

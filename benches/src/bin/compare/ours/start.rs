@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use pool_benches::samples::millis;
 use pool_benches::{Outcome, ensure};
-use pool_core::{Builder, Pool, TaskError};
+use pool_core::{Builder, Pool, TaskError, WorkerStatus};
 
 use crate::bare::spawn;
 use crate::effort::Effort;
@@ -27,25 +27,15 @@ pub(crate) fn start(effort: Effort, journal: &mut Journal) -> Outcome<()> {
     Ok(())
 }
 
-/// The same with a worker that stands by, once pools have that.
-fn with_spare(_builder: Builder) -> Option<Builder> {
-    None
-}
-
 /// From the moment at which a task aborts its worker to the result of the next task on the same place in the pool.
 pub(crate) fn crash(effort: Effort, journal: &mut Journal) -> Outcome<()> {
     let one = || Pool::builder().workers(1);
-    if with_spare(one()).is_none() {
-        journal.remark("crash with a spare: not measured, the pool has no spares".to_owned());
-    }
     for _ in 0..effort.pick(6, 15) {
         let (first, _) = spawn::spawn()?;
         journal.note("bare.spawn_first_byte", millis(first));
         journal.note("bare.pidfd", millis(spawn::death()?));
         journal.note("crash", recover(one())?);
-        if let Some(builder) = with_spare(one()) {
-            journal.note("crash_spare", recover(builder)?);
-        }
+        journal.note("crash_spare", recover(one().spares(1))?);
     }
     Ok(())
 }
@@ -54,6 +44,10 @@ pub(crate) fn crash(effort: Effort, journal: &mut Journal) -> Outcome<()> {
 fn recover(builder: Builder) -> Outcome<f64> {
     let pool = builder.build()?;
     ensure(pool.apply(tiny(1))? == 2, "a wrong result")?;
+    // The spare, where there is one, is ready as well.
+    while pool.workers().iter().any(|worker| worker.status == WorkerStatus::Starting) {
+        std::thread::yield_now();
+    }
     let stamp = tempfile::NamedTempFile::new()?;
     let crashing = pool.apply_async(crash_task(stamp.path()));
     let next = pool.apply_async(tiny(7));
