@@ -5,7 +5,6 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -180,9 +179,8 @@ fn when_the_zygote_is_killed_workers_are_spawned_until_there_is_another_one() {
 fn a_zygote_that_is_killed_at_any_moment_costs_no_task() {
     let scene = Scene::new();
     let (pool, _) = forked(&scene, 2);
-    let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        scope.spawn(|| {
+        let killer = scope.spawn(|| {
             let mut deaths = 0;
             for _ in 0..20 {
                 // Right behind a death, when a worker is wanted; it sleeps when it is ready.
@@ -198,9 +196,9 @@ fn a_zygote_that_is_killed_at_any_moment_costs_no_task() {
                     true
                 });
             }
-            over.store(true, Ordering::Relaxed);
         });
-        while !over.load(Ordering::Relaxed) {
+        // Also when it has failed.
+        while !killer.is_finished() {
             let innocents: Vec<_> = (0..10).map(|n| pool.apply_async(play(n, Part::Innocent))).collect();
             expect_death(pool.apply(play(1, Part::Segv)));
             for (n, innocent) in (0..).zip(innocents) {
