@@ -27,6 +27,17 @@ impl Footprint {
         Self { descriptors: descriptors(), threads: threads(pool), mappings: mappings(), processes }
     }
 
+    /// Whether nothing is here that was not there before. Less is no fault: memory that an earlier pool has left for the next
+    /// one is given back after a while.
+    #[must_use]
+    pub fn is_within(&self, before: &Self) -> bool {
+        self.descriptors.iter().all(|(number, what)| before.descriptors.get(number) == Some(what))
+            && self.threads.iter().all(|thread| before.threads.contains(thread))
+            && self.threads.len() <= before.threads.len()
+            && self.mappings <= before.mappings
+            && self.processes.is_subset(&before.processes)
+    }
+
     /// What is here and was not there before, for a failure report.
     #[must_use]
     pub fn beyond(&self, before: &Self) -> String {

@@ -71,7 +71,7 @@ impl Scene {
         let deadline = Instant::now() + AFTERMATH;
         loop {
             let now = Footprint::take(&self.mark, POOL);
-            if now == self.before {
+            if now.is_within(&self.before) {
                 return;
             }
             assert!(Instant::now() < deadline, "left behind: {}", now.beyond(&self.before));
