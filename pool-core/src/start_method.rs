@@ -14,7 +14,8 @@ pub enum StartMethod {
     #[default]
     Spawn,
     /// Workers that take the place of others are forked by a *zygote*: one more process of the worker executable, which has
-    /// come as far as [`init()`](crate::init) and waits there.
+    /// come as far as [`init()`](crate::init) and waits there. Experimental: under very heavy load a test that kills zygotes
+    /// again and again has stalled, for a reason that is not known yet.
     ///
     /// It saves what a start of the executable costs, dynamic linking and all that runs before `init()`: the more that is, the
     /// more it pays. The first workers are spawned, while the zygote gets ready behind them. A forked worker has the same
