@@ -47,6 +47,7 @@ impl Shop {
             cancel_grace: limit,
             claim_timeout: limit,
             ahead: Duration::from_millis(1),
+            wake: Duration::from_micros(50),
             unpaced: 2,
             prefetch: 2048,
             prefetch_bytes: 1 << 20,

@@ -34,13 +34,59 @@ enum Place {
 }
 
 /// A few bytes.
-#[derive(Clone, Copy, Default)]
+///
+/// It is moved often, right after its bytes have been written. Aligned, it is moved by whole words; one that begins anywhere is
+/// moved by words that overlap, and each of those waits for the bytes before it.
+#[derive(Clone, Copy)]
+#[repr(C, align(8))]
 pub(crate) struct Inline {
-    len: u8,
     bytes: [u8; INLINE],
+    len: Len,
+    /// Of no use; without it, the last word would not be moved as one.
+    rest: u8,
+}
+
+/// How many bytes of an [`Inline`] are in use. An enum, so that an enum around it needs no other tag.
+#[derive(Clone, Copy)]
+#[repr(u8)]
+#[rustfmt::skip]
+enum Len {
+    L0, L1, L2, L3, L4, L5, L6, L7, L8, L9, L10, L11,
+    L12, L13, L14, L15, L16, L17, L18, L19, L20, L21, L22,
+}
+
+impl Len {
+    #[rustfmt::skip]
+    const ALL: [Self; INLINE + 1] = [
+        Self::L0, Self::L1, Self::L2, Self::L3, Self::L4, Self::L5, Self::L6, Self::L7, Self::L8, Self::L9, Self::L10, Self::L11,
+        Self::L12, Self::L13, Self::L14, Self::L15, Self::L16, Self::L17, Self::L18, Self::L19, Self::L20, Self::L21, Self::L22,
+    ];
+
+    #[inline]
+    fn new(len: usize) -> Option<Self> {
+        Self::ALL.get(len).copied()
+    }
+}
+
+impl Default for Inline {
+    #[inline]
+    fn default() -> Self {
+        Self::EMPTY
+    }
 }
 
 impl Inline {
+    const EMPTY: Self = Self { bytes: [0; INLINE], len: Len::L0, rest: 0 };
+
+    #[inline]
+    fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    fn truncate(&mut self, len: usize) {
+        self.len = Len::new(len.min(self.len())).unwrap_or(Len::L0);
+    }
+
     /// Holds `bytes`, if they are few enough.
     #[inline]
     pub(crate) fn new(bytes: &[u8]) -> Option<Self> {
@@ -51,17 +97,37 @@ impl Inline {
     #[inline]
     pub(crate) fn as_slice(&self) -> &[u8] {
         // The length never exceeds the array; saying so here spares the check a panic.
-        &self.bytes[..usize::from(self.len).min(INLINE)]
+        &self.bytes[..self.len().min(INLINE)]
     }
 
     /// Appends, if there is room.
     #[inline]
     fn append(&mut self, bytes: &[u8]) -> bool {
-        let start = usize::from(self.len);
-        let Some(spare) = self.bytes.get_mut(start..start + bytes.len()) else { return false };
-        spare.copy_from_slice(bytes);
-        self.len += bytes.len() as u8;
+        let start = self.len();
+        let (Some(len), Some(spare)) =
+            (Len::new(start + bytes.len()), self.bytes.get_mut(start..start + bytes.len()))
+        else {
+            return false;
+        };
+        // Most values are numbers: a few bytes, for which calling `memcpy` takes long.
+        match bytes.len() {
+            1 => copy::<1>(spare, bytes),
+            2 => copy::<2>(spare, bytes),
+            3 => copy::<3>(spare, bytes),
+            4 => copy::<4>(spare, bytes),
+            5 => copy::<5>(spare, bytes),
+            _ => spare.copy_from_slice(bytes),
+        }
+        self.len = len;
         true
+    }
+}
+
+/// Copies exactly `N` bytes, one by one: they were written like that just before.
+#[inline(always)]
+fn copy<const N: usize>(to: &mut [u8], from: &[u8]) {
+    if let (Some(to), Some(from)) = (to.first_chunk_mut::<N>(), from.first_chunk::<N>()) {
+        *to = *from;
     }
 }
 
@@ -103,7 +169,7 @@ impl Buffer {
     }
 
     pub(crate) const fn of(arena: &'static Arena) -> Self {
-        Self { place: Place::Inline(Inline { len: 0, bytes: [0; INLINE] }), attached: None, arena }
+        Self { place: Place::Inline(Inline::EMPTY), attached: None, arena }
     }
 
     /// Appends one byte.
@@ -172,7 +238,7 @@ impl Buffer {
     /// Cuts it to `len` bytes, if it has more.
     pub fn truncate(&mut self, len: usize) {
         match &mut self.place {
-            Place::Inline(inline) => inline.len = inline.len.min(u8::try_from(len).unwrap_or(u8::MAX)),
+            Place::Inline(inline) => inline.truncate(len),
             Place::Heap(heap) => heap.truncate(len),
             Place::Block(filled) => filled.len = filled.len.min(len),
         }
@@ -185,7 +251,7 @@ impl Buffer {
             self.attached = None;
         }
         match &mut self.place {
-            Place::Inline(inline) => inline.len = 0,
+            Place::Inline(inline) => inline.len = Len::L0,
             Place::Heap(heap) if heap.capacity() <= LARGE => heap.clear(),
             _ => self.place = Place::Inline(Inline::default()),
         }
@@ -225,7 +291,7 @@ impl Buffer {
     }
 
     /// What it holds, to be kept and handed on.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn finish(self) -> Args {
         Args(match self.place {
             Place::Inline(inline) => Shared::Inline(inline),
@@ -382,7 +448,7 @@ impl fmt::Debug for Args {
 
 impl fmt::Debug for Inline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inline").field("len", &self.len).finish_non_exhaustive()
+        f.debug_struct("Inline").field("len", &self.len()).finish_non_exhaustive()
     }
 }
 

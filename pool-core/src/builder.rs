@@ -33,6 +33,8 @@ pub const MAX_DEPTH: u32 = 4;
 const PREFETCH: usize = 2048;
 /// How much work a worker is given ahead of time: many times what it takes to send it more.
 const AHEAD: Duration = Duration::from_millis(1);
+/// About what it takes to wake a sleeping core, and on it a worker.
+const WAKE_UP: Duration = Duration::from_micros(50);
 /// How many tasks a worker is given whose pace is not known yet.
 const UNPACED: usize = 2;
 /// Bytes of arguments given to a worker ahead of time, unless a single task has more.
@@ -250,6 +252,7 @@ impl Builder {
             cancel_grace: bounded(self.cancel_grace),
             claim_timeout: bounded(self.start_timeout),
             ahead: AHEAD,
+            wake: WAKE_UP,
             unpaced: UNPACED,
             prefetch: PREFETCH,
             prefetch_bytes: PREFETCH_BYTES,

@@ -190,6 +190,14 @@ pub struct TaskFuture<R> {
     handle: TaskHandle<R>,
 }
 
+impl<R> Drop for TaskFuture<R> {
+    fn drop(&mut self) {
+        if !self.handle.shared.origin.is_elsewhere() {
+            self.handle.cell.forget_wakers(&self.handle.shared.lead.watched);
+        }
+    }
+}
+
 impl<R> Future for TaskFuture<R> {
     type Output = Result<R, TaskError>;
 

@@ -16,8 +16,12 @@ pub(crate) enum Job {
     Part(Box<Part>),
 }
 
-// Together with a cell and what the state machine keeps, 128 bytes.
-const _: () = assert!(size_of::<Option<Job>>() == 16);
+/// As [`Job`], where it is kept.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum JobRef<'a> {
+    Single(&'a Arc<Cell>),
+    Part(&'a Part),
+}
 
 /// Items of a batch that are of a kind.
 #[derive(Debug)]
@@ -61,6 +65,28 @@ pub(crate) struct Settled {
 }
 
 impl Job {
+    fn by_ref(&self) -> JobRef<'_> {
+        match self {
+            Self::Single(cell) => JobRef::Single(cell),
+            Self::Part(part) => JobRef::Part(part),
+        }
+    }
+
+    /// What it is called in messages.
+    pub(crate) fn shown(&self) -> String {
+        self.by_ref().shown()
+    }
+
+    /// Who wants the outcome of all of it.
+    pub(crate) fn into_sink(self) -> Sink {
+        match self {
+            Self::Single(cell) => Sink::Handle(cell),
+            Self::Part(part) => Sink::Batch { inbox: part.inbox, index: part.index },
+        }
+    }
+}
+
+impl JobRef<'_> {
     pub(crate) fn entry(&self) -> &'static TaskEntry {
         match self {
             Self::Single(cell) => cell.entry(),
@@ -75,66 +101,76 @@ impl Job {
             Self::Part(part) => part.name.as_deref().unwrap_or(part.entry.name).to_owned(),
         }
     }
+}
 
-    /// Who wants the outcome of all of it.
-    pub(crate) fn into_sink(self) -> Sink {
-        match self {
-            Self::Single(cell) => Sink::Handle(cell),
-            Self::Part(part) => Sink::Batch { inbox: part.inbox, index: part.index },
-        }
-    }
-
-    /// Makes the items from `at` on another job.
-    pub(crate) fn split(&mut self, at: u32) -> Option<Self> {
-        let Self::Part(part) = self else { return None };
-        let PartArgs::Many(packed, from) = &part.args else { return None };
-        let rest = Part {
-            entry: part.entry,
-            name: part.name.clone(),
+impl Part {
+    /// Makes the items from `at` on another part.
+    fn split(&mut self, at: u32) -> Option<Self> {
+        let PartArgs::Many(packed, from) = &self.args else { return None };
+        let rest = Self {
+            entry: self.entry,
+            name: self.name.clone(),
             args: PartArgs::Many(Arc::clone(packed), from + at),
-            inbox: Arc::clone(&part.inbox),
-            index: part.index + at as usize,
-            end: part.end.saturating_sub(at),
+            inbox: Arc::clone(&self.inbox),
+            index: self.index + at as usize,
+            end: self.end.saturating_sub(at),
         };
-        part.end = part.end.min(at);
-        Some(Self::Part(Box::new(rest)))
+        self.end = self.end.min(at);
+        Some(rest)
     }
 }
 
 /// The jobs of the units that have not ended. The state machine hands the places out, and names none that is empty.
+///
+/// A place is used in one of the two tables. There may be very many single tasks, and few parts.
 #[derive(Debug, Default)]
-pub(crate) struct Jobs(Vec<Option<Job>>);
+pub(crate) struct Jobs {
+    singles: Vec<Option<Arc<Cell>>>,
+    parts: Vec<Option<Box<Part>>>,
+}
 
 impl Jobs {
     pub(crate) fn insert(&mut self, place: u32, job: Job) {
-        let place = place as usize;
-        if self.0.len() <= place {
-            self.0.resize_with(place + 1, || None);
+        match job {
+            Job::Single(cell) => *reach(&mut self.singles, place) = Some(cell),
+            Job::Part(part) => *reach(&mut self.parts, place) = Some(part),
         }
-        self.0[place] = Some(job);
     }
 
-    pub(crate) fn get(&self, place: u32) -> Option<&Job> {
-        self.0.get(place as usize)?.as_ref()
+    pub(crate) fn get(&self, place: u32) -> Option<JobRef<'_>> {
+        match self.singles.get(place as usize) {
+            Some(Some(cell)) => Some(JobRef::Single(cell)),
+            _ => self.parts.get(place as usize)?.as_deref().map(JobRef::Part),
+        }
     }
 
     pub(crate) fn split(&mut self, from: u32, at: u32, into: u32) {
-        let from = self.0.get_mut(from as usize).and_then(Option::as_mut);
-        if let Some(rest) = from.and_then(|job| job.split(at)) {
-            self.insert(into, rest);
+        let from = self.parts.get_mut(from as usize).and_then(Option::as_mut);
+        if let Some(rest) = from.and_then(|part| part.split(at)) {
+            *reach(&mut self.parts, into) = Some(Box::new(rest));
         }
     }
 
     /// Who wants to know of these items. The job is gone with its last item.
     pub(crate) fn settle(&mut self, place: u32, first: u32, count: u32) -> Option<Sink> {
-        let slot = self.0.get_mut(place as usize)?;
-        if let Some(Job::Part(part)) = slot {
-            let sink = Sink::Batch { inbox: Arc::clone(&part.inbox), index: part.index + first as usize };
-            if first + count >= part.end {
-                *slot = None;
-            }
-            return Some(sink);
+        if let Some(cell) = self.singles.get_mut(place as usize).and_then(Option::take) {
+            return Some(Sink::Handle(cell));
         }
-        slot.take().map(Job::into_sink)
+        let slot = self.parts.get_mut(place as usize)?;
+        let part = slot.as_ref()?;
+        let sink = Sink::Batch { inbox: Arc::clone(&part.inbox), index: part.index + first as usize };
+        if first + count >= part.end {
+            *slot = None;
+        }
+        Some(sink)
     }
+}
+
+/// A place in a table that grows as needed.
+fn reach<T>(table: &mut Vec<Option<T>>, place: u32) -> &mut Option<T> {
+    let place = place as usize;
+    if table.len() <= place {
+        table.resize_with(place + 1, || None);
+    }
+    &mut table[place]
 }

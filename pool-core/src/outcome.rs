@@ -3,10 +3,11 @@
 //! A [`Cell`] is written once by the supervisor, and read by handles. Whoever waits on it (a thread, a waker, a callback) is
 //! told outside of every lock of the pool. An [`Inbox`] collects the outcomes of a batch for the one thread that runs it.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
-use std::time::Instant;
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
 
 use crate::buffer::Args;
 use crate::error::TaskError;
@@ -32,10 +33,7 @@ pub(crate) type Callback = Box<dyn FnOnce(&Cell) + Send>;
 /// A place for one outcome.
 pub(crate) struct Cell {
     entry: &'static TaskEntry,
-    /// Set after the state, so that looking costs one load.
-    settled: AtomicBool,
     state: Mutex<State>,
-    ready: Condvar,
 }
 
 enum State {
@@ -49,7 +47,7 @@ enum State {
 }
 
 // Many tasks may wait, each with a cell.
-const _: () = assert!(size_of::<Cell>() <= 56, "a cell and its two counters fit into 72 bytes");
+const _: () = assert!(size_of::<Cell>() <= 48, "a cell and its two counters fit into 64 bytes");
 
 /// What few tasks have before they have ended.
 #[derive(Default)]
@@ -59,7 +57,19 @@ struct Rare {
     /// Whether somebody wants to be told at once.
     watched: bool,
     wakers: Vec<Waker>,
+    threads: Vec<Thread>,
     callbacks: Vec<Callback>,
+}
+
+impl Rare {
+    /// Somebody has left: if it was the last one, nobody wants to be told.
+    fn unwatch(&mut self, watched: &Watched) {
+        let nobody = self.threads.is_empty() && self.wakers.is_empty() && self.callbacks.is_empty();
+        if self.watched && nobody {
+            self.watched = false;
+            watched.remove();
+        }
+    }
 }
 
 /// How many outcomes somebody wants to be told of at once. While there are none, workers announce results by the many.
@@ -92,22 +102,12 @@ impl Watched {
 impl Cell {
     pub(crate) fn new(entry: &'static TaskEntry, args: Args, name: Option<Box<str>>) -> Self {
         let rare = name.map(|name| Box::new(Rare { name: Some(name), ..Rare::default() }));
-        Self {
-            entry,
-            settled: AtomicBool::new(false),
-            state: Mutex::new(State::Waiting { args, rare }),
-            ready: Condvar::new(),
-        }
+        Self { entry, state: Mutex::new(State::Waiting { args, rare }) }
     }
 
     /// A cell that has its outcome, an error, from the start.
     pub(crate) fn refused(entry: &'static TaskEntry, error: TaskError) -> Self {
-        Self {
-            entry,
-            settled: AtomicBool::new(true),
-            state: Mutex::new(State::Ready(Err(Box::new(error)))),
-            ready: Condvar::new(),
-        }
+        Self { entry, state: Mutex::new(State::Ready(Err(Box::new(error)))) }
     }
 
     /// Stores the outcome, unless there is one, and wakes who waits.
@@ -123,12 +123,11 @@ impl Cell {
             Ok(Results::Run(frames)) => Ok(Reply::from(pool_ipc::frames(&frames).next().unwrap_or_default())),
             Err(error) => Err(Box::new(error)),
         });
-        self.settled.store(true, Ordering::Release);
         drop(state);
         let Some(rare) = rare else { return Vec::new() };
         watched.remove();
         let foreign = !rare.wakers.is_empty();
-        self.ready.notify_all();
+        rare.threads.iter().for_each(Thread::unpark);
         for waker in rare.wakers {
             // A waker is foreign code: should it panic, the others are still woken.
             let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake()));
@@ -140,7 +139,7 @@ impl Cell {
     }
 
     pub(crate) fn is_settled(&self) -> bool {
-        self.settled.load(Ordering::Acquire)
+        matches!(*self.lock(), State::Ready(_))
     }
 
     /// Looks at the result, if there is an outcome.
@@ -209,6 +208,31 @@ impl Cell {
         }
     }
 
+    /// Nobody wants to be woken by a waker any more.
+    pub(crate) fn forget_wakers(&self, watched: &Watched) {
+        let forgotten = match &mut *self.lock() {
+            State::Waiting { rare: Some(rare), .. } => {
+                let forgotten = std::mem::take(&mut rare.wakers);
+                rare.unwatch(watched);
+                forgotten
+            }
+            _ => return,
+        };
+        if !forgotten.is_empty() {
+            watched.foreign.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// This thread waits no longer.
+    fn forget_thread(&self, watched: &Watched) {
+        let State::Waiting { rare: Some(rare), .. } = &mut *self.lock() else { return };
+        let own = thread::current().id();
+        if let Some(place) = rare.threads.iter().position(|thread| thread.id() == own) {
+            rare.threads.remove(place);
+        }
+        rare.unwatch(watched);
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -224,12 +248,18 @@ impl Wait for Cell {
     }
 
     fn follow(&self, watched: &Watched, heed: impl FnOnce(), deadline: Option<Instant>) {
-        if self.watch(watched, |_| ()).is_ready() {
+        if self.watch(watched, |rare| rare.threads.push(thread::current())).is_ready() {
             return;
         }
         heed();
-        let waiting = |state: &mut State| matches!(state, State::Waiting { .. });
-        wait_while(&self.ready, self.lock(), waiting, deadline);
+        while !self.is_settled() {
+            // Others may unpark this thread for reasons of their own.
+            match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+                None => thread::park(),
+                Some(Duration::ZERO) => return self.forget_thread(watched),
+                Some(left) => thread::park_timeout(left),
+            }
+        }
     }
 }
 
@@ -255,12 +285,12 @@ impl Cells {
 
     /// Takes back a cell whose outcome has been taken; useless to it while somebody else has it.
     pub(crate) fn give_back(&self, mut cell: Arc<Cell>) {
-        let Some(place) = Arc::get_mut(&mut cell) else { return };
-        // What it held may be large.
-        *place = Cell::new(place.entry, Args::from(Vec::new()), None);
-        if let Ok(mut cells) = self.0.try_lock()
-            && cells.len() < MOST_CELLS
+        let Ok(mut cells) = self.0.try_lock() else { return };
+        if cells.len() < MOST_CELLS
+            && let Some(place) = Arc::get_mut(&mut cell)
         {
+            // What it held may be large.
+            *place = Cell::new(place.entry, Args::from(Vec::new()), None);
             cells.push(cell);
         }
     }

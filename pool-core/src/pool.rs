@@ -154,8 +154,7 @@ impl Pool {
                 engine.lead(Some(Leading::Awake));
             }
             let key = engine.submit(spec, job);
-            engine.machine.on(now, Event::Pump);
-            engine.harvest();
+            engine.hand_out(now);
             key
         });
         handle(cell, key)

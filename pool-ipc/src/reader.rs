@@ -70,6 +70,8 @@ pub struct FrameReader {
     /// While it is incomplete the buffer is empty: every byte that arrives is its own.
     large: Option<Large>,
     poison: Option<FrameError>,
+    /// What was unread when a ring was salvaged for the first time.
+    salvaged: Option<Vec<u8>>,
 }
 
 /// A payload that does not fit the buffer.
@@ -99,7 +101,7 @@ impl FrameReader {
     /// A reader that refuses payloads of more than `limit` bytes. It allocates nothing yet.
     #[must_use]
     pub fn new(limit: u32) -> Self {
-        Self { limit, buffer: Vec::new(), start: 0, large: None, poison: None }
+        Self { limit, buffer: Vec::new(), start: 0, large: None, poison: None, salvaged: None }
     }
 
     /// Reads once from `fd`, as much as is there and fits (`read(2)`; repeated if a signal interrupts it).
@@ -146,10 +148,16 @@ impl FrameReader {
 
     /// Takes all bytes of a ring whose writer's position has been overwritten: frames that were published before are still
     /// there, in front. [`next_run`](Self::next_run) tells which are sound; there is no other use for this reader afterwards.
+    ///
+    /// What the writer adds meanwhile is found the next time, behind the same frames again.
     pub fn salvage_from(&mut self, ring: &RingReader) {
         if self.large.is_none() && self.poison.is_none() {
             // The writer may be at work: only what has a sum shows whether it is whole.
             self.limit = self.limit.min(SUMMED_MAX as u32);
+            let unread = self.salvaged.get_or_insert_with(|| self.buffer[self.start..].to_vec());
+            self.buffer.clear();
+            self.buffer.extend_from_slice(unread);
+            self.start = 0;
             ring.salvage(&mut self.buffer);
         }
     }

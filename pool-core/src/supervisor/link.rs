@@ -47,6 +47,8 @@ pub(crate) struct Link {
     pub(crate) deaf: bool,
     /// Results may have been destroyed: garbage came instead of them, or their ring has been overwritten.
     pub(crate) suspect: bool,
+    /// The oldest ticket it held when its result ring was salvaged for the first time.
+    pub(crate) salvaged_from: Option<Ticket>,
     /// The last ticket that it has started, as it has said when it gave up.
     pub(crate) ran_up_to: Option<Ticket>,
     /// The latest bytes of the doorbell.
@@ -113,6 +115,7 @@ impl Link {
             parcels: Parcels::new(launched.socket),
             deaf: false,
             suspect: false,
+            salvaged_from: None,
             ran_up_to: None,
             last_words: Vec::new(),
             tasks: Some(watched(launched.tasks)),
@@ -285,10 +288,16 @@ impl Link {
         }
     }
 
-    /// Takes what is left in the result ring, whatever its positions say.
-    pub(crate) fn salvage(&mut self) {
-        if let Some(rings) = &self.rings {
-            self.reader.salvage_from(&rings.results);
+    /// Takes what is left in the result ring, whatever its positions say, but for results that are older than `head`.
+    pub(crate) fn salvage(&mut self, head: Ticket) {
+        let Some(rings) = &self.rings else { return };
+        self.reader.salvage_from(&rings.results);
+        let mut next = *self.salvaged_from.get_or_insert(head);
+        while next < head
+            && let Ok(Some(run)) =
+                self.reader.next_run(Kind::Done, next, u32::try_from(head - next).unwrap_or(u32::MAX))
+        {
+            next += u64::from(run.count);
         }
     }
 

@@ -14,8 +14,6 @@ use crate::supervisor::token::{KICK, Token};
 
 /// How long bells that are to ring late rest after they have been armed; less than workers are given work for.
 const REST: Duration = Duration::from_micros(300);
-/// Tasks that are submitted between two looks at the rings.
-const HARVEST: u32 = 32;
 
 /// What a leader does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,19 +42,28 @@ impl Engine {
 
     /// The time has come at which bells are to be armed.
     pub(super) fn arm_bells_in_time(&mut self, now: Instant) {
-        if self.arm_bells_at.take_if(|at| *at <= now).is_some() {
-            self.bells_rest_until = now;
-            self.arm_bells();
+        if self.arm_bells_at.take_if(|at| *at <= now + REST / 2).is_some() {
+            if self.leader.is_none() && self.read_rings() {
+                // They go on.
+                self.arm_bells_at = Some(now + REST);
+            } else {
+                self.bells_rest_until = now;
+                self.arm_bells();
+            }
         }
     }
 
-    /// A task has been submitted. Now and then, whoever submits many reads what has become of them.
-    pub(crate) fn harvest(&mut self) {
-        self.unharvested += 1;
-        if self.unharvested >= HARVEST && self.leader.is_none() {
-            self.unharvested = 0;
+    /// A task has been submitted, and is handed out. Now and then, whoever submits many reads what has become of them, and always
+    /// before a worker is woken that another one might make needless.
+    pub(crate) fn hand_out(&mut self, now: Instant) {
+        let sleeps = matches!(self.leader, Some(Leading::AsleepForOne | Leading::AsleepForMany));
+        if !sleeps && self.machine.may_wait(now) {
+            return;
+        }
+        if self.machine.would_wake(now) {
             self.read_rings();
         }
+        self.machine.on(now, Event::Pump);
     }
 
     /// The leader is busy with something else.
@@ -76,12 +83,6 @@ impl Engine {
             return;
         }
         link.busy = true;
-        // One core for each that spins, and one for whoever gives it work.
-        let may_spin = self.busy.len() + 1 < self.cores;
-        if link.may_spin != may_spin {
-            link.may_spin = may_spin;
-            link.board.allow_spinning(may_spin);
-        }
         // Before the task is published, so that no result comes unannounced.
         match wake {
             // An idle worker that has written something, of all things: it is read by the reactor.
@@ -89,6 +90,23 @@ impl Engine {
             None => link.disarm(),
         }
         self.busy.push(index);
+        self.permit_spinning(index);
+    }
+
+    /// Busy workers may spin while there is a core for each of them, and one for whoever gives them work. `index` has been added,
+    /// or is the last one that has been removed.
+    fn permit_spinning(&mut self, index: usize) {
+        let may_spin = self.busy.len() < self.cores;
+        let all = self.busy.len() + usize::from(may_spin) == self.cores;
+        let others = if all { self.busy.as_slice() } else { &[] };
+        for index in others.iter().chain([&index]) {
+            if let Some(Some(link)) = self.links.get_mut(*index)
+                && link.may_spin != may_spin
+            {
+                link.may_spin = may_spin;
+                link.board.allow_spinning(may_spin);
+            }
+        }
     }
 
     /// When workers are to ring.
@@ -128,6 +146,7 @@ impl Engine {
                 if let Some(Some(link)) = self.links.get_mut(index) {
                     link.busy = false;
                 }
+                self.permit_spinning(index);
             }
         }
         if found {

@@ -13,7 +13,6 @@ use pool_ipc::{Failure, Fill, Hello, Kind, MessageError};
 use super::{CLOSED_PIPES_GRACE, Engine};
 use crate::arena::IDLE;
 use crate::error::{BrokenReason, TaskError};
-use crate::job::Job;
 use crate::outcome::Results;
 use crate::reply::Reply;
 use crate::supervisor::event::{Event, Incarnation, Ticket};
@@ -79,10 +78,11 @@ impl Engine {
 
     /// Reports what can still be found in a ring whose positions have been overwritten: results in their order, as far as they
     /// are sound.
-    fn salvage(&mut self, now: Instant, index: usize) {
-        if let Some(Some(link)) = self.links.get_mut(index) {
+    pub(super) fn salvage(&mut self, now: Instant, index: usize) {
+        let Some(Some(link)) = self.links.get_mut(index) else { return };
+        if let Some(head) = self.machine.head(link.who) {
             link.suspect = true;
-            link.salvage();
+            link.salvage(head.span.first);
         }
         while self.report_run(now, index, 1) {}
         self.links[index].iter_mut().for_each(Link::turn_deaf);
@@ -243,7 +243,7 @@ impl Engine {
 
     pub(super) fn task_error(&self, who: Incarnation, failure: Failure) -> TaskError {
         let job = self.machine.head(who).and_then(|head| head.unit).and_then(|(unit, _)| self.job(unit));
-        let task = job.map_or_else(|| "(ended)".to_owned(), Job::shown);
+        let task = job.map_or_else(|| "(ended)".to_owned(), |job| job.shown());
         match failure {
             Failure::Panicked { message, location, backtrace } => {
                 TaskError::Panicked { message, location, backtrace }

@@ -17,7 +17,7 @@ use crate::arena::{self, ARENA, Limits, Opened};
 use crate::buffer::{Args, Passage};
 use crate::error::TaskError;
 use crate::ids::TaskId;
-use crate::job::{Job, Jobs, PartArgs, Settled};
+use crate::job::{Job, JobRef, Jobs, PartArgs, Settled};
 use crate::memory::OomCounter;
 use crate::outcome::{Outcome, Results};
 use crate::output::{Forwarder, Lines};
@@ -77,8 +77,6 @@ pub(crate) struct Engine {
     /// When bells are to be armed that rest now.
     arm_bells_at: Option<Instant>,
     bells_rest_until: Instant,
-    /// Tasks submitted since whoever submits has looked at the rings.
-    unharvested: u32,
     /// The latest time that is known.
     now: Instant,
     /// Whether the reactor is not woken by results.
@@ -137,7 +135,6 @@ impl Engine {
             leader: None,
             arm_bells_at: None,
             bells_rest_until: Instant::now(),
-            unharvested: 0,
             now: Instant::now(),
             muted: false,
             timer,
@@ -251,7 +248,7 @@ impl Engine {
     }
 
     /// The job of a unit, also of one that the state machine has split off and that is not a job of its own yet.
-    fn job(&self, unit: TaskKey) -> Option<&Job> {
+    fn job(&self, unit: TaskKey) -> Option<JobRef<'_>> {
         let split_off = |key: TaskKey| {
             let origin = |action: &Action<Results>| match action {
                 Action::Split { from, into, .. } if *into == key => Some(*from),
@@ -309,8 +306,8 @@ impl Engine {
             }
         };
         let pushed = match job {
-            Job::Single(cell) => cell.with_args(&mut push).unwrap_or(Ok(())),
-            Job::Part(part) => match &part.args {
+            JobRef::Single(cell) => cell.with_args(&mut push).unwrap_or(Ok(())),
+            JobRef::Part(part) => match &part.args {
                 PartArgs::One(args) => push(args),
                 PartArgs::Many(packed, from) if tickets.count == 1 => {
                     link.push_copy(Kind::Task, tickets.first, &head.encode(), packed.item(from + offset))
@@ -451,6 +448,9 @@ impl Engine {
 
     /// The timer has run out, or the reactor was woken.
     pub(crate) fn on_tick(&mut self, now: Instant) {
+        if self.machine.is_to_look_again(now) {
+            self.read_rings();
+        }
         self.machine.on(now, Event::Tick);
         self.arm_bells_in_time(now);
         let due: Vec<Incarnation> =

@@ -7,7 +7,6 @@ use pool_ipc::Slot;
 
 use super::{Engine, LAST_READS};
 use crate::error::{BrokenReason, Death, DeathCause};
-use crate::job::Job;
 use crate::supervisor::event::{Autopsy, Event, Incarnation, KillReason, Ticket};
 use crate::supervisor::launch::{Launched, may_pass};
 use crate::supervisor::link::Link;
@@ -110,6 +109,10 @@ impl Engine {
         self.read_results(now, who.index(), LAST_READS);
         if self.live(who).is_some_and(|link| link.rings.is_some()) {
             self.answer_the_door(now, who.index());
+            if self.live(who).is_some_and(|link| link.salvaged_from.is_some()) {
+                // What it has published since is there, too.
+                self.salvage(now, who.index());
+            }
             if let (Some(head), Some(link)) = (self.machine.head(who), self.live(who))
                 && link.board.observe(head.span.first) == Slot::Finished
             {
@@ -158,7 +161,7 @@ impl Engine {
         let report = |(ticket, held): (Ticket, &Holding)| {
             let job = held.unit.and_then(|(key, _)| self.job(key));
             let death = Death {
-                task: job.map(Job::shown),
+                task: job.map(|job| job.shown()),
                 task_id: held.task(ticket),
                 ran_for: None,
                 ..death.clone()

@@ -19,6 +19,9 @@ pub(crate) struct Config {
     pub(crate) claim_timeout: Duration,
     /// For how long a worker is given work ahead of time, as far as its pace is known.
     pub(crate) ahead: Duration,
+    /// About what it takes to wake a worker. For tasks that one that is awake will have done by then, none is woken; zero: one
+    /// always is.
+    pub(crate) wake: Duration,
     /// Items given to a worker whose pace is not known yet, two at least.
     pub(crate) unpaced: usize,
     /// Most items given to a worker ahead of time, the running one included; less than `ticket_window`.

@@ -13,7 +13,8 @@ pub(crate) struct Crew {
     pub(super) active: usize,
     /// Those that are ready and not active. The last one has become ready last.
     pub(super) spare: Vec<u32>,
-    /// Those that have nothing to do and may be given something. The last one has worked last: its caches are warm.
+    /// Those that have nothing to do and may be given something, by place. The last one has the lowest: so few work where few
+    /// are enough, and these are awake.
     pub(super) idle: Vec<u32>,
     /// Those that are known to have room, besides the idle ones. Somebody in it may have none any more; somebody who is
     /// missing gets more with its next result.
@@ -61,7 +62,7 @@ impl<P> Machine<P> {
         count(&mut self.crew.active, was.active, now.active);
         count(&mut self.crew.hoarders, was.hoards, now.hoards);
         count(&mut self.crew.reserved, was.reserved, now.reserved);
-        list(&mut self.crew.idle, index as u32, was.idle, now.idle);
+        sort_in(&mut self.crew.idle, index as u32, was.idle, now.idle);
         list(&mut self.crew.spare, index as u32, was.spare, now.spare);
     }
 
@@ -88,6 +89,18 @@ impl<P> Machine<P> {
     pub(super) fn note_hungry(&mut self, index: usize) {
         if !std::mem::replace(&mut self.slots[index].hungry, true) {
             self.crew.hungry.push_back(index as u32);
+        }
+    }
+}
+
+/// Puts a worker into a list that is in descending order, or takes it out.
+fn sort_in(list: &mut Vec<u32>, index: u32, was: bool, now: bool) {
+    if was != now {
+        // Almost always the last ones.
+        let place = list.iter().rposition(|listed| *listed >= index);
+        match place {
+            Some(place) if was => _ = list.remove(place),
+            place => list.insert(place.map_or(0, |place| place + 1), index),
         }
     }
 }

@@ -4,10 +4,16 @@
 //! the size that the unit asks for; but with `n` items to do and `w` workers none is given more than its share `n / w`. It
 //! is refilled when it is half empty, so that items travel many at a time. Of the idle ones, the one that has worked last is
 //! the first to be given something.
+//!
+//! Waking a worker takes [`Config::wake`](super::Config::wake), of our time, too. So a worker that will have done everything
+//! it holds by then is given more before an idle one is, and nothing of it is taken back. That is a guess: the next item
+//! may take long. Therefore it is looked at again when it has reported nothing for a few times as long
+//! (`Machine::look_again`), and what waits behind it then is given to the idle ones.
 
 use std::time::Instant;
 
 use super::hand::Held;
+use super::pace::LATE;
 use super::unit::{self, Place, Unit};
 use super::{Hand, Machine};
 use crate::supervisor::event::{Action, TaskKey, Ticket};
@@ -15,6 +21,8 @@ use crate::supervisor::slot::{Ready, Slot};
 
 /// Workers in a row that turn out to have no room before we stop looking for one that has.
 const MISSES: usize = 4;
+/// Tasks that are submitted one by one are handed out by so many, while somebody is busy with tasks as short.
+const TOGETHER: usize = 16;
 
 impl<P> Machine<P> {
     /// Gives out what there is to whom there is.
@@ -29,8 +37,9 @@ impl<P> Machine<P> {
         if !self.suspects.is_empty() {
             self.reserve_suspects(now);
         }
-        // Idle workers first, so that nothing is queued behind a task while somebody has nothing to do.
-        if self.queued > 0 {
+        // Idle workers first, so that nothing is queued behind a long task while somebody has nothing to do.
+        if self.queued > 0 && !self.crew.idle.is_empty() {
+            self.feed_awake(now);
             self.feed_idle(now);
         }
         if self.queued > 0 {
@@ -67,11 +76,80 @@ impl<P> Machine<P> {
         }
     }
 
+    /// Whether a worker would be woken for what is in the queue, while others are busy that may have done more than we know.
+    pub(crate) fn would_wake(&self, now: Instant) -> bool {
+        let absorbs = |index: &u32| {
+            let ready = self.slots[*index as usize].active();
+            ready.is_some_and(|ready| ready.hand.items() < self.soon(ready, now))
+        };
+        self.queued > 0
+            && self.held > 0
+            && !self.crew.idle.is_empty()
+            && !self.crew.hungry.iter().take(MISSES).any(absorbs)
+    }
+
+    /// Whether what has been submitted last may wait for a few more to be handed out together: a worker is busy and will soon come
+    /// for more, or we look again.
+    pub(crate) fn may_wait(&mut self, now: Instant) -> bool {
+        let absorbs = |index: &u32| {
+            let ready = self.slots[*index as usize].active();
+            ready.is_some_and(|ready| {
+                ready.pace.soon() >= TOGETHER
+                    && ready.hand.items() > 0
+                    && ready.hand.items() < self.soon(ready, now)
+            })
+        };
+        let may = self.queued < TOGETHER && self.crew.hungry.iter().take(MISSES).any(absorbs);
+        if may {
+            self.look_again(now);
+        }
+        may
+    }
+
+    /// How many items a busy worker will have done by the time another could be woken.
+    fn soon(&self, ready: &Ready, now: Instant) -> usize {
+        if ready.pace.is_late(now, &self.config) { 0 } else { ready.pace.soon() }
+    }
+
+    /// Gives busy workers what they will have done before another could be woken for it.
+    fn feed_awake(&mut self, now: Instant) {
+        let mut misses = 0;
+        while self.queued > 0
+            && misses < MISSES
+            && let Some(index) = self.crew.hungry.pop_front()
+        {
+            let index = index as usize;
+            self.slots[index].hungry = false;
+            let Some(ready) = self.slots[index].active() else { continue };
+            let (before, soon) = (self.held, self.soon(ready, now));
+            if ready.hand.is_empty() {
+                // It is an idle one.
+                continue;
+            }
+            if ready.hand.items() < soon {
+                self.fill(index, now, soon);
+            } else {
+                self.note_room(index);
+            }
+            if self.held > before {
+                self.look_again(now);
+            } else {
+                misses += 1;
+            }
+        }
+    }
+
+    /// Something waits behind a worker that should be done with it soon, while another is idle.
+    pub(super) fn look_again(&mut self, now: Instant) {
+        self.again.get_or_insert(now + LATE * self.config.wake);
+    }
+
     fn feed_idle(&mut self, now: Instant) {
         while self.queued > 0
             && let Some(&idle) = self.crew.idle.last()
         {
-            let each = (self.queued / self.crew.idle.len()).max(1);
+            let soon = self.slots[idle as usize].active().map_or(0, |ready| ready.pace.soon());
+            let each = (self.queued / self.crew.idle.len()).max(1).max(soon);
             self.fill(idle as usize, now, each);
             if self.crew.idle.last() == Some(&idle) {
                 debug_assert!(false, "an idle worker takes nothing: {:?}", self.slots[idle as usize]);
@@ -110,7 +188,10 @@ impl<P> Machine<P> {
     fn target(&self, ready: &Ready) -> usize {
         match self.queue.first(&self.units) {
             Some((_, unit)) if unit.chunk() > 0 => (2 * self.piece(unit)).min(self.config.prefetch),
-            _ => ready.pace.window().min((self.queued + self.held).div_ceil(self.crew.active.max(1))),
+            _ => {
+                let share = (self.queued + self.held).div_ceil(self.crew.active.max(1));
+                ready.pace.window().min(share.max(ready.pace.soon()))
+            }
         }
     }
 

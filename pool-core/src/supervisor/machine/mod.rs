@@ -15,7 +15,8 @@
 //! 3. An item that was not started is never blamed: it goes back to the front of the queue, in its old order.
 //! 4. The first failure of a batch with `abort` ends that batch, and nothing else.
 //! 5. Nothing waits for ever: every state that waits for a worker has a timer, and a pool that cannot make progress breaks.
-//! 6. No active worker is idle while an item waits that nobody is known to have started, longer than an answer takes.
+//! 6. No active worker is idle while an item waits that nobody is known to have started, longer than an answer takes, or than
+//!    a few times the time to wake a worker if another should have done it by then.
 //! 7. As many workers are active as there should be, as long as enough are ready; no other is given anything.
 //!
 //! # Events and races
@@ -128,6 +129,8 @@ pub(crate) struct Machine<P> {
     next_task: u64,
     next_generation: u64,
     timers: BinaryHeap<Reverse<(Instant, u32)>>,
+    /// When something that waits behind a busy worker while another is idle is looked at again.
+    again: Option<Instant>,
     life: Life,
     drained: bool,
     ever_ready: bool,
@@ -156,6 +159,7 @@ impl<P> Machine<P> {
             next_task: 1,
             next_generation: 1,
             timers: BinaryHeap::new(),
+            again: None,
             life: Life::Open,
             drained: false,
             ever_ready: false,

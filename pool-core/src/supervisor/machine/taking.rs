@@ -67,8 +67,18 @@ impl<P> Machine<P> {
             }
         }
         let Some((_, victim, spare)) = best else { return false };
+        if self.is_done_soon(victim, now) {
+            self.look_again(now);
+            return false;
+        }
         self.take_back(victim, spare.div_ceil(2));
         true
+    }
+
+    /// Whether a worker should have done everything it holds by the time another could be woken for it.
+    fn is_done_soon(&self, index: usize, now: Instant) -> bool {
+        let Some(ready) = self.slots[index].active().filter(|ready| ready.is_open()) else { return false };
+        ready.hand.items() <= ready.pace.soon() && !ready.pace.is_late(now, &self.config)
     }
 
     /// Asks for the last items that a worker holds and is not known to have claimed.

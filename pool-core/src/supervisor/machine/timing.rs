@@ -21,11 +21,16 @@ impl<P> Machine<P> {
     pub(crate) fn deadline(&mut self) -> Option<Instant> {
         while let Some(&Reverse((at, index))) = self.timers.peek() {
             if self.slots[index as usize].timer == Some(at) {
-                return Some(at);
+                return Some(self.again.map_or(at, |again| again.min(at)));
             }
             self.timers.pop();
         }
-        None
+        self.again
+    }
+
+    /// Whether it is time to look again at workers that should be done by now, if one knew all that they have done.
+    pub(crate) fn is_to_look_again(&self, now: Instant) -> bool {
+        self.again.is_some_and(|again| again <= now)
     }
 
     pub(super) fn schedule(&mut self, index: usize, at: Instant) {
@@ -47,6 +52,10 @@ impl<P> Machine<P> {
                 self.slots[index].timer = None;
                 self.look_at(index, now);
             }
+        }
+        if self.is_to_look_again(now) {
+            self.again = None;
+            self.dispatch(now);
         }
     }
 

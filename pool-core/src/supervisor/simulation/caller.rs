@@ -55,7 +55,14 @@ impl World<'_> {
         for _ in 0..self.random.within(1, 6) {
             self.submit(None);
         }
-        self.feed(Event::Pump, &[]);
+        self.hand_out();
+    }
+
+    /// As the engine does: what may wait for more is not handed out at once.
+    fn hand_out(&mut self) {
+        if self.random.chance(300) || !self.machine.may_wait(self.now) {
+            self.feed(Event::Pump, &[]);
+        }
     }
 
     fn submit_batch(&mut self) {
@@ -70,7 +77,7 @@ impl World<'_> {
         for _ in 0..self.random.pick(&[0, 1, 2, 5, 40]) {
             self.submit(Some(index));
         }
-        self.feed(Event::Pump, &[]);
+        self.hand_out();
         if late && (self.batches[index].failed || self.batches[index].cancelled) {
             // The caller finds out, and takes back what it has submitted meanwhile.
             self.feed_cancel_batch(index);

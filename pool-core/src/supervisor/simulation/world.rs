@@ -1,7 +1,7 @@
 //! The virtual world: its clock, what is going to happen in it, and the loop that lets it happen.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::caller::Caller;
@@ -146,6 +146,8 @@ pub(super) struct World<'a> {
     pub(super) aborting: Vec<usize>,
     /// Since when an idle worker and a waiting task have been there together.
     pub(super) starving_since: Option<Instant>,
+    /// What waits while somebody is idle, and since when: by generation the head it waits behind, by 0 the first in the queue.
+    pub(super) stalls: BTreeMap<u64, (u64, Instant)>,
     /// By place: the generation spawned last, or 0.
     pub(super) latest: Vec<u64>,
     /// By place.
@@ -193,6 +195,7 @@ impl<'a> World<'a> {
             flagged: Vec::new(),
             aborting: Vec::new(),
             starving_since: None,
+            stalls: BTreeMap::new(),
             steps: 0,
             sights: Sights::default(),
             acted: base,

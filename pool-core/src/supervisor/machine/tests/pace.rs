@@ -74,7 +74,7 @@ fn reports_at_one_moment_are_measured_together() {
 }
 
 #[test]
-fn one_task_goes_to_the_worker_that_has_worked_last() {
+fn single_tasks_go_to_the_first_worker_that_is_idle() {
     let mut pool = Bench::ready(config(4));
     pool.submit(4, &plain());
     for worker in [3, 1, 0, 2] {
@@ -82,8 +82,8 @@ fn one_task_goes_to_the_worker_that_has_worked_last() {
     }
     for _ in 0..3 {
         pool.forget().submit(1, &plain());
-        assert_eq!(pool.sent(2).len(), 1);
-        pool.finish(2);
+        assert_eq!(pool.sent(0).len(), 1);
+        pool.finish(0);
     }
     pool.forget().submit(8, &plain());
     assert_eq!([0, 1, 2, 3].map(|worker| pool.load(worker)), [2; 4], "many are for all");
@@ -127,4 +127,94 @@ fn nothing_more_is_queued_behind_an_item_that_takes_long() {
     pool.now += 5 * MILLI;
     pool.submit(50, &plain());
     assert_eq!(pool.load(0), 2);
+}
+
+/// Waking somebody takes as long as fifty items of a microsecond.
+fn waking(workers: u32) -> Config {
+    Config { wake: 50 * MICRO, ..timed(workers) }
+}
+
+impl Bench {
+    /// The first worker has shown that an item takes a microsecond.
+    fn quick(workers: u32) -> Self {
+        let mut pool = Self::ready(waking(workers));
+        for _ in 0..20 {
+            pool.submit(1, &TaskSpec { count: 200, ..plain() });
+            while pool.machine.pending() > 0 {
+                let holder = pool.holder();
+                pool.work(holder, 50, MICRO);
+            }
+        }
+        pool.forget();
+        pool
+    }
+}
+
+#[test]
+fn nobody_is_woken_for_what_somebody_else_will_have_done_by_then() {
+    let mut pool = Bench::quick(3);
+    for count in 1..=40 {
+        pool.submit(1, &plain());
+        assert_eq!([pool.load(0), pool.load(1), pool.load(2)], [count, 0, 0]);
+    }
+    for _ in 0..40 {
+        pool.submit(1, &plain());
+    }
+    assert!(pool.load(0) <= 50 && pool.load(1) >= 30 && pool.load(2) == 0, "for more than that, one is");
+    pool.now += 3 * MICRO;
+    pool.on(Event::Pump);
+    assert_eq!(pool.machine.counters().taken_back, 0);
+}
+
+#[test]
+fn what_waits_behind_an_item_that_takes_long_after_all_is_given_to_an_idle_worker() {
+    let mut pool = Bench::quick(2);
+    pool.submit(10, &plain());
+    assert_eq!([pool.load(0), pool.load(1)], [10, 0]);
+    let due = pool.machine.deadline().expect("it is looked at again");
+    assert!(due <= pool.now + 200 * MICRO);
+    pool.work(0, 1, 20 * MICRO);
+    let before = pool.now;
+    pool.pass(200 * MICRO);
+    assert!(pool.taken().is_empty(), "it has just done something");
+    pool.pass(200 * MICRO);
+    assert_eq!(pool.taken().len(), 1, "half of what waits is asked for: {:?}", pool.now - before);
+}
+
+#[test]
+fn a_result_that_wakes_nobody_is_looked_for_before_somebody_is_woken() {
+    let mut pool = Bench::quick(2);
+    pool.submit(40, &plain());
+    assert!(!pool.machine.would_wake(pool.now));
+    let submit = |pool: &mut Bench, count| {
+        for _ in 0..count {
+            pool.machine.submit(&plain()).expect("the pool is open");
+        }
+    };
+    submit(&mut pool, 1);
+    assert!(!pool.machine.would_wake(pool.now), "there is room for it");
+    pool.on(Event::Pump);
+    pool.now += 300 * MICRO;
+    submit(&mut pool, 1);
+    assert!(pool.machine.would_wake(pool.now), "it should have reported something by now");
+    assert!(!pool.machine.may_wait(pool.now));
+}
+
+#[test]
+fn short_tasks_that_come_one_by_one_are_handed_out_together() {
+    let mut pool = Bench::quick(2);
+    assert!(!pool.machine.may_wait(pool.now), "nobody would come for it");
+    pool.submit(1, &plain());
+    let mut waits = 0;
+    loop {
+        pool.machine.submit(&plain()).expect("the pool is open");
+        if !pool.machine.may_wait(pool.now) {
+            break;
+        }
+        waits += 1;
+    }
+    assert_eq!((waits, pool.load(0)), (15, 1));
+    assert!(pool.machine.deadline().is_some_and(|due| due <= pool.now + 200 * MICRO), "but not for long");
+    pool.work(0, 1, MICRO);
+    assert_eq!(pool.load(0), 16, "whoever has done something comes for them");
 }

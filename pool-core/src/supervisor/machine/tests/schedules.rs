@@ -40,7 +40,8 @@ impl Plant {
     /// Lets workers do items of these durations, in units of so many, and returns how long it took, and how long it would take
     /// without any waiting for each other, in nanoseconds.
     fn run(workers: u32, unit: usize, work: &[u64]) -> (u64, u64) {
-        let config = Config { unpaced: 2, prefetch: 2048, ticket_window: 4096, ..config(workers) };
+        let wake = Duration::from_micros(50);
+        let config = Config { wake, unpaced: 2, prefetch: 2048, ticket_window: 4096, ..config(workers) };
         let mut bench = Bench::ready(config);
         let work: BTreeMap<u64, u64> = (1..).zip(work.iter().copied()).collect();
         // In the order of submission, each by whoever is free first.
