@@ -48,6 +48,7 @@ impl Shop {
             claim_timeout: limit,
             ahead: Duration::from_millis(1),
             wake: Duration::from_micros(50),
+            cores: 2,
             unpaced: 2,
             prefetch: 2048,
             prefetch_bytes: 1 << 20,

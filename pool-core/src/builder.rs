@@ -253,6 +253,7 @@ impl Builder {
             claim_timeout: bounded(self.start_timeout),
             ahead: AHEAD,
             wake: WAKE_UP,
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
             unpaced: UNPACED,
             prefetch: PREFETCH,
             prefetch_bytes: PREFETCH_BYTES,

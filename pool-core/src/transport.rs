@@ -22,3 +22,17 @@ pub enum Transport {
 
 /// What a doorbell pipe is written with. Any other byte would mean the same.
 pub(crate) const BELL: u8 = 0x07;
+
+/// Nanoseconds of a [`pace_note`] are in its lower bits.
+const PACE_BITS: u32 = 56;
+
+/// What a worker notes beside its result ring: how many nanoseconds each of the latest tasks took, and a count that tells two
+/// notes of the same pace apart.
+pub(crate) fn pace_note(pace: u64, round: u8) -> u64 {
+    u64::from(round) << PACE_BITS | pace.clamp(1, (1 << PACE_BITS) - 1)
+}
+
+/// The nanoseconds of a note, one at least, whoever has written it.
+pub(crate) fn pace_of(note: u64) -> u64 {
+    (note & ((1 << PACE_BITS) - 1)).max(1)
+}

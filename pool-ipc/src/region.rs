@@ -40,12 +40,12 @@ pub(crate) struct Layout {
 }
 
 /// Changes with everything that the layout depends on.
-const MAGIC: u64 = u64::from_le_bytes(*b"POOLRGN2");
+const MAGIC: u64 = u64::from_le_bytes(*b"POOLRGN3");
 
 const _: () = {
     assert!(offset_of!(Layout, board) == 128);
     assert!(offset_of!(Layout, tasks) == 33_152 && size_of::<Words>() == 33_024);
-    assert!(offset_of!(Layout, results) == 295_808 && size_of::<Ring>() == 262_656);
+    assert!(offset_of!(Layout, results) == 295_936 && size_of::<Ring>() == 262_784);
 };
 
 /// The memory that a supervisor shares with one worker: claim board, task ring and result ring, in one sealed file.

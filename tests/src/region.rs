@@ -17,7 +17,7 @@ const BOARD: u64 = WORD;
 /// Behind the board's two words and its slots.
 const TASKS: u64 = BOARD + 2 * WORD + 8 * SLOTS as u64;
 /// Control words of a ring: positions of its writer and its reader, and whether its reader and its writer sleep.
-const BYTES: u64 = 4 * WORD;
+const BYTES: u64 = 5 * WORD;
 const RESULTS: u64 = TASKS + BYTES + CAPACITY as u64;
 const END: u64 = RESULTS + BYTES + CAPACITY as u64;
 

@@ -24,7 +24,7 @@ use crate::supervisor::token::{Source, Token};
 use crate::supervisor::watched::Watched;
 use crate::sys::process::{self, ExitStatus, Remains};
 use crate::sys::sigpipe;
-use crate::transport::BELL;
+use crate::transport::{BELL, pace_of};
 use crate::worker::serve::SCRIBBLED;
 use thiserror::Error;
 
@@ -47,6 +47,8 @@ pub(crate) struct Link {
     pub(crate) deaf: bool,
     /// Results may have been destroyed: garbage came instead of them, or their ring has been overwritten.
     pub(crate) suspect: bool,
+    /// The latest note of its pace that we have looked at.
+    pace_note: u64,
     /// The oldest ticket it held when its result ring was salvaged for the first time.
     pub(crate) salvaged_from: Option<Ticket>,
     /// The last ticket that it has started, as it has said when it gave up.
@@ -115,6 +117,7 @@ impl Link {
             parcels: Parcels::new(launched.socket),
             deaf: false,
             suspect: false,
+            pace_note: 0,
             salvaged_from: None,
             ran_up_to: None,
             last_words: Vec::new(),
@@ -166,6 +169,12 @@ impl Link {
             tracing::debug!(pid = self.pid, %error, "cannot ring a worker that waits for room");
         }
         Ok(filled)
+    }
+
+    /// How many nanoseconds its latest tasks took each, by its own account, if there is news of that.
+    pub(crate) fn pace(&mut self) -> Option<u64> {
+        let note = self.rings.as_ref()?.results.note();
+        (std::mem::replace(&mut self.pace_note, note) != note).then(|| pace_of(note))
     }
 
     /// Whether the worker has written something, as far as can be told without a system call.

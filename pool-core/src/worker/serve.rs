@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use pool_ipc::{Board, Boot, Bundle, Failure, Kind, Locator, Region, TaskHead, write_frame};
+use pool_ipc::{Board, Boot, Bundle, Failure, HEADER_LEN, Kind, Locator, Region, TaskHead, write_frame};
 
 use crate::buffer::Buffer;
 use crate::context::{CancelProbe, TaskContext};
@@ -17,6 +17,7 @@ use crate::state::States;
 use crate::sys::passing::lent;
 use crate::sys::setup;
 use crate::task::{self, RunContext, RunError};
+use crate::transport::pace_note;
 use crate::worker::panics;
 use crate::worker::parcels::Parcels;
 use crate::worker::wire::{Inlet, Outlet, Source};
@@ -42,9 +43,41 @@ struct Worker {
     current: Arc<AtomicU64>,
     /// When the latest task was claimed.
     claimed_ns: u64,
+    gauge: Gauge,
     output: Buffer,
     /// This process, as opposed to one that a task has forked.
     origin: Origin,
+}
+
+/// Measures how long tasks take that come together, so that the supervisor need not conclude it from when it hears of them:
+/// a worker that sleeps, or waits for a core, is slow to begin and not slow.
+#[derive(Default)]
+struct Gauge {
+    since: Option<Instant>,
+    tasks: u32,
+    /// How often something was measured, so that the same pace is seen to be news.
+    round: u8,
+}
+
+/// Fewer bytes than two tasks have: the pace of a task that comes alone is not worth a look at the clock.
+const ALONE: usize = 2 * HEADER_LEN + 2 * TaskHead::LEN;
+
+impl Gauge {
+    /// Tasks that have come together are about to be run.
+    fn start(&mut self) {
+        if self.since.is_none() {
+            (self.since, self.tasks) = (Some(Instant::now()), 0);
+        }
+    }
+
+    /// They have been run: what is to be noted.
+    fn stop(&mut self) -> Option<u64> {
+        let since = self.since.take()?;
+        let spent = u64::try_from(since.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let pace = spent.checked_div(u64::from(self.tasks))?;
+        self.round = self.round.wrapping_add(1);
+        Some(pace_note(pace, self.round))
+    }
 }
 
 /// Works until the supervisor says otherwise or is gone.
@@ -64,10 +97,14 @@ pub(super) fn serve(boot: &Boot, region: &Region, mut inlet: Inlet, outlet: Outl
         context: TaskContext::of_worker(WorkerId::new(boot.worker), probe),
         current,
         claimed_ns: pool_ipc::now_ns(),
+        gauge: Gauge::default(),
         output: Buffer::new(),
         origin: Origin::here(),
     };
     loop {
+        if inlet.reader.unread() > ALONE {
+            worker.gauge.start();
+        }
         while let Some(frame) = sound(inlet.reader.next_frame()) {
             match frame.kind {
                 Kind::Task => {
@@ -92,6 +129,9 @@ pub(super) fn serve(boot: &Boot, region: &Region, mut inlet: Inlet, outlet: Outl
                 worker.outlet.run_low();
             }
         }
+        if let Some(pace) = worker.gauge.stop() {
+            worker.outlet.note_pace(pace);
+        }
         inlet.fill(&mut worker.outlet, &mut worker.parcels);
     }
 }
@@ -104,6 +144,7 @@ pub(super) fn sound<T>(what: Result<T, impl std::fmt::Display>) -> T {
 impl Worker {
     /// Runs one task after another, each with its own ticket, claim and result.
     fn run_bundle(&mut self, first: u64, payload: &[u8], source: &mut Source) {
+        self.gauge.start();
         let (mut head, items) = sound(Bundle::split(payload));
         let half = items.len() / 2;
         for (place, arguments) in items.enumerate() {
@@ -189,6 +230,7 @@ impl Worker {
             Some(failure) => self.fail(ticket, failure),
         }
         self.board.finish(ticket);
+        self.gauge.tasks = self.gauge.tasks.saturating_add(1);
         self.output.clear();
     }
 

@@ -13,7 +13,8 @@
 //! | 128 | `head`: bytes read since the start | reader |
 //! | 256 | `reader_waits`: 0 awake, 1 [`Wake::Each`], 2 [`Wake::Low`] | raised by the reader, lowered by both |
 //! | 384 | `writer_waits`: 0 awake, 1 waits for room | raised by the writer, lowered by both |
-//! | 512 | [`CAPACITY`] bytes; that of position `n` is at `n % CAPACITY` | writer |
+//! | 512 | `note`: whatever the writer wants to say, without any order | writer |
+//! | 640 | [`CAPACITY`] bytes; that of position `n` is at `n % CAPACITY` | writer |
 //!
 //! Positions count bytes, are never reset, and never overflow (2⁶⁴ bytes take 58 years at 10 GB/s).
 //! `head <= tail <= head + CAPACITY`: the bytes from `head` to `tail` belong to the reader, all others to the writer. Both

@@ -135,6 +135,14 @@ impl RingReader {
             && self.shared.writer_waits.lower()
     }
 
+    /// The latest note that the writer has left, 0 before the first. It comes independently of the bytes.
+    #[cfg(not(loom))]
+    #[inline]
+    #[must_use]
+    pub fn note(&self) -> u64 {
+        self.shared.note.get()
+    }
+
     /// Bytes read so far.
     #[must_use]
     pub fn read(&self) -> u64 {

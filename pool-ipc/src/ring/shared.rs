@@ -23,7 +23,7 @@ const _: () = assert!(CAPACITY.is_power_of_two());
 const _: () = {
     assert!(offset_of!(Ring, tail) == 0 && offset_of!(Ring, head) == 128);
     assert!(offset_of!(Ring, reader_waits) == 256 && offset_of!(Ring, writer_waits) == 384);
-    assert!(offset_of!(Ring, bytes) == 512);
+    assert!(offset_of!(Ring, note) == 512 && offset_of!(Ring, bytes) == 640);
 };
 
 /// One ring in shared memory; the [module documentation](super) has its table.
@@ -33,6 +33,7 @@ pub(crate) struct Ring {
     pub(super) head: Word,
     pub(super) reader_waits: Flag,
     pub(super) writer_waits: Flag,
+    pub(super) note: Word,
     pub(super) bytes: Bytes<CAPACITY>,
 }
 
@@ -64,6 +65,7 @@ pub fn model() -> (super::RingWriter, super::RingReader) {
         head: Word::new(),
         reader_waits: Flag::new(),
         writer_waits: Flag::new(),
+        note: Word::new(),
         bytes: Bytes::new(),
     };
     let ring = Shared::new(ring);

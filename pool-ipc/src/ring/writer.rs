@@ -145,6 +145,13 @@ impl RingWriter {
         self.wakes(false)
     }
 
+    /// Leaves a note beside the ring; the one before it is gone.
+    #[cfg(not(loom))]
+    #[inline]
+    pub fn leave_note(&mut self, note: u64) {
+        self.shared.note.set(note);
+    }
+
     /// For a writer that will have nothing to publish for a while: true says that the reader sleeps, in whatever mode, and
     /// that its doorbell must be rung.
     ///

@@ -13,7 +13,9 @@ use crate::supervisor::spin::Turn;
 use crate::supervisor::token::{KICK, Token};
 
 /// How long bells that are to ring late rest after they have been armed; less than workers are given work for.
-const REST: Duration = Duration::from_micros(300);
+const REST: Duration = Duration::from_micros(500);
+/// Tasks that are submitted between two looks at the rings.
+const HARVEST: u32 = 128;
 
 /// What a leader does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +45,7 @@ impl Engine {
     /// The time has come at which bells are to be armed.
     pub(super) fn arm_bells_in_time(&mut self, now: Instant) {
         if self.arm_bells_at.take_if(|at| *at <= now + REST / 2).is_some() {
-            if self.leader.is_none() && self.read_rings() {
+            if self.leader.is_none() && (now < self.bells_rest_until || self.read_rings()) {
                 // They go on.
                 self.arm_bells_at = Some(now + REST);
             } else {
@@ -56,6 +58,12 @@ impl Engine {
     /// A task has been submitted, and is handed out. Now and then, whoever submits many reads what has become of them, and always
     /// before a worker is woken that another one might make needless.
     pub(crate) fn hand_out(&mut self, now: Instant) {
+        self.unread += 1;
+        if self.unread >= HARVEST && self.leader.is_none() {
+            self.unread = 0;
+            self.read_rings();
+            self.bells_rest_until = now + REST;
+        }
         let sleeps = matches!(self.leader, Some(Leading::AsleepForOne | Leading::AsleepForMany));
         if !sleeps && self.machine.may_wait(now) {
             return;

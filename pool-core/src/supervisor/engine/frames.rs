@@ -45,6 +45,9 @@ impl Engine {
                 Fill::WouldBlock => return,
                 Fill::Eof => return self.pipe_closed(now, index),
                 Fill::Bytes(_) => {
+                    if let Some(pace) = link.pace() {
+                        self.machine.measured(who, pace);
+                    }
                     if !self.report_frames(now, index) {
                         return;
                     }

@@ -77,6 +77,8 @@ pub(crate) struct Engine {
     /// When bells are to be armed that rest now.
     arm_bells_at: Option<Instant>,
     bells_rest_until: Instant,
+    /// Tasks submitted since whoever submits has looked at the rings.
+    unread: u32,
     /// The latest time that is known.
     now: Instant,
     /// Whether the reactor is not woken by results.
@@ -135,6 +137,7 @@ impl Engine {
             leader: None,
             arm_bells_at: None,
             bells_rest_until: Instant::now(),
+            unread: 0,
             now: Instant::now(),
             muted: false,
             timer,

@@ -22,6 +22,8 @@ pub(crate) struct Config {
     /// About what it takes to wake a worker. For tasks that one that is awake will have done by then, none is woken; zero: one
     /// always is.
     pub(crate) wake: Duration,
+    /// Workers that can run at a time. While so many are busy, one more does not make short items end earlier.
+    pub(crate) cores: usize,
     /// Items given to a worker whose pace is not known yet, two at least.
     pub(crate) unpaced: usize,
     /// Most items given to a worker ahead of time, the running one included; less than `ticket_window`.

@@ -7,8 +7,8 @@
 //!
 //! Waking a worker takes [`Config::wake`](super::Config::wake), of our time, too. So a worker that will have done everything
 //! it holds by then is given more before an idle one is, and nothing of it is taken back. That is a guess: the next item
-//! may take long. Therefore it is looked at again when it has reported nothing for a few times as long
-//! (`Machine::look_again`), and what waits behind it then is given to the idle ones.
+//! may take long. Therefore it is looked at again after a few times as long, later while such guesses turn out right
+//! (`Machine::look_again`), and if it has reported nothing, what waits behind it is given to the idle ones.
 
 use std::time::Instant;
 
@@ -16,13 +16,15 @@ use super::hand::Held;
 use super::pace::LATE;
 use super::unit::{self, Place, Unit};
 use super::{Hand, Machine};
-use crate::supervisor::event::{Action, TaskKey, Ticket};
+use crate::supervisor::event::{Action, Incarnation, TaskKey, Ticket};
 use crate::supervisor::slot::{Ready, Slot};
 
 /// Workers in a row that turn out to have no room before we stop looking for one that has.
 const MISSES: usize = 4;
-/// Tasks that are submitted one by one are handed out by so many, while somebody is busy with tasks as short.
-const TOGETHER: usize = 16;
+/// Tasks that are submitted one by one are handed out together, at most so many, while somebody is busy with tasks as short.
+const TOGETHER: usize = 256;
+/// Tasks are short enough for that if a worker does so many while another could be woken.
+const SHORT: usize = 16;
 
 impl<P> Machine<P> {
     /// Gives out what there is to whom there is.
@@ -30,6 +32,7 @@ impl<P> Machine<P> {
         if self.is_over() {
             return;
         }
+        self.collecting = None;
         self.muster();
         if self.crew.reserved > 0 {
             self.place_reserved(now);
@@ -76,6 +79,14 @@ impl<P> Machine<P> {
         }
     }
 
+    /// A worker says how many nanoseconds its latest items took each. It is not to be trusted: what depends on it is who is given
+    /// how much, and that it is looked at again.
+    pub(crate) fn measured(&mut self, who: Incarnation, item: u64) {
+        if let Some((_, ready)) = self.working(who) {
+            ready.pace.measured(item);
+        }
+    }
+
     /// Whether a worker would be woken for what is in the queue, while others are busy that may have done more than we know.
     pub(crate) fn would_wake(&self, now: Instant) -> bool {
         let absorbs = |index: &u32| {
@@ -94,12 +105,14 @@ impl<P> Machine<P> {
         let absorbs = |index: &u32| {
             let ready = self.slots[*index as usize].active();
             ready.is_some_and(|ready| {
-                ready.pace.soon() >= TOGETHER
+                self.tempo.soon(false) >= SHORT
                     && ready.hand.items() > 0
                     && ready.hand.items() < self.soon(ready, now)
             })
         };
         let may = self.queued < TOGETHER && self.crew.hungry.iter().take(MISSES).any(absorbs);
+        let since = *self.collecting.get_or_insert(now);
+        let may = may && now.saturating_duration_since(since) < self.config.wake;
         if may {
             self.look_again(now);
         }
@@ -107,8 +120,15 @@ impl<P> Machine<P> {
     }
 
     /// How many items a busy worker will have done by the time another could be woken.
-    fn soon(&self, ready: &Ready, now: Instant) -> usize {
-        if ready.pace.is_late(now, &self.config) { 0 } else { ready.pace.soon() }
+    pub(super) fn soon(&self, ready: &Ready, now: Instant) -> usize {
+        let crowded = self.is_crowded();
+        let is_late = ready.pace.silence(now) > self.tempo.patience(&self.config, crowded);
+        if is_late { 0 } else { self.tempo.soon(crowded) }
+    }
+
+    /// Whether one more worker would have to share a core with those that are busy.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.crew.active.saturating_sub(self.crew.idle.len()) >= self.config.cores
     }
 
     /// Gives busy workers what they will have done before another could be woken for it.
@@ -141,15 +161,14 @@ impl<P> Machine<P> {
 
     /// Something waits behind a worker that should be done with it soon, while another is idle.
     pub(super) fn look_again(&mut self, now: Instant) {
-        self.again.get_or_insert(now + LATE * self.config.wake);
+        self.again.get_or_insert(self.again_from.max(now + LATE * self.config.wake));
     }
 
     fn feed_idle(&mut self, now: Instant) {
         while self.queued > 0
             && let Some(&idle) = self.crew.idle.last()
         {
-            let soon = self.slots[idle as usize].active().map_or(0, |ready| ready.pace.soon());
-            let each = (self.queued / self.crew.idle.len()).max(1).max(soon);
+            let each = (self.queued / self.crew.idle.len()).max(1).max(self.tempo.soon(self.is_crowded()));
             self.fill(idle as usize, now, each);
             if self.crew.idle.last() == Some(&idle) {
                 debug_assert!(false, "an idle worker takes nothing: {:?}", self.slots[idle as usize]);
@@ -190,7 +209,7 @@ impl<P> Machine<P> {
             Some((_, unit)) if unit.chunk() > 0 => (2 * self.piece(unit)).min(self.config.prefetch),
             _ => {
                 let share = (self.queued + self.held).div_ceil(self.crew.active.max(1));
-                ready.pace.window().min(share.max(ready.pace.soon()))
+                ready.pace.window().min(share.max(self.tempo.soon(self.is_crowded())))
             }
         }
     }
@@ -255,6 +274,9 @@ impl<P> Machine<P> {
             self.queue.push_front(&mut self.units, rest);
         }
         self.queued -= count;
+        if self.queued == 0 {
+            self.collecting = None;
+        }
     }
 
     /// Gives what is left of a unit to a worker.

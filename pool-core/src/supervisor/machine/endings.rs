@@ -85,7 +85,9 @@ impl<P> Machine<P> {
         };
         let task = front.task;
         ready.hand.advance(count, now);
-        ready.pace.report(now, count, &self.config);
+        if let Some(took) = ready.pace.report(now, count, &self.config) {
+            self.tempo.note(took, &self.config);
+        }
         self.held -= count as usize;
         self.settled += u64::from(count);
         self.slots[index].strikes.clear();
@@ -113,7 +115,9 @@ impl<P> Machine<P> {
         if ready.hand.front().is_none_or(|front| front.ticket != ticket) {
             return self.not_its_own(now, who, ticket);
         }
-        ready.pace.report(now, 1, &self.config);
+        if let Some(took) = ready.pace.report(now, 1, &self.config) {
+            self.tempo.note(took, &self.config);
+        }
         self.settled += 1;
         self.slots[index].strikes.clear();
         let held = self.extract(index, span, now);

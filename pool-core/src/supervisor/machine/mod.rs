@@ -81,6 +81,7 @@ pub(crate) use hand::{Hand, Head, Held};
 use life::Life;
 use line::Line;
 pub(crate) use pace::Pace;
+use pace::Tempo;
 use unit::{Terms, Unit};
 
 use crate::error::{BrokenReason, TaskError};
@@ -128,9 +129,14 @@ pub(crate) struct Machine<P> {
     held: usize,
     next_task: u64,
     next_generation: u64,
+    tempo: Tempo,
+    /// Since when tasks are collected, to be handed out together.
+    collecting: Option<Instant>,
     timers: BinaryHeap<Reverse<(Instant, u32)>>,
     /// When something that waits behind a busy worker while another is idle is looked at again.
     again: Option<Instant>,
+    /// But not before this time.
+    again_from: Instant,
     life: Life,
     drained: bool,
     ever_ready: bool,
@@ -158,8 +164,11 @@ impl<P> Machine<P> {
             held: 0,
             next_task: 1,
             next_generation: 1,
+            tempo: Tempo::default(),
+            collecting: None,
             timers: BinaryHeap::new(),
             again: None,
+            again_from: now,
             life: Life::Open,
             drained: false,
             ever_ready: false,

@@ -78,7 +78,7 @@ impl<P> Machine<P> {
     /// Whether a worker should have done everything it holds by the time another could be woken for it.
     fn is_done_soon(&self, index: usize, now: Instant) -> bool {
         let Some(ready) = self.slots[index].active().filter(|ready| ready.is_open()) else { return false };
-        ready.hand.items() <= ready.pace.soon() && !ready.pace.is_late(now, &self.config)
+        ready.hand.items() <= self.soon(ready, now)
     }
 
     /// Asks for the last items that a worker holds and is not known to have claimed.

@@ -13,6 +13,8 @@ use crate::error::{BrokenReason, TaskError};
 use crate::supervisor::event::{Action, Incarnation, KillReason, Observation};
 use crate::supervisor::slot::Phase;
 
+/// While guesses have turned out right, they are looked at after so many times as long as it takes to wake a worker.
+const CALM: u32 = 20;
 /// An unclaimed task is not looked at more often than this, however short its limit is.
 const LEAST_LOOK: Duration = Duration::from_millis(1);
 
@@ -55,7 +57,11 @@ impl<P> Machine<P> {
         }
         if self.is_to_look_again(now) {
             self.again = None;
+            let wanted = self.out.len();
             self.dispatch(now);
+            // While all goes as it should, once in a while is enough.
+            let calm = self.out.len() == wanted;
+            self.again_from = if calm { now + CALM * self.config.wake } else { now };
         }
     }
 

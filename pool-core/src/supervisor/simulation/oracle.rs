@@ -411,7 +411,7 @@ impl World<'_> {
             (true, false) => PATIENCE / 2,
             _ => 2 * PATIENCE,
         };
-        let patience = 5 * self.scenario.config.wake + late;
+        let patience = 45 * self.scenario.config.wake + late;
         self.stalls.retain(|who, (what, _)| waits.get(who) == Some(what));
         for (who, what) in waits {
             let (_, since) = *self.stalls.entry(who).or_insert((what, self.now));

@@ -74,6 +74,7 @@ impl Scenario {
             claim_timeout: millis(random, &[40, 300]),
             ahead: Duration::from_micros(random.pick(&[20, 1_000, 50_000])),
             wake: Duration::from_micros(random.pick(&[0, 0, 10, 50, 500])),
+            cores: random.pick(&[1, 2, 100]),
             unpaced: random.pick(&[2, 2, 64]),
             prefetch: random.pick(&[1, 2, 3, 8, 64]),
             prefetch_bytes: random.pick(&[1, 100, 1 << 20]),

@@ -35,6 +35,7 @@ pub(in crate::supervisor::machine) fn config(workers: u32) -> Config {
         ahead: MILLI,
         // As many as the tests need; what follows from the pace has tests of its own.
         wake: Duration::ZERO,
+        cores: 1000,
         unpaced: 64,
         prefetch: 64,
         prefetch_bytes: 1 << 20,
