@@ -256,7 +256,7 @@ impl<'p, R> Flight<'p, R> {
                 // What is refused has its outcome in the inbox.
                 let _ = engine.submit(spec, job);
             }
-            engine.hand_out(now);
+            engine.hand_out(now, false);
         });
     }
 
