@@ -14,7 +14,7 @@ use crate::packed::Packed;
 use crate::policy::RestartPolicy;
 use crate::reply::Reply;
 use crate::supervisor::event::{Action, Event, Incarnation, TaskSpec, Ticket};
-use crate::supervisor::machine::{Config, Machine};
+use crate::supervisor::machine::{Config, Machine, Staffing};
 
 /// The state machine, with one worker that finishes at once what it is given. A result is a number.
 #[derive(Debug)]
@@ -40,6 +40,7 @@ impl Shop {
         // As the builder sets it.
         let config = Config {
             workers: 1,
+            staffing: Staffing::default(),
             executable: String::new(),
             restart: RestartPolicy::default(),
             start_timeout: limit,

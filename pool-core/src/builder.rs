@@ -19,7 +19,7 @@ use crate::start_method::StartMethod;
 use crate::supervisor::engine::{Engine, Parts};
 use crate::supervisor::launch::Launcher;
 use crate::supervisor::lead::Lead;
-use crate::supervisor::machine::{Config, Machine};
+use crate::supervisor::machine::{Config, Machine, Staffing};
 use crate::supervisor::reactor;
 use crate::supervisor::shared::Shared;
 use crate::supervisor::token::{MAX_WORKERS, TIMER, WAKE};
@@ -39,6 +39,9 @@ const WAKE_UP: Duration = Duration::from_micros(50);
 const UNPACED: usize = 2;
 /// Bytes of arguments given to a worker ahead of time, unless a single task has more.
 const PREFETCH_BYTES: usize = 1 << 20;
+
+/// After how long an idle worker exits, unless the builder says otherwise.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The settings of a [`Pool`].
 ///
@@ -64,7 +67,12 @@ const PREFETCH_BYTES: usize = 1 << 20;
 pub struct Builder {
     name: String,
     workers: Option<usize>,
+    min_workers: Option<usize>,
+    idle_timeout: Option<Duration>,
     spares: usize,
+    max_tasks_per_worker: Option<u64>,
+    recycle_jitter: u64,
+    recycle_overlap: bool,
     worker: WorkerExe,
     env: Vec<(OsString, Option<OsString>)>,
     current_dir: Option<PathBuf>,
@@ -91,7 +99,12 @@ impl Builder {
         Self {
             name: "pool".to_owned(),
             workers: None,
+            min_workers: None,
+            idle_timeout: None,
             spares: 0,
+            max_tasks_per_worker: None,
+            recycle_jitter: 0,
+            recycle_overlap: true,
             worker: WorkerExe::current(),
             env: Vec::new(),
             current_dir: None,
@@ -126,6 +139,80 @@ impl Builder {
     /// no processor time.
     pub fn spares(mut self, spares: usize) -> Self {
         self.spares = spares;
+        self
+    }
+
+    /// Lets the pool have fewer workers while it has little to do. Default: as many as [`workers`](Self::workers).
+    ///
+    /// It starts with so many. While more tasks have not ended than there are workers, and none of these is idle, it starts
+    /// more, up to `workers`; those that have been idle for [`idle_timeout`](Self::idle_timeout) exit. With 0 an unused
+    /// pool has no process, and its next task waits for one to start.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # pool_core::init();
+    /// let pool = pool_core::Pool::builder()
+    ///     .workers(16)
+    ///     .min_workers(1)
+    ///     .idle_timeout(Duration::from_secs(30))
+    ///     .build()?;
+    /// # drop(pool);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn min_workers(mut self, workers: usize) -> Self {
+        self.min_workers = Some(workers);
+        self
+    }
+
+    /// After how long without tasks a worker exits, if there are more than [`min_workers`](Self::min_workers). Default: 10 s.
+    ///
+    /// Without `min_workers` it has no effect.
+    pub fn idle_timeout(mut self, idle: Duration) -> Self {
+        self.idle_timeout = Some(idle);
+        self
+    }
+
+    /// Has each worker process run so many tasks at most, and then be replaced: for code that leaks. 0 counts as 1. Default:
+    /// no limit.
+    ///
+    /// While there is work a process runs exactly so many, less the [jitter](Self::recycle_jitter). Every attempt of a
+    /// task counts. Running tasks are never interrupted for this, and the successor starts before the old process has
+    /// finished its last task; see [`recycle_overlap`](Self::recycle_overlap).
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # pool_core::init();
+    /// let pool = pool_core::Pool::builder()
+    ///     .workers(8)
+    ///     .max_tasks_per_worker(1000)
+    ///     .recycle_jitter(100)
+    ///     .build()?;
+    /// # drop(pool);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn max_tasks_per_worker(mut self, tasks: u64) -> Self {
+        self.max_tasks_per_worker = Some(tasks);
+        self
+    }
+
+    /// Has each process exit up to so many tasks earlier, at random, so that not all are replaced at once. Default: 0.
+    ///
+    /// Only with [`max_tasks_per_worker`](Self::max_tasks_per_worker); every process runs one task at least.
+    pub fn recycle_jitter(mut self, tasks: u64) -> Self {
+        self.recycle_jitter = tasks;
+        self
+    }
+
+    /// Whether the successor of a worker that is to be replaced starts while the old one still works. Default: yes.
+    ///
+    /// Then there are for a while more processes than workers, by a quarter at most or by one; no more tasks run at once. With
+    /// `false` each process starts when the one before it has exited.
+    pub fn recycle_overlap(mut self, overlap: bool) -> Self {
+        self.recycle_overlap = overlap;
         self
     }
 
@@ -245,6 +332,7 @@ impl Builder {
         let lead = Arc::new(Lead::new(&epoll).map_err(os("create an epoll instance"))?);
         let config = Config {
             workers,
+            staffing: self.staffing(workers),
             executable: executable.clone(),
             restart: self.restart.bounded(),
             start_timeout: bounded(self.start_timeout),
@@ -290,7 +378,8 @@ impl Builder {
             start: self.start,
             zygote: Mutex::default(),
         };
-        let shared = Arc::new(Shared::new(engine, wake, epoll, self.name.clone(), launcher));
+        let shared =
+            Arc::new(Shared::new(engine, wake, epoll, self.name.clone(), workers as usize, launcher));
         // The spawns that the machine wants from the start are waiting when the thread begins.
         shared.with(|_, _| ());
         let reactor = {
@@ -301,7 +390,7 @@ impl Builder {
         };
         let reactor =
             reactor.map_err(|source| BuildError::Os { what: "start the reactor thread", source })?;
-        Ok(Pool::assemble(shared, reactor, workers as usize, PREFETCH, self.task_timeout))
+        Ok(Pool::assemble(shared, reactor, PREFETCH, self.task_timeout))
     }
 
     /// Checks the settings, and returns the number of workers.
@@ -309,6 +398,19 @@ impl Builder {
     pub fn transport(mut self, transport: Transport) -> Self {
         self.transport = transport;
         self
+    }
+
+    fn staffing(&self, workers: u32) -> Staffing {
+        // `check` has seen that it fits.
+        let least = self.min_workers.map(|least| least as u32).filter(|least| *least < workers);
+        Staffing {
+            least,
+            idle: self.min_workers.map(|_| bounded(self.idle_timeout.unwrap_or(IDLE_TIMEOUT))),
+            quota: self.max_tasks_per_worker,
+            jitter: self.recycle_jitter,
+            overlap: self.recycle_overlap,
+            ..Staffing::default()
+        }
     }
 
     fn check(&self) -> Result<(u32, u32), BuildError> {
@@ -326,6 +428,9 @@ impl Builder {
         if self.spares > most - workers {
             let with = format!("{} with {workers} workers are too many", self.spares);
             return wrong("spares", format!("{with}, {MAX_WORKERS} of both is the limit"));
+        }
+        if let Some(least) = self.min_workers.filter(|least| *least > workers) {
+            return wrong("min_workers", format!("{least} are more than the {workers} workers"));
         }
         if self.name.is_empty() || self.name.contains('\0') {
             return wrong("name", format!("{:?} is empty or contains a NUL", self.name));

@@ -58,6 +58,7 @@ mod passing;
 mod policy;
 mod pool;
 mod reply;
+mod resize;
 mod shared_bytes;
 mod start_method;
 mod state;
@@ -84,7 +85,7 @@ pub use pool::Pool;
 pub use shared_bytes::{SharedBytes, SharedBytesBuilder};
 pub use start_method::StartMethod;
 pub use state::{StateContext, WorkerState};
-pub use stats::{DeathCounts, Stats, WorkerInfo, WorkerStatus};
+pub use stats::{DeathCounts, RetireCounts, RetireReason, Stats, WorkerInfo, WorkerStatus};
 #[doc(inline)]
 pub use task::task;
 pub use transport::Transport;

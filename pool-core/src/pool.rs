@@ -62,7 +62,6 @@ pub(crate) struct Inner {
     pub(crate) shared: Arc<Shared>,
     reactor: Mutex<Option<JoinHandle<()>>>,
     reactor_id: ThreadId,
-    workers: usize,
     prefetch: usize,
     pub(crate) task_timeout: Option<Duration>,
 }
@@ -94,13 +93,16 @@ impl Pool {
     pub(crate) fn assemble(
         shared: Arc<Shared>,
         reactor: JoinHandle<()>,
-        workers: usize,
         prefetch: usize,
         task_timeout: Option<Duration>,
     ) -> Self {
         let reactor_id = reactor.thread().id();
         let reactor = Mutex::new(Some(reactor));
-        Self { inner: Arc::new(Inner { shared, reactor, reactor_id, workers, prefetch, task_timeout }) }
+        Self { inner: Arc::new(Inner { shared, reactor, reactor_id, prefetch, task_timeout }) }
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.inner.shared
     }
 
     /// The name of the pool.
@@ -227,6 +229,7 @@ impl Pool {
                 workers_ready: engine.machine.slots().iter().filter(ready).count(),
                 spawned: counters.spawned,
                 deaths: engine.deaths,
+                retired: counters.retired,
             }
         })
     }
@@ -261,7 +264,11 @@ impl Pool {
                     rss: None,
                 }
             };
-            engine.machine.slots().iter().enumerate().map(describe).collect::<Vec<_>>()
+            // A vacant place is no worker, unless the pool is at its end.
+            let open = engine.machine.is_open();
+            let there = |slot: &crate::supervisor::slot::Slot| !open || !matches!(slot.phase, Phase::Stopped);
+            let slots = engine.machine.slots().iter().enumerate().filter(|(_, slot)| there(slot));
+            slots.map(describe).collect::<Vec<_>>()
         });
         for worker in &mut workers {
             worker.rss = worker.pid.and_then(crate::memory::resident).map(|(rss, _)| rss);
@@ -323,7 +330,7 @@ impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool")
             .field("name", &self.name())
-            .field("workers", &self.inner.workers)
+            .field("workers", &self.inner.shared.size())
             .finish_non_exhaustive()
     }
 }
@@ -331,7 +338,7 @@ impl fmt::Debug for Pool {
 impl Inner {
     /// How many items of a batch may be in flight.
     pub(crate) fn window(&self) -> usize {
-        (4 * self.workers).saturating_mul(self.prefetch)
+        (4 * self.shared.size()).saturating_mul(self.prefetch)
     }
 
     fn terminate(&self) {

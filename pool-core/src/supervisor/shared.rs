@@ -38,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) epoll: Arc<Epoll>,
     pub(crate) origin: Origin,
     pub(crate) name: String,
+    /// How many tasks may run at a time.
+    size: AtomicUsize,
     pub(crate) launcher: Launcher,
     callbacks: Callbacks,
 }
@@ -48,6 +50,7 @@ impl Shared {
         wake: Arc<EventFd>,
         epoll: Arc<Epoll>,
         name: String,
+        size: usize,
         launcher: Launcher,
     ) -> Self {
         Self {
@@ -61,9 +64,24 @@ impl Shared {
             epoll,
             origin: Origin::here(),
             name,
+            size: AtomicUsize::new(size),
             launcher,
             callbacks: Callbacks::default(),
         }
+    }
+
+    /// How many tasks may run at a time.
+    pub(crate) fn size(&self) -> usize {
+        self.size.load(Ordering::Relaxed)
+    }
+
+    /// From now on so many tasks may run at a time.
+    pub(crate) fn resize(&self, workers: u32) {
+        self.with(|engine, now| {
+            // Under the lock: so the last of several calls is the last for both.
+            self.size.store(workers as usize, Ordering::Relaxed);
+            engine.machine.on(now, Event::Resize(workers));
+        });
     }
 
     /// Does something with the engine, carries out what follows from it, and then, without the lock, tells everybody

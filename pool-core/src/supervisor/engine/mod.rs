@@ -245,7 +245,7 @@ impl Engine {
     }
 
     fn mark_dirty(&mut self, index: usize) {
-        if let Some(link) = &mut self.links[index]
+        if let Some(Some(link)) = self.links.get_mut(index)
             && !link.dirty
         {
             link.dirty = true;

@@ -32,7 +32,7 @@ impl Engine {
         let Some(link) = self.live(who) else { return };
         tracing::debug!(pid = link.pid, worker = %who.worker, ?why, "killing worker");
         link.kill(why);
-        if fenced && let Some(mut link) = self.links[who.index()].take() {
+        if fenced && let Some(mut link) = self.links.get_mut(who.index()).and_then(Option::take) {
             link.fenced = true;
             // Nothing that it still writes is wanted; closing the pipes frees them now.
             link.turn_deaf();
@@ -69,6 +69,9 @@ impl Engine {
             link.kill(why);
         }
         if self.machine.expects(who) {
+            if self.links.len() <= who.index() {
+                self.links.resize_with(who.index() + 1, || None);
+            }
             self.links[who.index()] = Some(link);
         } else {
             if link.killed.is_none() {

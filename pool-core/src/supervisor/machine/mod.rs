@@ -63,6 +63,8 @@ mod invariants;
 mod life;
 mod line;
 mod pace;
+mod recycle;
+mod staff;
 mod taking;
 #[cfg(test)]
 mod tests;
@@ -74,7 +76,7 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub(crate) use config::{Config, Counters};
+pub(crate) use config::{Config, Counters, Staffing};
 use crew::Crew;
 pub(crate) use crew::Standing;
 pub(crate) use hand::{Hand, Head, Held};
@@ -82,10 +84,12 @@ use life::Life;
 use line::Line;
 pub(crate) use pace::Pace;
 use pace::Tempo;
+use staff::Sizing;
 use unit::{Terms, Unit};
 
 use crate::error::{BrokenReason, TaskError};
 use crate::ids::{Generation, TaskId, WorkerId};
+use crate::stats::RetireReason;
 use crate::supervisor::event::{Action, Event, Incarnation, Span, TaskKey, TaskSpec, Ticket};
 use crate::supervisor::slot::{Phase, Ready, Slot};
 use crate::supervisor::table::TaskTable;
@@ -113,7 +117,10 @@ impl Holding {
 pub(crate) struct Machine<P> {
     config: Config,
     slots: Vec<Slot>,
+    sizing: Sizing,
     crew: Crew,
+    /// Whether somebody may be missing.
+    unsettled: bool,
     units: TaskTable<Unit>,
     /// What the last unit asked for that asked for anything.
     terms: Option<Arc<Terms>>,
@@ -148,13 +155,15 @@ pub(crate) struct Machine<P> {
 }
 
 impl<P> Machine<P> {
-    /// A machine whose workers are all due to be spawned at `now`.
+    /// A machine whose workers are all due to be spawned at `now`, as many as there are when there is nothing to do.
     pub(crate) fn new(config: Config, now: Instant) -> Self {
         let mut machine = Self {
             random: config.seed | 1,
+            sizing: Sizing::new(&config, config.workers, 0),
             config,
             slots: Vec::new(),
             crew: Crew::default(),
+            unsettled: false,
             units: TaskTable::new(),
             terms: None,
             queue: Line::new(),
@@ -176,12 +185,13 @@ impl<P> Machine<P> {
             counters: Counters::default(),
             out: Vec::new(),
         };
-        machine.add_places(machine.config.workers, now);
+        machine.add_places(machine.sizing.least as u32, now);
         machine
     }
 
     /// Adds places for workers that stand by, and spawns these, too.
     pub(crate) fn with_spares(mut self, spares: u32, now: Instant) -> Self {
+        self.sizing.spares += spares as usize;
         self.add_places(spares, now);
         self
     }
@@ -245,8 +255,17 @@ impl<P> Machine<P> {
             }
             Event::Close => self.on_close(now),
             Event::Terminate => self.end(TaskError::PoolClosed),
+            Event::Interrupt(signal) => self.end(TaskError::Interrupted { signal }),
+            Event::Resize(workers) => self.resize(now, workers),
+            Event::Heavy(who) => {
+                if let Some((index, _)) = self.working(who) {
+                    self.leave(now, index, RetireReason::Memory);
+                    self.dispatch(now);
+                }
+            }
             Event::Fault(what) => self.break_pool(BrokenReason::Internal(what)),
         }
+        self.staff(now);
         self.wind_up(now);
     }
 
@@ -338,6 +357,11 @@ impl<P> Machine<P> {
         &self.slots
     }
 
+    /// Whether it takes tasks.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.life, Life::Open)
+    }
+
     /// Whether all tasks have ended and no worker is left, those being killed excepted.
     pub(crate) fn is_drained(&self) -> bool {
         self.drained
@@ -373,7 +397,9 @@ impl<P> Machine<P> {
         }
         self.ever_ready = true;
         self.slots[index].timer = None;
-        self.enter(index, Phase::Ready(Ready::new(now, Pace::new(now, &self.config))));
+        let quota = self.draw_quota();
+        self.enter(index, Phase::Ready(Ready::new(now, Pace::new(now, &self.config), quota)));
+        self.arm_idle(index);
         self.dispatch(now);
     }
 }

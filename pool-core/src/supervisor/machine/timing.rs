@@ -84,7 +84,11 @@ impl<P> Machine<P> {
                 Some(head) if head.doomed.is_none() && head.started.is_some() => {
                     self.out.push(Action::Inspect(who));
                 }
-                _ => self.check_head(index, now),
+                None => {
+                    self.rest(now, index);
+                    self.dispatch(now);
+                }
+                Some(_) => self.check_head(index, now),
             },
             Phase::Retiring { since, .. } => {
                 let due = *since + self.config.exit_timeout;
@@ -92,6 +96,7 @@ impl<P> Machine<P> {
                     self.schedule(index, due);
                 } else {
                     self.enter(index, Phase::Stopped);
+                    self.unsettled = true;
                     self.counters.kills += 1;
                     self.out.push(Action::Kill { who, why: KillReason::ExitTimeout, fenced: true });
                 }
@@ -119,7 +124,9 @@ impl<P> Machine<P> {
     pub(super) fn arm(&mut self, index: usize, now: Instant) {
         let (claim, grace) = (self.config.claim_timeout, self.config.cancel_grace);
         let Phase::Ready(ready) = &self.slots[index].phase else { return };
-        let (Some(front), Some(head)) = (ready.hand.front(), ready.hand.head()) else { return };
+        let (Some(front), Some(head)) = (ready.hand.front(), ready.hand.head()) else {
+            return self.arm_idle(index);
+        };
         let due = match (&head.doomed, head.started, front.limit.get()) {
             (Some((since, _)), _, _) => Some(*since + grace),
             // Looked at now and then in any case: the news of its end may have been lost.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::random::Random;
 use crate::policy::RestartPolicy;
-use crate::supervisor::machine::Config;
+use crate::supervisor::machine::{Config, Staffing};
 
 /// How often workers do what, in a thousand opportunities.
 #[derive(Debug, Clone, Copy, Default)]
@@ -66,6 +66,7 @@ impl Scenario {
         };
         let config = Config {
             workers: random.pick(&[1, 1, 2, 2, 3, 4, 8]),
+            staffing: Staffing::default(),
             executable: "simulated".to_owned(),
             restart,
             start_timeout: millis(random, &[60, 500]),

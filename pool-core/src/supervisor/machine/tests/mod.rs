@@ -10,7 +10,7 @@ mod units;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
-use super::{Config, Machine};
+use super::{Config, Machine, Staffing};
 use crate::call::RetryOn;
 use crate::error::{BrokenReason, Death, DeathCause, TaskError};
 use crate::ids::{Generation, WorkerId};
@@ -26,6 +26,7 @@ const GRACE: Duration = Duration::from_millis(50);
 pub(in crate::supervisor::machine) fn config(workers: u32) -> Config {
     Config {
         workers,
+        staffing: Staffing::default(),
         executable: "worker".to_owned(),
         restart: RestartPolicy::default(),
         start_timeout: START_TIMEOUT,
