@@ -464,7 +464,10 @@ impl Builder {
             let allowed = cpus::allowed()
                 .map_err(|source| BuildError::Os { what: "ask which CPUs may be used", source })?;
             if let Some(cpu) = sets.iter().flatten().find(|cpu| !allowed.contains(cpu)) {
-                return wrong("cpu_affinity", format!("CPU {cpu} is none of those that may be used: {allowed:?}"));
+                return wrong(
+                    "cpu_affinity",
+                    format!("CPU {cpu} is none of those that may be used: {allowed:?}"),
+                );
             }
         }
         if self.init_timeout.is_zero() {

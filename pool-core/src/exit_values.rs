@@ -118,7 +118,9 @@ impl Pool {
     pub fn exit_values<S: WorkerState, T: DeserializeOwned>(&self) -> Vec<ExitValue<T>> {
         let decode = |bytes: Vec<u8>| match postcard::take_from_bytes(&bytes) {
             Ok((value, [])) => Ok(value),
-            Ok((_, rest)) => Err(format!("the exit value has {} bytes more than a {}", rest.len(), type_name::<T>())),
+            Ok((_, rest)) => {
+                Err(format!("the exit value has {} bytes more than a {}", rest.len(), type_name::<T>()))
+            }
             Err(error) => Err(format!("the exit value is no {}: {error}", type_name::<T>())),
         };
         let left = self.exits_of(type_name::<S>());

@@ -214,7 +214,9 @@ impl States {
     }
 
     /// The youngest state, taken out: its name, and what lets it exit and returns what it leaves, encoded.
-    pub(crate) fn take_last(&mut self) -> Option<(&'static str, impl FnOnce(WorkerId) -> Vec<Vec<u8>> + use<>)> {
+    pub(crate) fn take_last(
+        &mut self,
+    ) -> Option<(&'static str, impl FnOnce(WorkerId) -> Vec<Vec<u8>> + use<>)> {
         let Built { name, value, .. } = self.values.pop()?;
         let exit = move |worker| {
             let mut cx = ExitContext { worker, left: Vec::new() };

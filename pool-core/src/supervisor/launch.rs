@@ -66,10 +66,13 @@ impl WorkerEnv {
     fn of(&self, worker: usize) -> io::Result<Vec<(OsString, OsString)>> {
         let variables = catch_unwind(AssertUnwindSafe(|| self.0(worker)))
             .map_err(|_| io::Error::other("the function given to `Builder::worker_env` panicked"))?;
-        let is_name = |name: &OsStr| !name.is_empty() && !name.as_bytes().iter().any(|byte| b"=\0".contains(byte));
+        let is_name =
+            |name: &OsStr| !name.is_empty() && !name.as_bytes().iter().any(|byte| b"=\0".contains(byte));
         match variables.iter().find(|(name, value)| !is_name(name) || value.as_bytes().contains(&0)) {
             Some((name, _)) => {
-                let why = format!("`Builder::worker_env`: {name:?} is empty, or contains `=` or a NUL, or its value does");
+                let why = format!(
+                    "`Builder::worker_env`: {name:?} is empty, or contains `=` or a NUL, or its value does"
+                );
                 Err(io::Error::new(io::ErrorKind::InvalidInput, why))
             }
             None => Ok(variables),

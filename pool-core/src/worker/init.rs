@@ -114,8 +114,9 @@ fn become_worker(is_forked: bool) -> Result<(Boot, Vec<u8>, Region, Inlet, Outle
         })?;
     }
     if boot.nice != 0 {
-        setup::renice(boot.nice)
-            .map_err(|error| format!("{} cannot be added to its niceness (`Builder::nice`): {error}", boot.nice))?;
+        setup::renice(boot.nice).map_err(|error| {
+            format!("{} cannot be added to its niceness (`Builder::nice`): {error}", boot.nice)
+        })?;
     }
     setup::set_name(&boot.pool);
     if is_forked {

@@ -120,7 +120,9 @@ fn name_of(name: &str) -> &str {
 /// What a panic of a state is reported as.
 fn panic_text(report: &Failure) -> String {
     match report {
-        Failure::Panicked { message, location: Some(location), .. } => format!("it panicked at {location}: {message}"),
+        Failure::Panicked { message, location: Some(location), .. } => {
+            format!("it panicked at {location}: {message}")
+        }
         Failure::Panicked { message, .. } => format!("it panicked: {message}"),
         other => format!("{other:?}"),
     }

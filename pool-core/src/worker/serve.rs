@@ -232,13 +232,7 @@ impl Worker {
     }
 
     #[inline]
-    fn answer(
-        &mut self,
-        ticket: u64,
-        head: &TaskHead,
-        entry: Option<&'static TaskEntry>,
-        arguments: &[u8],
-    ) {
+    fn answer(&mut self, ticket: u64, head: &TaskHead, entry: Option<&'static TaskEntry>, arguments: &[u8]) {
         self.parcels.protect();
         self.current.store(ticket, Ordering::Relaxed);
         let failure = self.call(head, entry, arguments);

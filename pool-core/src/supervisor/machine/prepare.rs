@@ -89,7 +89,8 @@ impl<P> Machine<P> {
 
     pub(super) fn on_unfit(&mut self, who: Incarnation, reason: BrokenReason) {
         let Some(index) = self.alive(who) else { return };
-        if !matches!(self.slots[index].phase, Phase::Retiring { .. } | Phase::Stopped | Phase::Waiting { .. }) {
+        if !matches!(self.slots[index].phase, Phase::Retiring { .. } | Phase::Stopped | Phase::Waiting { .. })
+        {
             self.break_pool(reason);
         }
     }
@@ -120,10 +121,8 @@ impl<P> Machine<P> {
 
     /// A worker has died that was building a state; whether that has broken the pool.
     pub(super) fn died_preparing(&mut self, index: usize, preparing: &Preparing, death: &Death) -> bool {
-        if !matches!(
-            self.slots[index].phase,
-            Phase::Starting { .. } | Phase::Ready(_) | Phase::Dying { .. }
-        ) {
+        if !matches!(self.slots[index].phase, Phase::Starting { .. } | Phase::Ready(_) | Phase::Dying { .. })
+        {
             return false;
         }
         let most = self.config.restart.max_restarts as usize;
