@@ -44,6 +44,7 @@ impl Shop {
             executable: String::new(),
             restart: RestartPolicy::default(),
             start_timeout: limit,
+            init_timeout: limit,
             exit_timeout: limit,
             cancel_grace: limit,
             claim_timeout: limit,

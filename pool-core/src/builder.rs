@@ -16,14 +16,15 @@ use crate::output::{Forwarder, Output};
 use crate::policy::{RestartPolicy, bounded};
 use crate::pool::Pool;
 use crate::start_method::StartMethod;
+use crate::state::{StateEntry, WorkerState};
 use crate::supervisor::engine::{Engine, Parts};
-use crate::supervisor::launch::Launcher;
+use crate::supervisor::launch::{Launcher, WorkerEnv};
 use crate::supervisor::lead::Lead;
 use crate::supervisor::machine::{Config, Machine, Staffing};
 use crate::supervisor::reactor;
 use crate::supervisor::shared::Shared;
 use crate::supervisor::token::{MAX_WORKERS, TIMER, WAKE};
-use crate::sys::{process, stdio};
+use crate::sys::{cpus, process, stdio};
 use crate::transport::Transport;
 use crate::worker::init;
 
@@ -75,9 +76,17 @@ pub struct Builder {
     recycle_overlap: bool,
     worker: WorkerExe,
     env: Vec<(OsString, Option<OsString>)>,
+    worker_env: Option<WorkerEnv>,
+    inner_threads: Option<usize>,
     current_dir: Option<PathBuf>,
+    nice: i32,
+    cpu_affinity: Option<Vec<Vec<usize>>>,
+    states: Vec<StateEntry>,
+    memory_limit: Option<u64>,
+    recycle_above: Option<u64>,
     task_timeout: Option<Duration>,
     start_timeout: Duration,
+    init_timeout: Duration,
     exit_timeout: Duration,
     cancel_grace: Duration,
     restart: RestartPolicy,
@@ -107,9 +116,17 @@ impl Builder {
             recycle_overlap: true,
             worker: WorkerExe::current(),
             env: Vec::new(),
+            worker_env: None,
+            inner_threads: None,
             current_dir: None,
+            nice: 0,
+            cpu_affinity: None,
+            states: Vec::new(),
+            memory_limit: None,
+            recycle_above: None,
             task_timeout: None,
             start_timeout: Duration::from_secs(10),
+            init_timeout: Duration::from_secs(60),
             exit_timeout: Duration::from_secs(5),
             cancel_grace: Duration::from_millis(100),
             restart: RestartPolicy::default(),
@@ -234,6 +251,72 @@ impl Builder {
         self
     }
 
+    /// Sets environment variables of each worker by its [index](crate::TaskContext::worker_index), after [`env`](Self::env).
+    ///
+    /// The function is called on a thread of the pool each time a worker is started, so a worker that replaces another in the
+    /// same place is given what it returns for that place. If it panics, or a name cannot be one, the worker does not start.
+    /// Not for [`StartMethod::Zygote`], whose workers share one environment.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # pool_core::init();
+    /// let pool = pool_core::Pool::builder()
+    ///     .workers(2)
+    ///     .worker_env(|worker| [("CUDA_VISIBLE_DEVICES", worker.to_string())])
+    ///     .build()?;
+    /// # drop(pool);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn worker_env<K, V, E>(mut self, of: impl Fn(usize) -> E + Send + Sync + 'static) -> Self
+    where
+        E: IntoIterator<Item = (K, V)>,
+        K: AsRef<OsStr>,
+        V: AsRef<OsStr>,
+    {
+        self.worker_env = Some(WorkerEnv::new(move |worker| {
+            let owned = |(name, value): (K, V)| (name.as_ref().to_owned(), value.as_ref().to_owned());
+            of(worker).into_iter().map(owned).collect()
+        }));
+        self
+    }
+
+    /// How many threads the numeric libraries in each worker may use: sets the environment variables that OpenMP, OpenBLAS,
+    /// MKL, BLIS, Accelerate, Numba, NumExpr and Rayon read when they start. Default: what they find in the environment.
+    ///
+    /// A variable that [`env`](Self::env) sets or [`env_remove`](Self::env_remove) removes is left to these.
+    pub fn inner_threads(mut self, threads: usize) -> Self {
+        self.inner_threads = Some(threads);
+        self
+    }
+
+    /// Binds workers to CPUs: the one with the [index](crate::TaskContext::worker_index) `i` to the set `i mod n` of the `n`
+    /// sets. Default: each runs wherever this program may.
+    ///
+    /// The CPUs must be among those that this program may use when the pool is built.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # pool_core::init();
+    /// let pool = pool_core::Pool::builder().workers(2).cpu_affinity([[0, 1], [2, 3]]).build()?;
+    /// # drop(pool);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[doc(alias = "sched_setaffinity")]
+    pub fn cpu_affinity<S: AsRef<[usize]>>(mut self, sets: impl IntoIterator<Item = S>) -> Self {
+        self.cpu_affinity = Some(sets.into_iter().map(|set| set.as_ref().to_vec()).collect());
+        self
+    }
+
+    /// Adds this to the niceness of the workers, from −20 to 19; what is above 19 counts as 19. Default: 0.
+    ///
+    /// Less than 0 needs a privilege; workers that do not have it cannot start, which breaks the pool.
+    pub fn nice(mut self, by: i32) -> Self {
+        self.nice = by;
+        self
+    }
+
     /// The working directory of the workers. Default: that of this program.
     pub fn current_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.current_dir = Some(dir.into());
@@ -250,6 +333,23 @@ impl Builder {
     /// Default: 10 s.
     pub fn start_timeout(mut self, limit: Duration) -> Self {
         self.start_timeout = limit;
+        self
+    }
+
+    /// Has every worker build this state when it starts, before it is ready, and not only when a task needs it.
+    ///
+    /// Some task of the worker executable must have the parameter `#[state] _: &mut S`, or the pool breaks.
+    pub fn state<S: WorkerState>(mut self) -> Self {
+        self.states.push(StateEntry::of::<S>());
+        self
+    }
+
+    /// How long a worker may take to build a [state](crate::WorkerState). Default: 60 s.
+    ///
+    /// A worker that takes longer is killed and replaced; no task is blamed. If the state has never been built in any worker,
+    /// or if it costs more workers in a row than [`RestartPolicy::max_restarts`] allows, the pool is broken.
+    pub fn init_timeout(mut self, limit: Duration) -> Self {
+        self.init_timeout = limit;
         self
     }
 
@@ -336,6 +436,7 @@ impl Builder {
             executable: executable.clone(),
             restart: self.restart.bounded(),
             start_timeout: bounded(self.start_timeout),
+            init_timeout: bounded(self.init_timeout),
             exit_timeout: bounded(self.exit_timeout),
             cancel_grace: bounded(self.cancel_grace),
             claim_timeout: bounded(self.start_timeout),
@@ -369,7 +470,11 @@ impl Builder {
         let launcher = Launcher {
             exe,
             pool: self.name.clone(),
-            env: self.env,
+            env: self.inner_threads.map(thread_variables).into_iter().flatten().chain(self.env).collect(),
+            worker_env: self.worker_env,
+            nice: self.nice,
+            cpu_affinity: self.cpu_affinity.unwrap_or_default(),
+            states: self.states.iter().map(|state| state.name().to_owned()).collect(),
             current_dir: self.current_dir,
             depth,
             frame_limit: self.frame_limit,
@@ -448,6 +553,31 @@ impl Builder {
                 );
             }
         }
+        if self.worker_env.is_some() && self.start == StartMethod::Zygote {
+            return wrong("worker_env", "workers that a zygote forks share its environment".to_owned());
+        }
+        if self.inner_threads == Some(0) {
+            return wrong("inner_threads", "a library needs at least one thread".to_owned());
+        }
+        if !(-20..=19).contains(&self.nice) {
+            return wrong("nice", format!("{} is not from -20 to 19", self.nice));
+        }
+        if let Some(sets) = &self.cpu_affinity {
+            if sets.is_empty() || sets.iter().any(Vec::is_empty) {
+                return wrong("cpu_affinity", "a worker needs at least one CPU".to_owned());
+            }
+            let allowed = cpus::allowed()
+                .map_err(|source| BuildError::Os { what: "ask which CPUs may be used", source })?;
+            if let Some(cpu) = sets.iter().flatten().find(|cpu| !allowed.contains(cpu)) {
+                return wrong(
+                    "cpu_affinity",
+                    format!("CPU {cpu} is none of those that may be used: {allowed:?}"),
+                );
+            }
+        }
+        if self.init_timeout.is_zero() {
+            return wrong("init_timeout", "no state can be built in no time".to_owned());
+        }
         if let Some(dir) = self.current_dir.as_ref().filter(|dir| !dir.is_dir()) {
             return wrong("current_dir", format!("{} is no directory", dir.display()));
         }
@@ -466,4 +596,20 @@ impl Builder {
         }
         Ok((workers as u32, self.spares as u32))
     }
+}
+
+/// The environment variables from which numeric libraries learn how many threads to use.
+const THREAD_VARIABLES: [&str; 8] = [
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "RAYON_NUM_THREADS",
+];
+
+fn thread_variables(threads: usize) -> impl Iterator<Item = (OsString, Option<OsString>)> {
+    THREAD_VARIABLES.iter().map(move |name| ((*name).into(), Some(threads.to_string().into())))
 }

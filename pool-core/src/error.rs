@@ -108,15 +108,6 @@ pub enum TaskError {
         /// What could not be decoded, and why.
         message: String,
     },
-    /// The worker's state (`#[state]`) could not be built.
-    #[error("task `{task}`: the worker state could not be built: {message}")]
-    #[non_exhaustive]
-    State {
-        /// The full name of the task.
-        task: String,
-        /// What `WorkerState::init` reported.
-        message: String,
-    },
     /// The pool gave up: see the reason.
     #[error("the pool is broken: {0}")]
     PoolBroken(Arc<BrokenReason>),
@@ -149,6 +140,10 @@ fn at(location: &Option<String>) -> String {
 
 fn last(deaths: &[Death]) -> String {
     deaths.last().map(ToString::to_string).unwrap_or_default()
+}
+
+fn after(deaths: &[Death]) -> String {
+    deaths.last().map(|death| format!("; the last time: {death}")).unwrap_or_default()
 }
 
 /// How and where a worker died, and what it was doing.
@@ -321,6 +316,17 @@ pub enum BrokenReason {
         executable: String,
         /// What does not fit, and what to do.
         why: String,
+    },
+    /// A [state](crate::WorkerState) of the workers cannot be built.
+    #[error("state `{state}` could not be built: {why}{}", after(deaths))]
+    #[non_exhaustive]
+    StateFailed {
+        /// The full name of its type.
+        state: String,
+        /// What [`WorkerState::init`](crate::WorkerState::init) reported, or what happened instead.
+        why: String,
+        /// The workers that it cost in a row, the oldest first; none if it failed or panicked.
+        deaths: Vec<Death>,
     },
     /// A fault inside the pool itself.
     #[error("internal fault of the pool, please report it: {0}")]

@@ -45,6 +45,7 @@ mod codec;
 mod context;
 mod error;
 mod executable;
+mod exit_values;
 mod flight;
 mod fork;
 mod handle;
@@ -75,6 +76,7 @@ pub use call::{Call, IntoCall, RetryOn, RunHereError};
 pub use context::TaskContext;
 pub use error::{BrokenReason, BuildError, Death, DeathCause, MapError, TaskError};
 pub use executable::WorkerExe;
+pub use exit_values::ExitValue;
 pub use handle::{TaskFuture, TaskHandle};
 #[doc(hidden)]
 pub use ids::Generation;
@@ -84,7 +86,7 @@ pub use policy::RestartPolicy;
 pub use pool::Pool;
 pub use shared_bytes::{SharedBytes, SharedBytesBuilder};
 pub use start_method::StartMethod;
-pub use state::{StateContext, WorkerState};
+pub use state::{ExitContext, StateContext, WorkerState};
 pub use stats::{DeathCounts, RetireCounts, RetireReason, Stats, WorkerInfo, WorkerStatus};
 #[doc(inline)]
 pub use task::task;

@@ -9,6 +9,7 @@ use crate::batch::Batch;
 use crate::builder::Builder;
 use crate::call::{CallOptions, IntoCall, RetryOn};
 use crate::error::{MapError, TaskError};
+use crate::exit_values::ExitValue;
 use crate::handle::TaskHandle;
 use crate::job::Job;
 use crate::outcome::{Cell, Results};
@@ -274,6 +275,15 @@ impl Pool {
             worker.rss = worker.pid.and_then(crate::memory::resident).map(|(rss, _)| rss);
         }
         workers
+    }
+
+    /// The exit values of a state, by the name of its type.
+    pub(crate) fn exits_of(&self, state: &str) -> Vec<ExitValue<Vec<u8>>> {
+        let shared = &self.inner.shared;
+        if shared.origin.is_elsewhere() {
+            return Vec::new();
+        }
+        shared.look(|engine| engine.exits.of(state))
     }
 
     /// Takes no more tasks. What was submitted runs to its end; then the workers exit.

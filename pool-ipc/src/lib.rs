@@ -68,7 +68,10 @@ pub use board::{Board, SLOTS, Slot, coarse_now_ns, now_ns};
 pub use boot::{BOOT_ENV, BootError, WorkerEnds};
 pub use bundle::{Bundle, Items};
 pub use frame::{DEFAULT_FRAME_LIMIT, Frame, FrameError, HEADER_LEN, Header, Kind, SUMMED_MAX};
-pub use message::{Boot, Failure, Hello, MessageError, PROTOCOL_VERSION, TaskDecl, TaskHead};
+pub use message::{
+    Boot, ExitNote, Failure, Hello, MAX_EXIT_VALUE, MAX_STATE_NAME, MessageError, PROTOCOL_VERSION, TaskDecl,
+    TaskHead, Unfit,
+};
 pub use pipe::{pipe_pair, set_nonblocking};
 pub use reader::{Fill, FrameReader};
 #[cfg(not(loom))]

@@ -46,6 +46,12 @@ pub(crate) fn expand(options: &Options, item: &Item) -> TokenStream {
         }
     };
     let shape = shape(parameters, result.as_ref());
+    let state = parameters.iter().find(|parameter| parameter.kind == Kind::State).map(|parameter| {
+        let ty = types::inferred(referent(&parameter.ty).0);
+        quote_spanned!(Span::mixed_site().located_at(parameter.ty.span())=>
+            .with_state(const { &#private::StateEntry::of::<#ty>() })
+        )
+    });
     let sources = format!(" (sources {})", sources::fingerprint());
 
     // the names of arguments and of the code around them must not meet: `mixed_site` keeps them apart
@@ -76,7 +82,7 @@ pub(crate) fn expand(options: &Options, item: &Item) -> TokenStream {
                     ::core::env!("CARGO_PKG_NAME"), " ", ::core::env!("CARGO_PKG_VERSION"), ": ", #shape, #sources
                 ),
                 __task_run,
-            );
+            )#state;
 
             #private::call(&__TASK_ENTRY, #encode, __task_decode)
         }

@@ -94,6 +94,12 @@ pub(crate) enum Event<P> {
     Tick,
     /// A worker has said hello and fits.
     Ready(Incarnation),
+    /// A worker builds this state from now on, before its hello or before it claims its next task.
+    Preparing(Incarnation, Arc<str>),
+    /// It is done with that.
+    Prepared(Incarnation),
+    /// A worker has said that a state cannot be built; the reason breaks the pool.
+    Unfit(Incarnation, BrokenReason),
     /// A worker has said something that shows it can never work; the reason breaks the pool.
     Unusable(Incarnation, BrokenReason),
     /// A worker could not be spawned for a reason that may pass.
@@ -169,6 +175,8 @@ pub(crate) enum KillReason {
     Violation(String),
     Unresponsive(Duration),
     StartTimeout(Duration),
+    /// It took longer than this to build a state.
+    InitTimeout(Duration),
     Terminated,
     ExitTimeout,
 }

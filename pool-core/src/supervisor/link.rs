@@ -81,6 +81,8 @@ pub(crate) struct Link {
     /// Its death is of no interest to the state machine any more.
     pub(crate) fenced: bool,
     pub(crate) finished: u64,
+    /// It has begun to build a state.
+    pub(crate) preparing: bool,
 }
 
 /// Our ends of a worker's rings.
@@ -139,6 +141,7 @@ impl Link {
             killed: None,
             fenced: false,
             finished: 0,
+            preparing: false,
         }
     }
 
@@ -411,6 +414,8 @@ impl Link {
         };
         let cause = match cause {
             DeathCause::StartFailed { .. } => cause,
+            // It has shown that it is a worker.
+            other if self.preparing => other,
             other if self.routes.is_none() && !matches!(other, DeathCause::Terminated) => {
                 let hint = if matches!(other, DeathCause::Exited(_)) {
                     "; is `pool_core::init()` the first line of its main(), or `pool_core::test_worker!();` at the root of the \
@@ -455,6 +460,9 @@ fn requested(why: &KillReason) -> DeathCause {
         KillReason::Unresponsive(waited) => DeathCause::Unresponsive { waited: *waited },
         KillReason::StartTimeout(limit) => DeathCause::StartFailed {
             why: format!("it did not report as a worker within {limit:?} (start_timeout)"),
+        },
+        KillReason::InitTimeout(limit) => DeathCause::StartFailed {
+            why: format!("it did not build its state within {limit:?} (init_timeout)"),
         },
         KillReason::Terminated | KillReason::ExitTimeout => DeathCause::Terminated,
     }

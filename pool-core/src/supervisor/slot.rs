@@ -18,6 +18,7 @@
 //! A worker that is killed for a timeout or a cancellation holds nothing any more, so its place is given to the next
 //! incarnation at once; whatever still comes from the old one carries an old generation and is dropped.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::Death;
@@ -42,10 +43,19 @@ pub(crate) struct Slot {
     pub(crate) uptime: Duration,
     /// Whether it is given tasks; it is ready then.
     pub(crate) active: bool,
+    /// The state that it builds, whether it starts or has said hello; also while its death is awaited.
+    pub(crate) preparing: Option<Preparing>,
     /// How it is counted among the others.
     pub(crate) standing: Standing,
     /// Whether it is in the list of those that have room.
     pub(crate) hungry: bool,
+}
+
+/// A state that is being built.
+#[derive(Debug, Clone)]
+pub(crate) struct Preparing {
+    pub(crate) since: Instant,
+    pub(crate) state: Arc<str>,
 }
 
 /// A death that counts against the restart policy.
@@ -100,6 +110,7 @@ impl Slot {
             rests_until: None,
             uptime: Duration::ZERO,
             active: false,
+            preparing: None,
             standing: Standing::default(),
             hungry: false,
         }

@@ -2,6 +2,7 @@
 
 pub(crate) mod build_id;
 pub(crate) mod clone;
+pub(crate) mod cpus;
 pub(crate) mod passing;
 pub(crate) mod process;
 pub(crate) mod setup;

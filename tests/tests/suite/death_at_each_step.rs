@@ -36,39 +36,24 @@ fn before_the_handshake_nobody_is_blamed_and_the_worker_is_replaced() {
 }
 
 #[test]
-fn while_the_state_is_built_the_task_is_blamed_that_needs_it() {
+fn while_the_state_is_built_nobody_is_blamed_and_in_the_end_the_pool_gives_up() {
     for mode in Mode::ALL {
         let scene = Scene::new();
         let pool = scene.builder().worker(stock()).build().unwrap();
-        let trial = Trial { victim: drill::with_dying_state, innocent: quiet };
-        let death = expect_death(trial.run(&pool, mode, |_| ()));
-        assert!(is_signal(&death.cause, libc::SIGKILL), "{death}");
-        assert!(death.task.is_some_and(|task| task.ends_with("::with_dying_state")));
-        expect_healthy(&pool);
-    }
-}
-
-#[test]
-fn a_state_that_cannot_be_built_fails_the_task_and_not_the_worker() {
-    for mode in Mode::ALL {
-        let scene = Scene::new();
-        let pool = scene.builder().worker(stock()).build().unwrap();
-        let error = Trial { victim: drill::with_failing_state, innocent: quiet }
-            .run(&pool, mode, |_| ())
-            .unwrap_err();
-        assert!(
-            matches!(&error, TaskError::State { message, .. } if message.contains("this state cannot be built")),
-            "{error:?}"
-        );
-        let error = Trial { victim: drill::with_panicking_state, innocent: quiet }
-            .run(&pool, mode, |_| ())
-            .unwrap_err();
-        assert!(
-            matches!(&error, TaskError::Panicked { message, .. } if message == "panic while a state is built"),
-            "{error:?}"
-        );
-        expect_healthy(&pool);
-        assert_eq!(pool.stats().deaths.total(), pool.stats().deaths.cancelled);
+        let outcome = match mode {
+            Mode::ApplyAsync => pool.apply_async(drill::with_dying_state()).get(),
+            Mode::Map => {
+                pool.map(|_| drill::with_dying_state(), 0..1).map(|_| ()).map_err(|error| error.error)
+            }
+            Mode::MapSettled => pool.map_settled(|_| drill::with_dying_state(), 0..1).remove(0),
+        };
+        let Err(TaskError::PoolBroken(reason)) = &outcome else { panic!("{mode:?}: {outcome:?}") };
+        let BrokenReason::StateFailed { state, deaths, .. } = &**reason else { panic!("{reason:?}") };
+        assert!(state.ends_with("::DyingState"), "{state}");
+        assert_eq!(deaths.len() as u32, RestartPolicy::default().max_restarts + 1);
+        for death in deaths {
+            assert!(is_signal(&death.cause, libc::SIGKILL) && death.task.is_none(), "{death}");
+        }
     }
 }
 

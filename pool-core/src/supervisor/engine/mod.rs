@@ -16,6 +16,7 @@ use pool_ipc::{Bundle, Flush, Kind, Slot, TaskHead, Wake};
 use crate::arena::{self, ARENA, Limits, Opened};
 use crate::buffer::{Args, Passage};
 use crate::error::TaskError;
+use crate::exit_values::Exits;
 use crate::ids::TaskId;
 use crate::job::{Job, JobRef, Jobs, PartArgs, Settled};
 use crate::memory::OomCounter;
@@ -36,6 +37,7 @@ use crate::sys::process;
 
 pub(crate) mod bells;
 mod frames;
+mod prepare;
 mod printing;
 mod processes;
 
@@ -99,6 +101,8 @@ pub(crate) struct Engine {
     frame_limit: u32,
     buffer: Vec<u8>,
     pub(crate) deaths: DeathCounts,
+    /// What the states of retired workers have left.
+    pub(crate) exits: Exits,
     /// What is to be delivered once the lock has been released.
     pub(crate) settled: Vec<Settled>,
     /// Whether the reactor has something to do that only it may do.
@@ -156,6 +160,7 @@ impl Engine {
             frame_limit,
             buffer: vec![0; 64 * 1024],
             deaths: DeathCounts::default(),
+            exits: Exits::default(),
             settled: Vec::new(),
             needs_reactor: false,
         }

@@ -15,6 +15,8 @@ pub(crate) struct Config {
     pub(crate) executable: String,
     pub(crate) restart: RestartPolicy,
     pub(crate) start_timeout: Duration,
+    /// How long a worker may take to build a state.
+    pub(crate) init_timeout: Duration,
     pub(crate) exit_timeout: Duration,
     pub(crate) cancel_grace: Duration,
     /// How long a worker may leave its next task unclaimed.

@@ -24,6 +24,13 @@ impl<P> Machine<P> {
     pub(super) fn on_died(&mut self, now: Instant, who: Incarnation, autopsy: Autopsy) {
         let Some(index) = self.alive(who) else { return };
         let Autopsy { death, started } = autopsy;
+        let preparing = self.slots[index].preparing.take();
+        if !started
+            && let Some(preparing) = preparing
+            && self.died_preparing(index, &preparing, &death)
+        {
+            return;
+        }
         match self.enter(index, Phase::Stopped) {
             Phase::Starting { .. } | Phase::Dying { was_ready: false, .. } => {
                 self.start_failed(now, index, death)

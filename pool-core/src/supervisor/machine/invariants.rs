@@ -135,7 +135,10 @@ impl<P> Machine<P> {
     fn check_slot(&self, slot: &Slot) -> Result<(), String> {
         let due = match &slot.phase {
             Phase::Waiting { until } => Some(*until),
-            Phase::Starting { since } => Some(*since + self.config.start_timeout),
+            Phase::Starting { since } => Some(match &slot.preparing {
+                Some(preparing) => preparing.since + self.config.init_timeout,
+                None => *since + self.config.start_timeout,
+            }),
             Phase::Retiring { since, .. } => Some(*since + self.config.exit_timeout),
             Phase::Ready(ready) => {
                 self.check_hand(&ready.hand)?;

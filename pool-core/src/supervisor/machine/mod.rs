@@ -63,6 +63,7 @@ mod invariants;
 mod life;
 mod line;
 mod pace;
+mod prepare;
 mod recycle;
 mod staff;
 mod taking;
@@ -84,6 +85,7 @@ use life::Life;
 use line::Line;
 pub(crate) use pace::Pace;
 use pace::Tempo;
+use prepare::Known;
 use staff::Sizing;
 use unit::{Terms, Unit};
 
@@ -147,6 +149,8 @@ pub(crate) struct Machine<P> {
     life: Life,
     drained: bool,
     ever_ready: bool,
+    /// What is known of the states of workers.
+    states: Vec<Known>,
     /// Items settled by a worker's doing; a sign of progress.
     settled: u64,
     random: u64,
@@ -181,6 +185,7 @@ impl<P> Machine<P> {
             life: Life::Open,
             drained: false,
             ever_ready: false,
+            states: Vec::new(),
             settled: 0,
             counters: Counters::default(),
             out: Vec::new(),
@@ -231,6 +236,9 @@ impl<P> Machine<P> {
             Event::Pump => self.dispatch(now),
             Event::Tick => self.tick(now),
             Event::Ready(who) => self.on_ready(now, who),
+            Event::Preparing(who, state) => self.on_preparing(now, who, state),
+            Event::Prepared(who) => self.on_prepared(now, who),
+            Event::Unfit(who, reason) => self.on_unfit(who, reason),
             Event::Unusable(who, reason) => self.on_unusable(now, who, reason),
             Event::SpawnFailed(who, death) => self.on_spawn_failed(now, who, death),
             Event::Finished(who, ticket, count, payload) => {
@@ -385,6 +393,7 @@ impl<P> Machine<P> {
         slot.generation = Generation::new(self.next_generation);
         self.next_generation += 1;
         slot.timer = None;
+        slot.preparing = None;
         self.counters.spawned += 1;
         self.out.push(Action::Spawn(slot.incarnation()));
         self.schedule(index, now + self.config.start_timeout);

@@ -236,6 +236,10 @@ impl World<'_> {
                 let had = now.duration_since(process.spawned_at);
                 assert!(!process.ready && had >= config.start_timeout, "{who:?} had {had:?} to start");
             }
+            KillReason::InitTimeout(_) => {
+                let had = process.preparing.map(|since| now.duration_since(since));
+                assert!(had.is_some_and(|had| had >= config.init_timeout), "{who:?} had {had:?} to prepare");
+            }
             KillReason::Terminated => assert!(over || idle_close && !process.ready, "{who:?} is terminated"),
             KillReason::ExitTimeout => {
                 let had = process.retired.map(|at| now.duration_since(at));

@@ -107,6 +107,8 @@ pub(super) struct Process {
     /// When the oldest of them came to be the oldest.
     pub(super) head_since: Instant,
     pub(super) flagged: HashMap<Ticket, Instant>,
+    /// Since when the machine knows it to build a state.
+    pub(super) preparing: Option<Instant>,
 }
 
 impl Process {
@@ -141,6 +143,7 @@ impl Process {
             assigned: BTreeMap::new(),
             head_since: now,
             flagged: HashMap::new(),
+            preparing: None,
         }
     }
 

@@ -70,6 +70,7 @@ impl Scenario {
             executable: "simulated".to_owned(),
             restart,
             start_timeout: millis(random, &[60, 500]),
+            init_timeout: Duration::from_secs(60),
             exit_timeout: millis(random, &[10, 300]),
             cancel_grace: millis(random, &[0, 0, 10, 50]),
             claim_timeout: millis(random, &[40, 300]),

@@ -2,6 +2,7 @@
 //! looks for the stories that nobody has thought of.
 
 mod pace;
+mod preparing;
 mod schedules;
 mod singles;
 mod spares;
@@ -21,6 +22,7 @@ use crate::supervisor::event::{
 
 const MILLI: Duration = Duration::from_millis(1);
 const START_TIMEOUT: Duration = Duration::from_secs(10);
+const INIT_TIMEOUT: Duration = Duration::from_secs(60);
 const GRACE: Duration = Duration::from_millis(50);
 
 pub(in crate::supervisor::machine) fn config(workers: u32) -> Config {
@@ -30,6 +32,7 @@ pub(in crate::supervisor::machine) fn config(workers: u32) -> Config {
         executable: "worker".to_owned(),
         restart: RestartPolicy::default(),
         start_timeout: START_TIMEOUT,
+        init_timeout: INIT_TIMEOUT,
         exit_timeout: Duration::from_secs(5),
         cancel_grace: GRACE,
         claim_timeout: START_TIMEOUT,
