@@ -50,6 +50,8 @@ mod fork;
 mod handle;
 mod ids;
 mod job;
+#[cfg(feature = "json")]
+mod json;
 mod memory;
 mod outcome;
 mod output;
@@ -66,6 +68,7 @@ mod supervisor;
 mod sys;
 mod task;
 mod transport;
+mod wait;
 mod worker;
 
 pub use batch::Batch;
@@ -78,6 +81,8 @@ pub use handle::{TaskFuture, TaskHandle};
 #[doc(hidden)]
 pub use ids::Generation;
 pub use ids::{TaskId, WorkerId};
+#[cfg(feature = "json")]
+pub use json::Json;
 pub use output::{Output, OutputLine, OutputStream};
 pub use policy::RestartPolicy;
 pub use pool::Pool;
@@ -88,6 +93,7 @@ pub use stats::{DeathCounts, Stats, WorkerInfo, WorkerStatus};
 #[doc(inline)]
 pub use task::task;
 pub use transport::Transport;
+pub use wait::{Completed, Elapsed, as_completed, wait_all, wait_all_timeout, wait_any, wait_any_timeout};
 pub use worker::init::init;
 
 /// Compiles the example of the README.
