@@ -12,6 +12,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::error::BuildError;
 use crate::executable::WorkerExe;
+use crate::gate::Gate;
 use crate::output::{Forwarder, Output};
 use crate::policy::{RestartPolicy, bounded};
 use crate::pool::Pool;
@@ -74,6 +75,7 @@ pub struct Builder {
     cancel_grace: Duration,
     restart: RestartPolicy,
     output: Output,
+    queue_limit: Option<usize>,
     frame_limit: u32,
     core_dumps: bool,
     transport: Transport,
@@ -101,6 +103,7 @@ impl Builder {
             cancel_grace: Duration::from_millis(100),
             restart: RestartPolicy::default(),
             output: Output::Forward,
+            queue_limit: None,
             frame_limit: pool_ipc::DEFAULT_FRAME_LIMIT,
             core_dumps: false,
             transport: Transport::default(),
@@ -190,6 +193,15 @@ impl Builder {
     /// What happens to the lines that workers print. Default: they are forwarded.
     pub fn output(mut self, output: Output) -> Self {
         self.output = output;
+        self
+    }
+
+    /// Most single tasks that may wait besides those that could run, one for each worker. Default: no limit.
+    ///
+    /// With more, [`apply`](Pool::apply) and [`apply_async`](Pool::apply_async) wait until one has ended, and
+    /// [`try_apply_async`](Pool::try_apply_async) gives the call back. Batches bound themselves, and do not count.
+    pub fn queue_limit(mut self, waiting: usize) -> Self {
+        self.queue_limit = Some(waiting);
         self
     }
 
@@ -290,7 +302,8 @@ impl Builder {
             start: self.start,
             zygote: Mutex::default(),
         };
-        let shared = Arc::new(Shared::new(engine, wake, epoll, self.name.clone(), launcher));
+        let gate = Gate::new(self.queue_limit, workers as usize);
+        let shared = Arc::new(Shared::new(engine, wake, epoll, self.name.clone(), launcher, gate));
         // The spawns that the machine wants from the start are waiting when the thread begins.
         shared.with(|_, _| ());
         let reactor = {

@@ -46,7 +46,9 @@ mod context;
 mod error;
 mod executable;
 mod flight;
+mod flow;
 mod fork;
+mod gate;
 mod handle;
 mod ids;
 mod job;
@@ -77,6 +79,7 @@ pub use call::{Call, IntoCall, RetryOn, RunHereError};
 pub use context::TaskContext;
 pub use error::{BrokenReason, BuildError, Death, DeathCause, MapError, TaskError};
 pub use executable::WorkerExe;
+pub use flow::QueueFull;
 pub use handle::{TaskFuture, TaskHandle};
 #[doc(hidden)]
 pub use ids::Generation;
