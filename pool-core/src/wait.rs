@@ -355,7 +355,7 @@ mod tests {
     fn numbers_are_taken_in_the_order_of_the_ends_and_the_least_is_known() {
         let tally = Tally::default();
         assert!(!tally.is_over() && tally.pop().is_none() && tally.least().is_none());
-        [5, 2, 7].map(|number| tally.push(number));
+        [5, 2, 7].into_iter().for_each(|number| tally.push(number));
         assert!(tally.is_over());
         assert_eq!(tally.least(), Some(2));
         assert_eq!([(); 4].map(|()| tally.pop()), [Some(5), Some(2), Some(7), None]);
