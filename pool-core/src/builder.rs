@@ -12,6 +12,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::error::BuildError;
 use crate::executable::WorkerExe;
+use crate::gate::Gate;
 use crate::output::{Forwarder, Output};
 use crate::policy::{RestartPolicy, bounded};
 use crate::pool::Pool;
@@ -91,6 +92,7 @@ pub struct Builder {
     cancel_grace: Duration,
     restart: RestartPolicy,
     output: Output,
+    queue_limit: Option<usize>,
     frame_limit: u32,
     core_dumps: bool,
     transport: Transport,
@@ -131,6 +133,7 @@ impl Builder {
             cancel_grace: Duration::from_millis(100),
             restart: RestartPolicy::default(),
             output: Output::Forward,
+            queue_limit: None,
             frame_limit: pool_ipc::DEFAULT_FRAME_LIMIT,
             core_dumps: false,
             transport: Transport::default(),
@@ -380,6 +383,15 @@ impl Builder {
         self
     }
 
+    /// Most single tasks that may wait besides those that could run, one for each worker. Default: no limit.
+    ///
+    /// With more, [`apply`](Pool::apply) and [`apply_async`](Pool::apply_async) wait until one has ended, and
+    /// [`try_apply_async`](Pool::try_apply_async) gives the call back. Batches bound themselves, and do not count.
+    pub fn queue_limit(mut self, waiting: usize) -> Self {
+        self.queue_limit = Some(waiting);
+        self
+    }
+
     /// Most bytes that the arguments of a task, or its result, may have when encoded. Default: 1 GiB.
     pub fn frame_limit(mut self, bytes: u32) -> Self {
         self.frame_limit = bytes;
@@ -483,8 +495,9 @@ impl Builder {
             start: self.start,
             zygote: Mutex::default(),
         };
+        let gate = Gate::new(self.queue_limit, workers as usize);
         let shared =
-            Arc::new(Shared::new(engine, wake, epoll, self.name.clone(), workers as usize, launcher));
+            Arc::new(Shared::new(engine, wake, epoll, self.name.clone(), workers as usize, launcher, gate));
         // The spawns that the machine wants from the start are waiting when the thread begins.
         shared.with(|_, _| ());
         let reactor = {

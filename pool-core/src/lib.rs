@@ -47,10 +47,14 @@ mod error;
 mod executable;
 mod exit_values;
 mod flight;
+mod flow;
 mod fork;
+mod gate;
 mod handle;
 mod ids;
 mod job;
+#[cfg(feature = "json")]
+mod json;
 mod memory;
 mod outcome;
 mod output;
@@ -68,6 +72,7 @@ mod supervisor;
 mod sys;
 mod task;
 mod transport;
+mod wait;
 mod worker;
 
 pub use batch::Batch;
@@ -77,10 +82,13 @@ pub use context::TaskContext;
 pub use error::{BrokenReason, BuildError, Death, DeathCause, MapError, TaskError};
 pub use executable::WorkerExe;
 pub use exit_values::ExitValue;
+pub use flow::QueueFull;
 pub use handle::{TaskFuture, TaskHandle};
 #[doc(hidden)]
 pub use ids::Generation;
 pub use ids::{TaskId, WorkerId};
+#[cfg(feature = "json")]
+pub use json::Json;
 pub use output::{Output, OutputLine, OutputStream};
 pub use policy::RestartPolicy;
 pub use pool::Pool;
@@ -91,6 +99,7 @@ pub use stats::{DeathCounts, RetireCounts, RetireReason, Stats, WorkerInfo, Work
 #[doc(inline)]
 pub use task::task;
 pub use transport::Transport;
+pub use wait::{Completed, Elapsed, as_completed, wait_all, wait_all_timeout, wait_any, wait_any_timeout};
 pub use worker::init::init;
 
 /// Compiles the example of the README.

@@ -10,6 +10,8 @@ use crate::builder::Builder;
 use crate::call::{CallOptions, IntoCall, RetryOn};
 use crate::error::{MapError, TaskError};
 use crate::exit_values::ExitValue;
+use crate::flow::QueueFull;
+use crate::gate::Place;
 use crate::handle::TaskHandle;
 use crate::job::Job;
 use crate::outcome::{Cell, Results};
@@ -118,22 +120,50 @@ impl Pool {
     /// Why there is no result; see [`TaskError`]. Other tasks are not affected by its failure.
     pub fn apply<C: IntoCall>(&self, call: C) -> Result<C::Output, TaskError> {
         let shared = &self.inner.shared;
+        let place = self.enter();
         // Before the task is submitted: so its worker need not wake anybody when it is done.
         let leader = if shared.origin.is_elsewhere() { None } else { shared.try_lead() };
-        let handle = self.submit(call, leader.is_some());
+        let handle = self.submit(call, leader.is_some(), place);
         handle.get_leading(leader)
     }
 
-    /// Submits one task, and returns its handle at once.
+    /// Submits one task, and returns its handle at once, unless there is a [`queue_limit`](Builder::queue_limit) and the queue
+    /// is full: then it waits for a place.
     ///
     /// The failure of a task is its own: whatever it does to its worker, other tasks get their results. A task that the
     /// pool refuses (closed, broken, arguments that cannot be encoded) has its error in the handle.
     pub fn apply_async<C: IntoCall>(&self, call: C) -> TaskHandle<C::Output> {
-        self.submit(call, false)
+        self.submit(call, false, self.enter())
+    }
+
+    /// As [`apply_async`](Self::apply_async), but never waits.
+    ///
+    /// # Errors
+    /// [`QueueFull`], with the call, when as many tasks wait as [`Builder::queue_limit`] allows.
+    pub fn try_apply_async<C: IntoCall>(&self, call: C) -> Result<TaskHandle<C::Output>, QueueFull<C>> {
+        let shared = &self.inner.shared;
+        if !shared.gate.is_limited() || shared.origin.is_elsewhere() {
+            return Ok(self.submit(call, false, None));
+        }
+        let place = shared.gate.try_enter().or_else(|| {
+            // Some may have ended without anybody having read it.
+            shared.with(|engine, _| engine.glance());
+            shared.gate.try_enter()
+        });
+        match place {
+            Some(place) => Ok(self.submit(call, false, Some(place))),
+            None => Err(QueueFull(call)),
+        }
+    }
+
+    /// Waits for a place in the queue, if it is bounded.
+    fn enter(&self) -> Option<Place<'_>> {
+        let shared = &self.inner.shared;
+        (shared.gate.is_limited() && !shared.origin.is_elsewhere()).then(|| shared.gate.enter(shared))
     }
 
     /// `leading`: the caller has the lead, and is going to wait for this task.
-    fn submit<C: IntoCall>(&self, call: C, leading: bool) -> TaskHandle<C::Output> {
+    fn submit<C: IntoCall>(&self, call: C, leading: bool, place: Option<Place<'_>>) -> TaskHandle<C::Output> {
         let parts = call.into_call().into_parts();
         let shared = &self.inner.shared;
         let task = parts.entry.name;
@@ -152,6 +182,9 @@ impl Pool {
         let name = parts.options.and_then(|options| options.name);
         let cell = shared.cells.make(parts.entry, args, name);
         let job = Job::Single(Arc::clone(&cell));
+        if let Some(place) = place {
+            place.keep();
+        }
         let key = shared.with(|engine, now| {
             if leading {
                 engine.lead(Some(Leading::Awake));

@@ -45,8 +45,8 @@ use crate::state::{StateEntry, States};
 ///
 /// Values travel in the [postcard](https://postcard.jamesmunns.com) format, which is not self-describing:
 /// types with `#[serde(untagged)]`, `#[serde(tag = …)]`, `#[serde(flatten)]`, and `serde_json::Value`, fail
-/// when they are encoded or decoded; send them as bytes or as a `String`. Do not use serde's
-/// `skip_serializing_if`: the worker could not tell that a field is missing.
+/// when they are encoded or decoded; wrap them in [`Json`](crate::Json). Do not use serde's `skip_serializing_if`: the
+/// worker could not tell that a field is missing.
 ///
 /// Type parameters, `impl Trait`, `async`, `unsafe`, `const` and `extern` functions, `self`, and arguments
 /// by `&mut` are compile errors.

@@ -10,6 +10,7 @@ use nix::sys::eventfd::EventFd;
 
 use crate::callbacks::Callbacks;
 use crate::fork::Origin;
+use crate::gate::Gate;
 use crate::job::{Settled, Sink};
 use crate::outcome::{Callback, Cell, Cells};
 use crate::supervisor::engine::Engine;
@@ -32,6 +33,7 @@ pub(crate) struct Shared {
     /// A buffer for outcomes that are to be delivered, between two uses.
     spare: Mutex<Vec<Settled>>,
     pub(crate) cells: Cells,
+    pub(crate) gate: Gate,
     /// Notified when everything has ended and every process is gone.
     gone: Condvar,
     wake: Arc<EventFd>,
@@ -52,6 +54,7 @@ impl Shared {
         name: String,
         size: usize,
         launcher: Launcher,
+        gate: Gate,
     ) -> Self {
         Self {
             lead: Arc::clone(&engine.lead),
@@ -59,6 +62,7 @@ impl Shared {
             contenders: AtomicUsize::new(0),
             spare: Mutex::default(),
             cells: Cells::default(),
+            gate,
             gone: Condvar::new(),
             wake,
             epoll,
@@ -109,6 +113,8 @@ impl Shared {
             false => std::mem::replace(&mut engine.settled, self.spare_settled()),
         };
         let wake = std::mem::take(&mut engine.needs_reactor);
+        let gate_moves = self.gate.is_limited()
+            && self.gate.adjust(engine.machine.workers(), engine.machine.takes_tasks());
         if engine.is_gone() {
             self.gone.notify_all();
         }
@@ -116,7 +122,13 @@ impl Shared {
         if wake {
             self.wake();
         }
+        if gate_moves {
+            self.lead.kick();
+        }
         if !settled.is_empty() {
+            if self.gate.is_limited() {
+                self.gate.leave(settled.iter().filter(|ended| matches!(ended.sink, Sink::Handle(_))).count());
+            }
             for ended in settled.drain(..) {
                 self.deliver(ended);
             }

@@ -6,6 +6,8 @@ mod acceptance;
 mod containment;
 mod death_at_each_step;
 mod death_in_task;
+mod flow;
+mod futures;
 mod handles;
 mod host;
 mod idle;
