@@ -52,6 +52,13 @@ pub enum TaskError {
         /// The limit that was exceeded.
         limit: Duration,
     },
+    /// The batch of the task had not ended by its deadline.
+    #[error("the batch did not end within its deadline of {limit:?}")]
+    #[non_exhaustive]
+    DeadlineExceeded {
+        /// The time that the batch had.
+        limit: Duration,
+    },
     /// The task was cancelled, by its handle or because its batch was aborted.
     #[error("task was cancelled")]
     Cancelled,
@@ -128,6 +135,24 @@ pub enum TaskError {
         "this pool belongs to another process: it was made before a fork; build a pool of its own in the child"
     )]
     Forked,
+}
+
+impl TaskError {
+    /// Whether it says something of one task only, so that others may still have results.
+    pub(crate) fn is_of_one_task(&self) -> bool {
+        matches!(
+            self,
+            Self::WorkerDied(_)
+                | Self::Panicked { .. }
+                | Self::TimedOut { .. }
+                | Self::Poisoned { .. }
+                | Self::UnknownTask { .. }
+                | Self::TaskDiffers { .. }
+                | Self::Encode { .. }
+                | Self::Decode { .. }
+                | Self::State { .. }
+        )
+    }
 }
 
 fn at(location: &Option<String>) -> String {
@@ -337,6 +362,12 @@ impl std::error::Error for MapError {
         Some(&self.error)
     }
 }
+
+/// No result has come in time: what [`Imap::next_timeout`](crate::Imap::next_timeout) says. The batch goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no result has come in time")]
+#[non_exhaustive]
+pub struct Elapsed;
 
 /// Why a pool could not be built.
 #[derive(Debug, thiserror::Error)]

@@ -57,6 +57,7 @@ mod crew;
 mod deaths;
 mod dispatch;
 mod endings;
+mod groups;
 mod hand;
 #[cfg(test)]
 mod invariants;
@@ -77,6 +78,7 @@ use std::time::Instant;
 pub(crate) use config::{Config, Counters};
 use crew::Crew;
 pub(crate) use crew::Standing;
+use groups::Groups;
 pub(crate) use hand::{Hand, Head, Held};
 use life::Life;
 use line::Line;
@@ -138,6 +140,7 @@ pub(crate) struct Machine<P> {
     /// But not before this time.
     again_from: Instant,
     life: Life,
+    groups: Groups,
     drained: bool,
     ever_ready: bool,
     /// Items settled by a worker's doing; a sign of progress.
@@ -170,6 +173,7 @@ impl<P> Machine<P> {
             again: None,
             again_from: now,
             life: Life::Open,
+            groups: Groups::default(),
             drained: false,
             ever_ready: false,
             settled: 0,
@@ -203,6 +207,9 @@ impl<P> Machine<P> {
             Life::Open => {}
             Life::Closing => return Err(TaskError::PoolClosed),
             Life::Over(error) => return Err(error.clone()),
+        }
+        if let Some(error) = self.groups.refusal(spec.group) {
+            return Err(error);
         }
         let unit = Unit::new(spec, &mut self.terms);
         let count = unit.left();
@@ -239,8 +246,8 @@ impl<P> Machine<P> {
                 self.cancel(now, task);
                 self.dispatch(now);
             }
-            Event::CancelGroup(group) => {
-                self.cancel_group(now, group);
+            Event::CloseGroup(group) => {
+                self.close_group(now, group);
                 self.dispatch(now);
             }
             Event::Close => self.on_close(now),
