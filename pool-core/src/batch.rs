@@ -205,11 +205,16 @@ impl<'p> Batch<'p> {
     {
         let mut flight = Flight::new(self.pool, self.plan, OnFailure::Abort, false, f, items);
         let aborts = flight.aborts();
-        let (mut completed, mut failure) = (0, None);
+        let (mut completed, mut failure, mut consequence) = (0, None, None);
         flight.drive(|index, result| match result {
             Ok(value) => {
                 put(index, value);
                 completed += 1;
+                ControlFlow::Continue(())
+            }
+            // What failed first may come after what was cancelled because of it.
+            Err(error @ TaskError::Cancelled) if aborts => {
+                consequence.get_or_insert((index, error));
                 ControlFlow::Continue(())
             }
             Err(error) => {
@@ -220,7 +225,7 @@ impl<'p> Batch<'p> {
                 if aborts { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             }
         });
-        match failure {
+        match failure.or(consequence) {
             Some((index, error)) => Err(MapError { index, error, completed }),
             None => Ok(()),
         }

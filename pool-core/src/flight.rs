@@ -21,6 +21,8 @@
 //!   Somebody may catch it, and ask an iterator again: the source is still `Pulling` then, and the flight is over.
 //! * *The pool or the batch ends while items are submitted* (closed, broken, terminated, a failure, the deadline). Those that
 //!   are refused have their error in the inbox, like all others; the first such error turns the source to `Refused`.
+//! * *An item fails, and others are submitted before its failure has been delivered.* They are refused as cancelled, and come
+//!   first. A consumer that wants the cause waits for it: it is in flight.
 //! * *The deadline passes while nobody asks.* The state machine ends what is in flight; what is pulled later is refused here.
 //! * *A result comes while items are pulled.* It is looked at between two pulls (`Inbox::has_any`), so that a slow input
 //!   delays no result by more than one item.

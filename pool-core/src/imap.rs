@@ -151,6 +151,8 @@ struct Lazy<F, I, R, S> {
     ready: S,
     /// What ends the batch, before it has been handed out.
     failure: Option<(usize, Box<TaskError>)>,
+    /// An item that was cancelled because of that, which may come before it.
+    consequence: Option<usize>,
     /// The item whose result came last.
     index: Option<usize>,
     /// There are no more results.
@@ -159,7 +161,7 @@ struct Lazy<F, I, R, S> {
 
 impl<F, I, R, S> Lazy<F, I, R, S> {
     fn new(flight: Flight<F, I, R>, ready: S) -> Self {
-        Self { flight, ready, failure: None, index: None, over: false }
+        Self { flight, ready, failure: None, consequence: None, index: None, over: false }
     }
 
     fn finish(&mut self) {
@@ -218,7 +220,8 @@ where
             }
             if self.flight.is_over() {
                 self.finish();
-                return Ok(None);
+                self.index = self.consequence.or(self.index);
+                return Ok(self.consequence.map(|_| Err(TaskError::Cancelled)));
             }
             if !self.flight.has_any() {
                 self.flight.fill(until);
@@ -231,11 +234,12 @@ where
     }
 
     fn take(&mut self) {
-        let Self { flight, ready, failure, .. } = self;
+        let Self { flight, ready, failure, consequence, .. } = self;
         let aborts = flight.aborts();
         // What comes behind a failure is not wanted any more, and what had come before it is.
         let _ = flight.take(&mut |index, result| {
             match result {
+                Err(TaskError::Cancelled) if aborts => drop(consequence.get_or_insert(index)),
                 Err(error) if aborts => drop(failure.get_or_insert_with(|| (index, Box::new(error)))),
                 Err(error) => ready.put(index, Err(Box::new(error))),
                 Ok(value) => ready.put(index, Ok(value)),

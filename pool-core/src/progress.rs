@@ -177,7 +177,10 @@ impl Feed {
     /// One of them has failed.
     pub(crate) fn failed(&mut self, error: &TaskError) {
         self.failed += 1;
-        self.last_failure = Some(error.to_string());
+        // What was cancelled because of a failure is not the news.
+        if self.last_failure.is_none() || !matches!(error, TaskError::Cancelled) {
+            self.last_failure = Some(error.to_string());
+        }
     }
 
     /// Reports, if it is time.
