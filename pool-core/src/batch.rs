@@ -2,16 +2,23 @@
 
 use std::fmt;
 use std::ops::ControlFlow;
+use std::time::Duration;
 
-use crate::call::IntoCall;
+use crate::call::{IntoCall, RetryOn};
 use crate::error::{MapError, TaskError};
-use crate::flight;
+use crate::flight::Flight;
+use crate::imap::{Imap, ImapUnordered};
 use crate::pool::Inner;
+use crate::progress::Progress;
 
 /// Many calls at once, with options; made by [`Pool::batch`](crate::Pool::batch).
 ///
+/// What a call says for itself ([`Call::timeout`](crate::Call::timeout), [`Call::retries`](crate::Call::retries)) comes first,
+/// then what the batch says, and then what the pool does.
+///
 /// ```no_run
-/// use pool_core::{Pool, task};
+/// use std::time::Duration;
+/// use pool_core::{OnFailure, Pool, task};
 ///
 /// #[task]
 /// fn square(n: u64) -> u64 {
@@ -21,8 +28,12 @@ use crate::pool::Inner;
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// pool_core::init();
 /// let pool = Pool::builder().workers(2).build()?;
-/// let squares = pool.batch().chunk_size(100).map(square, 0..1000)?;
+/// let squares = pool.batch().chunk_size(100).timeout(Duration::from_secs(1)).map(square, 0..1000)?;
 /// assert_eq!(squares[7], 49);
+/// let batch = pool.batch().on_failure(OnFailure::Isolate).retries(2).max_in_flight(64);
+/// for result in batch.imap_unordered(square, 0..1000) {
+///     println!("{result:?}");
+/// }
 /// # Ok(())
 /// # }
 /// ```
@@ -33,18 +44,58 @@ pub struct Batch<'p> {
     plan: Plan,
 }
 
-/// How a batch is run.
-#[derive(Debug, Clone, Copy, Default)]
+/// What the failure of an item means for the other items of its batch.
+///
+/// An `Err` that a task function returns is a value, and no failure.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OnFailure {
+    /// The first failure ends the batch: what waits is dropped, what runs is cancelled as by
+    /// [`TaskHandle::cancel`](crate::TaskHandle::cancel), and no more items are pulled.
+    #[default]
+    Abort,
+    /// Each item fails by itself, and the others go on.
+    Isolate,
+}
+
+/// How a batch is run. What is `None` was not said.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Plan {
-    /// Whether the first failure ends it.
-    pub(crate) abort: bool,
+    pub(crate) on_failure: Option<OnFailure>,
     /// Items that a worker is given at a time; 0 to have that measured.
     pub(crate) chunk: u32,
+    /// Time limit of an item.
+    pub(crate) limit: Option<Duration>,
+    /// Time limit of the whole.
+    pub(crate) deadline: Option<Duration>,
+    /// Most items that are held.
+    pub(crate) in_flight: Option<usize>,
+    pub(crate) retries: Option<u32>,
+    pub(crate) retry_on: Option<RetryOn>,
+    pub(crate) progress: Option<Progress>,
 }
 
 impl<'p> Batch<'p> {
     pub(crate) fn new(pool: &'p Inner) -> Self {
         Self { pool, plan: Plan::default() }
+    }
+
+    /// Limits the time of each item, from its start in a worker; by default the limit of the pool.
+    ///
+    /// As [`Call::timeout`](crate::Call::timeout), for calls that say nothing themselves.
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.plan.limit = Some(limit);
+        self
+    }
+
+    /// Limits the time of the whole batch, from the call of the map on.
+    ///
+    /// Whatever has not ended by then ends with [`TaskError::DeadlineExceeded`], whether or not anybody waits for it, and items
+    /// that run are stopped as by [`TaskHandle::cancel`](crate::TaskHandle::cancel). Items that are pulled later are not
+    /// started. Only pulling an item cannot be interrupted, should the input block.
+    pub fn deadline(mut self, limit: Duration) -> Self {
+        self.plan.deadline = Some(limit);
+        self
     }
 
     /// How many items a worker is given at a time.
@@ -57,10 +108,56 @@ impl<'p> Batch<'p> {
         self
     }
 
+    /// Most items that have been pulled from the input and not been handed to the consumer: they wait, run, or have results
+    /// that nobody has taken. 0 counts as 1.
+    ///
+    /// Default: what keeps the workers busy. The arguments of the items that wait or run are bounded to 64 MiB besides, unless
+    /// a single item has more.
+    pub fn max_in_flight(mut self, items: usize) -> Self {
+        self.plan.in_flight = Some(items);
+        self
+    }
+
+    /// What the failure of an item means for the others.
+    ///
+    /// Default: [`OnFailure::Abort`], but [`OnFailure::Isolate`] for [`map_settled`](Self::map_settled).
+    ///
+    /// | | `Abort` | `Isolate` |
+    /// |---|---|---|
+    /// | `map`, `map_unordered` | [`MapError`] at once | all items run; then [`MapError`] with the failure of the first item that failed |
+    /// | `imap`, `imap_unordered` | what has come before, that failure, and the end | each failure in its place |
+    /// | `map_settled` | the others end as [`TaskError::Cancelled`] | every item's own outcome |
+    pub fn on_failure(mut self, policy: OnFailure) -> Self {
+        self.plan.on_failure = Some(policy);
+        self
+    }
+
+    /// Lets each item run again up to `n` times when its worker dies, 0 by default; see also [`retry_on`](Self::retry_on).
+    ///
+    /// As [`Call::retries`](crate::Call::retries), for calls that say nothing themselves.
+    pub fn retries(mut self, n: u32) -> Self {
+        self.plan.retries = Some(n);
+        self
+    }
+
+    /// Chooses the failures that [`retries`](Self::retries) applies to; the death of the worker always is one of them.
+    ///
+    /// As [`Call::retry_on`](crate::Call::retry_on), for calls that say nothing themselves.
+    pub fn retry_on(mut self, failures: RetryOn) -> Self {
+        self.plan.retry_on = Some(failures);
+        self
+    }
+
+    /// Reports how far the batch is, while somebody waits for its results: see [`Progress`].
+    pub fn progress(mut self, progress: Progress) -> Self {
+        self.plan.progress = Some(progress);
+        self
+    }
+
     /// As [`Pool::map`](crate::Pool::map), with the options of this batch.
     ///
     /// # Errors
-    /// Those of [`Pool::map`](crate::Pool::map).
+    /// Those of [`Pool::map`](crate::Pool::map); see also [`on_failure`](Self::on_failure).
     ///
     /// # Panics
     /// Only when `f` or the input iterator panics; the items in flight are cancelled, and the pool is not affected.
@@ -72,23 +169,86 @@ impl<'p> Batch<'p> {
     {
         let items = items.into_iter();
         let mut values = Values::with_capacity(items.size_hint().0);
-        let (mut completed, mut failure) = (0, None);
-        let plan = Plan { abort: true, ..self.plan };
-        flight::run(self.pool, plan, f, items, |index, result| match result {
+        self.all_or_nothing(f, items, |index, value| values.put(index, value))?;
+        Ok(values.0.into_iter().flatten().collect())
+    }
+
+    /// As [`map`](Self::map), with the results in the order in which the tasks ended.
+    ///
+    /// # Errors
+    /// Those of [`map`](Self::map).
+    ///
+    /// # Panics
+    /// Only when `f` or the input iterator panics; the items in flight are cancelled, and the pool is not affected.
+    pub fn map_unordered<F, I, C>(self, f: F, items: I) -> Result<Vec<C::Output>, MapError>
+    where
+        I: IntoIterator,
+        F: FnMut(I::Item) -> C,
+        C: IntoCall,
+    {
+        let items = items.into_iter();
+        let mut values = Vec::with_capacity(likely::<C::Output>(items.size_hint().0));
+        self.all_or_nothing(f, items, |_, value| values.push(value))?;
+        Ok(values)
+    }
+
+    fn all_or_nothing<F, I, C>(
+        self,
+        f: F,
+        items: I,
+        mut put: impl FnMut(usize, C::Output),
+    ) -> Result<(), MapError>
+    where
+        I: Iterator,
+        F: FnMut(I::Item) -> C,
+        C: IntoCall,
+    {
+        let mut flight = Flight::new(self.pool, self.plan, OnFailure::Abort, false, f, items);
+        let aborts = flight.aborts();
+        let (mut completed, mut failure, mut consequence) = (0, None, None);
+        flight.drive(|index, result| match result {
             Ok(value) => {
-                values.put(index, value);
+                put(index, value);
                 completed += 1;
                 ControlFlow::Continue(())
             }
+            // What failed first may come after what was cancelled because of it.
+            Err(error @ TaskError::Cancelled) if aborts => {
+                consequence.get_or_insert((index, error));
+                ControlFlow::Continue(())
+            }
             Err(error) => {
-                failure.get_or_insert((index, error));
-                ControlFlow::Break(())
+                match &failure {
+                    Some((first, _)) if aborts || *first < index => {}
+                    _ => failure = Some((index, error)),
+                }
+                if aborts { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             }
         });
-        match failure {
+        match failure.or(consequence) {
             Some((index, error)) => Err(MapError { index, error, completed }),
-            None => Ok(values.0.into_iter().flatten().collect()),
+            None => Ok(()),
         }
+    }
+
+    /// As [`Pool::imap`](crate::Pool::imap), with the options of this batch.
+    pub fn imap<F, I, C>(self, f: F, items: I) -> Imap<F, I::IntoIter, C::Output>
+    where
+        I: IntoIterator,
+        F: FnMut(I::Item) -> C,
+        C: IntoCall,
+    {
+        Imap::new(Flight::new(self.pool, self.plan, OnFailure::Abort, true, f, items.into_iter()))
+    }
+
+    /// As [`imap`](Self::imap), with the results in the order in which the tasks end.
+    pub fn imap_unordered<F, I, C>(self, f: F, items: I) -> ImapUnordered<F, I::IntoIter, C::Output>
+    where
+        I: IntoIterator,
+        F: FnMut(I::Item) -> C,
+        C: IntoCall,
+    {
+        ImapUnordered::new(Flight::new(self.pool, self.plan, OnFailure::Abort, true, f, items.into_iter()))
     }
 
     /// As [`Pool::map_settled`](crate::Pool::map_settled), with the options of this batch.
@@ -105,13 +265,18 @@ impl<'p> Batch<'p> {
         let mut values = Values::with_capacity(items.size_hint().0);
         // Apart, because an error is much larger than most values, and rare.
         let mut errors: Vec<(usize, TaskError)> = Vec::new();
-        flight::run(self.pool, self.plan, f, items, |index, result| {
+        let mut flight = Flight::new(self.pool, self.plan, OnFailure::Isolate, false, f, items);
+        flight.drive(|index, result| {
             match result {
                 Ok(value) => values.put(index, value),
                 Err(error) => errors.push((index, error)),
             }
             ControlFlow::Continue(())
         });
+        if let Some((next, error)) = flight.refusal() {
+            // Every item has an outcome, also those that were not even pulled when the batch or the pool ended.
+            errors.extend((next..).zip(flight.rest()).map(|(index, _)| (index, error.clone())));
+        }
         errors.sort_unstable_by_key(|(index, _)| *index);
         let count = values.0.len().max(errors.last().map_or(0, |(index, _)| index + 1));
         values.0.resize_with(count, || None);
@@ -121,14 +286,17 @@ impl<'p> Batch<'p> {
     }
 }
 
+/// How many of the announced values room is made for. The length that an iterator announces is a hint, and may be any number.
+fn likely<T>(announced: usize) -> usize {
+    announced.min((64 << 20) / size_of::<T>().max(1))
+}
+
 /// Results by item.
 struct Values<R>(Vec<Option<R>>);
 
 impl<R> Values<R> {
     fn with_capacity(items: usize) -> Self {
-        // The length that an iterator announces is a hint, and may be any number.
-        let most = (64 << 20) / size_of::<Option<R>>().max(1);
-        Self(Vec::with_capacity(items.min(most)))
+        Self(Vec::with_capacity(likely::<Option<R>>(items)))
     }
 
     #[inline]

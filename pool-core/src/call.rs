@@ -60,9 +60,9 @@ pub struct CallOptions {
     /// How long one attempt may run.
     pub timeout: Option<Duration>,
     /// How many times it may run again.
-    pub retries: u32,
+    pub retries: Option<u32>,
     /// After which failures.
-    pub retry_on: RetryOn,
+    pub retry_on: Option<RetryOn>,
     /// What it is called in errors and statistics instead of its task's name.
     pub name: Option<Box<str>>,
 }
@@ -82,14 +82,14 @@ impl<R> Call<R> {
     ///
     /// The task may then run more than once, each time up to any point: it should be idempotent.
     pub fn retries(mut self, n: u32) -> Self {
-        self.options().retries = n;
+        self.options().retries = Some(n);
         self
     }
 
     /// Chooses the failures that [`retries`](Self::retries) applies to; the death of the worker always is
     /// one of them.
     pub fn retry_on(mut self, failures: RetryOn) -> Self {
-        self.options().retry_on = failures;
+        self.options().retry_on = Some(failures);
         self
     }
 

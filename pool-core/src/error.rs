@@ -52,6 +52,13 @@ pub enum TaskError {
         /// The limit that was exceeded.
         limit: Duration,
     },
+    /// The batch of the task had not ended by its deadline.
+    #[error("the batch did not end within its deadline of {limit:?}")]
+    #[non_exhaustive]
+    DeadlineExceeded {
+        /// The time that the batch had.
+        limit: Duration,
+    },
     /// The task was cancelled, by its handle or because its batch was aborted.
     #[error("task was cancelled")]
     Cancelled,
@@ -132,6 +139,23 @@ pub enum TaskError {
 fn signal_name(signal: i32) -> String {
     let known = nix::sys::signal::Signal::try_from(signal);
     known.map_or_else(|_| format!("signal {signal}"), |signal| signal.as_str().to_owned())
+}
+
+impl TaskError {
+    /// Whether it says something of one task only, so that others may still have results.
+    pub(crate) fn is_of_one_task(&self) -> bool {
+        matches!(
+            self,
+            Self::WorkerDied(_)
+                | Self::Panicked { .. }
+                | Self::TimedOut { .. }
+                | Self::Poisoned { .. }
+                | Self::UnknownTask { .. }
+                | Self::TaskDiffers { .. }
+                | Self::Encode { .. }
+                | Self::Decode { .. }
+        )
+    }
 }
 
 fn at(location: &Option<String>) -> String {
@@ -356,6 +380,13 @@ impl std::error::Error for MapError {
         Some(&self.error)
     }
 }
+
+/// No result has come in time: what [`Imap::next_timeout`](crate::Imap::next_timeout) and
+/// [`Completed::next_timeout`](crate::Completed::next_timeout) say. The tasks go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no result has come in time")]
+#[non_exhaustive]
+pub struct Elapsed;
 
 /// Why a pool could not be built.
 #[derive(Debug, thiserror::Error)]

@@ -1,25 +1,51 @@
-//! Many calls at once: the engine room of [`Pool::map`](crate::Pool::map) and [`Pool::map_settled`](crate::Pool::map_settled).
+//! Many calls at once: the engine room of the map family.
 //!
-//! The calling thread pulls items, encodes the calls and submits them, small calls of a kind many at a time; it keeps a
-//! bounded number in flight, so a long input is never held in memory as a whole. Outcomes come back through an
-//! [`Inbox`]. However the thread leaves (a failure, a panic of the input iterator, the end), whatever is still in flight is
-//! cancelled.
+//! A [`Flight`] is driven by whoever wants the results, on their own thread, step by step: it pulls items, encodes the calls
+//! and submits them, small calls of a kind many at a time ([`fill`](Flight::fill)); waits ([`wait`](Flight::wait)); and
+//! hands out what has come through its [`Inbox`] ([`take`](Flight::take)). `map` and its like do that in a loop
+//! ([`drive`](Flight::drive)), an iterator does as much of it as its next result needs. A bounded number of items is held
+//! at a time, and nothing is kept of those that are done, so an input may be endless.
+//!
+//! # States of the source
+//!
+//! ```text
+//!        items.next() is called          it returns an item, and the call is made
+//! Open ──────────────────────▶ Pulling ──────────────────────▶ Open
+//!   │                             │ no more items
+//!   │ the batch has ended         └──────▶ Dry
+//!   └──────▶ Refused
+//! ```
+//!
+//! # Events and races
+//! * *The input, or the closure, panics.* The panic unwinds to the caller; the drop of the flight cancels what is in flight.
+//!   Somebody may catch it, and ask an iterator again: the source is still `Pulling` then, and the flight is over.
+//! * *The pool or the batch ends while items are submitted* (closed, broken, terminated, a failure, the deadline). Those that
+//!   are refused have their error in the inbox, like all others; the first such error turns the source to `Refused`.
+//! * *An item fails, and others are submitted before its failure has been delivered.* They are refused as cancelled, and come
+//!   first. A consumer that wants the cause waits for it: it is in flight.
+//! * *The deadline passes while nobody asks.* The state machine ends what is in flight; what is pulled later is refused here.
+//! * *A result comes while items are pulled.* It is looked at between two pulls (`Inbox::has_any`), so that a slow input
+//!   delays no result by more than one item.
+//! * *The flight ends,* in whatever way: its group is closed, which cancels what is left of it.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::batch::Plan;
-use crate::call::{Call, CallOptions, IntoCall};
+use crate::batch::{OnFailure, Plan};
+use crate::call::{CallOptions, CallParts, IntoCall};
 use crate::error::TaskError;
 use crate::handle::{Decode, decode};
-use crate::job::{Job, Part, PartArgs, Settled};
-use crate::outcome::{Inbox, Landed, Results};
+use crate::inbox::{Inbox, Landed};
+use crate::job::{Job, Part, PartArgs, Run, Settled};
+use crate::outcome::Results;
 use crate::packed::Packed;
+use crate::policy::bounded;
 use crate::pool::{Inner, spec_of};
+use crate::progress::Feed;
 use crate::reply::Encoded;
-use crate::supervisor::event::{Event, GroupId, TaskSpec};
+use crate::supervisor::event::{Event, GroupId, GroupSpec, TaskSpec};
+use crate::supervisor::shared::Shared;
 use crate::task::TaskEntry;
 
 /// Most items that are submitted together.
@@ -30,75 +56,70 @@ const BYTES_TOGETHER: usize = 32 << 10;
 const SMALL: usize = 1 << 10;
 /// Making what is submitted together should take no longer than this, because workers may be waiting for it.
 const PATIENCE: Duration = Duration::from_micros(100);
-/// Most bytes of arguments in flight, unless a single one is larger.
+/// After so many items it is looked whether it does. A look costs as much as a tenth of an item.
+const LOOK: usize = 32;
+/// Results that have come are looked at after this, whatever else there is to do.
+const SOON: Duration = Duration::from_millis(1);
+/// How often progress is reported while nothing comes.
+const TICK: Duration = Duration::from_millis(100);
+/// Most bytes of arguments in flight, unless a single one is larger; and about as many bytes of results are held.
 const BYTES_IN_FLIGHT: usize = 64 << 20;
 
-static NEXT_GROUP: AtomicU64 = AtomicU64::new(1);
-
-/// Runs `f(item)` for every item, and reports each result with the index of its item, in order of completion, until `report`
-/// breaks off.
-pub(crate) fn run<F, I, C>(
-    pool: &Inner,
+/// A batch that is being run.
+pub(crate) struct Flight<F, I, R> {
+    shared: Arc<Shared>,
     plan: Plan,
-    mut f: F,
+    /// Whether the first failure ends it.
+    abort: bool,
+    /// Whether results count as held until somebody has taken them.
+    lazy: bool,
+    /// The pool's workers.
+    size: usize,
+    /// Most items that are held.
+    window: usize,
+    task_timeout: Option<Duration>,
+    until: Option<(Instant, Duration)>,
+    f: F,
     items: I,
-    mut report: impl FnMut(usize, Result<C::Output, TaskError>) -> ControlFlow<()>,
-) where
-    I: Iterator,
-    F: FnMut(I::Item) -> C,
-    C: IntoCall,
-{
-    let mut flight = Flight::new(pool, plan);
-    let window = pool.window();
-    let mut items = items.fuse();
-    let mut exhausted = false;
-    let mut landed: Vec<Landed> = Vec::new();
-    // Few at first: workers are waiting.
-    let mut together = 1;
-    loop {
-        while !exhausted && flight.has_room(window) {
-            let begun = Instant::now();
-            let mut count = 0;
-            while count < together && flight.has_room(window) {
-                let Some(item) = items.next() else {
-                    exhausted = true;
-                    break;
-                };
-                count += 1;
-                if let Err((index, error)) = flight.prepare(f(item).into_call())
-                    && report(index, Err(error)).is_break()
-                {
-                    return;
-                }
-            }
-            flight.submit();
-            together = match begun.elapsed() {
-                long if long > PATIENCE => (together / 2).max(1),
-                _ => (together * 2).min(MOST_TOGETHER),
-            };
-        }
-        if flight.count == 0 {
-            if exhausted {
-                flight.landed = true;
-                return;
-            }
-            continue;
-        }
-        // Waking up for a quarter of what is in flight keeps the workers supplied; the last ones are waited for together.
-        let wanted = if exhausted { flight.count } else { (flight.count / 4).max(1) };
-        flight.inbox.want(wanted);
-        pool.shared.wait_for(&*flight.inbox, None);
-        landed = flight.inbox.take(landed);
-        let mut outcomes = landed.drain(..);
-        if outcomes.try_for_each(|outcome| flight.land(outcome, &mut report)).is_break() {
-            // What had been finished by then counts, in whatever order it has come.
-            let late = flight.inbox.take(Vec::new());
-            for outcome in outcomes.chain(late).filter(|landed| landed.outcome.is_ok()) {
-                let _ = flight.land(outcome, &mut report);
-            }
-            return;
-        }
-    }
+    source: Source,
+    group: Option<GroupId>,
+    inbox: Arc<Inbox>,
+    /// A buffer for outcomes, between two uses.
+    spare: Vec<Landed>,
+    pack: Option<Pack>,
+    /// Items and bytes of the latest pack.
+    last_pack: (usize, usize),
+    bundle: Vec<(TaskSpec, Job)>,
+    /// The tasks that have occurred.
+    kinds: Vec<Kind<R>>,
+    /// Items that have been pulled.
+    next: usize,
+    /// Items that are no longer held.
+    done: usize,
+    /// Items whose outcomes have not been taken.
+    flying: usize,
+    /// Bytes of their arguments.
+    bytes: usize,
+    landed: usize,
+    /// Bytes of the results of `landed`.
+    result_bytes: usize,
+    /// Items that the latest look into the inbox has brought.
+    brought: usize,
+    /// Items to submit together.
+    together: usize,
+    feed: Option<Feed>,
+}
+
+/// Where items come from.
+#[derive(Debug)]
+enum Source {
+    Open,
+    /// Foreign code runs, or has panicked.
+    Pulling,
+    /// There are no more items.
+    Dry,
+    /// There may be more items, and this is what would become of them.
+    Refused(TaskError),
 }
 
 /// Items that are about to be submitted together, and what they have in common.
@@ -107,87 +128,162 @@ struct Pack {
     options: Option<Box<CallOptions>>,
     /// Index of the first item.
     first: usize,
+    kind: u16,
     args: Packed,
 }
 
-/// How the results of the items from an index on are decoded.
-struct Route<R> {
-    from: usize,
-    decode: Decode<R>,
+/// A task that has occurred, and how its results are decoded.
+struct Kind<R> {
     entry: &'static TaskEntry,
+    decode: Decode<R>,
 }
 
-/// What is in flight.
-struct Flight<'p, R> {
-    pool: &'p Inner,
-    plan: Plan,
-    group: GroupId,
-    inbox: Arc<Inbox>,
-    pack: Option<Pack>,
-    /// Items and bytes of the latest pack.
-    last_pack: (usize, usize),
-    bundle: Vec<(TaskSpec, Job)>,
-    /// In the order of their first items; items of a kind share one.
-    routes: Vec<Route<R>>,
-    /// By item: bytes of its arguments.
-    sizes: Vec<u32>,
-    count: usize,
-    bytes: usize,
-    /// Nothing is in flight any more, so nothing needs to be cancelled.
-    landed: bool,
-}
-
-impl<'p, R> Flight<'p, R> {
-    fn new(pool: &'p Inner, plan: Plan) -> Self {
+impl<F, I, R> Flight<F, I, R> {
+    /// `lazy`: results are held until [`hand_out`](Self::hand_out).
+    pub(crate) fn new(pool: &Inner, plan: Plan, default: OnFailure, lazy: bool, f: F, items: I) -> Self
+    where
+        I: Iterator,
+    {
+        let shared = Arc::clone(&pool.shared);
+        let until = plan.deadline.map(|limit| (Instant::now() + bounded(limit), limit));
+        let feed = plan.progress.clone().map(|progress| Feed::new(progress, items.size_hint(), &shared));
         Self {
-            pool,
+            shared,
+            abort: plan.on_failure.unwrap_or(default) == OnFailure::Abort,
             plan,
-            group: GroupId(NEXT_GROUP.fetch_add(1, Ordering::Relaxed)),
+            lazy,
+            size: pool.size(),
+            window: pool.window(),
+            task_timeout: pool.task_timeout,
+            until,
+            f,
+            items,
+            source: Source::Open,
+            group: None,
             inbox: Arc::new(Inbox::new()),
+            spare: Vec::new(),
             pack: None,
             last_pack: (0, 0),
             bundle: Vec::new(),
-            routes: Vec::new(),
-            sizes: Vec::new(),
-            count: 0,
+            kinds: Vec::new(),
+            next: 0,
+            done: 0,
+            flying: 0,
             bytes: 0,
-            landed: false,
+            landed: 0,
+            result_bytes: 0,
+            brought: 0,
+            // Few at first: workers are waiting.
+            together: 1,
+            feed,
         }
     }
 
-    fn has_room(&self, window: usize) -> bool {
-        self.count < window && (self.bytes < BYTES_IN_FLIGHT || self.count == 0)
+    /// Whether the first failure ends it.
+    pub(crate) fn aborts(&self) -> bool {
+        self.abort
     }
 
-    /// Adds a call to what is to be submitted. An error is the outcome of that item.
-    fn prepare(&mut self, call: Call<R>) -> Result<(), (usize, TaskError)> {
-        let parts = call.into_parts();
-        let (index, task) = (self.sizes.len(), parts.entry.name);
-        let known = self.routes.last();
-        if known.is_none_or(|route| !std::ptr::eq(route.entry, parts.entry)) {
-            self.routes.push(Route { from: index, decode: parts.decode, entry: parts.entry });
+    /// Whether this is a forked child of the process that has begun it, where nothing of it may be touched.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        self.shared.origin.is_elsewhere()
+    }
+
+    /// Whether every item has ended, and there will be no more.
+    pub(crate) fn is_over(&self) -> bool {
+        self.flying == 0 && !matches!(self.source, Source::Open | Source::Pulling)
+    }
+
+    /// Whether foreign code has panicked.
+    pub(crate) fn is_torn(&self) -> bool {
+        matches!(self.source, Source::Pulling)
+    }
+
+    /// Items in flight.
+    pub(crate) fn flying(&self) -> usize {
+        self.flying
+    }
+
+    /// An item's result has been handed out by an iterator.
+    pub(crate) fn hand_out(&mut self) {
+        self.done += 1;
+    }
+
+    /// Whether workers may run out of work while what has come is handed out, and the input is quick enough to do something
+    /// about that.
+    pub(crate) fn runs_low(&self) -> bool {
+        self.together > 1 && self.is_open() && self.next - self.done < self.room() / 2
+    }
+
+    /// Whether outcomes can be taken.
+    pub(crate) fn has_any(&self) -> bool {
+        self.inbox.has_any()
+    }
+
+    /// How many items are still to come, as far as the input tells.
+    pub(crate) fn size_hint(&self) -> (usize, Option<usize>)
+    where
+        I: Iterator,
+    {
+        match self.source {
+            Source::Open => self.items.size_hint(),
+            Source::Pulling | Source::Dry | Source::Refused(_) => (0, Some(0)),
         }
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(self.source, Source::Open)
+    }
+
+    /// Most items that are held.
+    fn room(&self) -> usize {
+        if let Some(most) = self.plan.in_flight {
+            return most.max(1);
+        }
+        if !self.lazy {
+            return self.window;
+        }
+        // Whoever takes the first results may want no more of them, and results may be large.
+        let chunk = self.plan.chunk.min(1024) as usize;
+        let enough = (8 * self.size).max(2 * chunk * self.size).max(4 * self.landed);
+        let fit = (BYTES_IN_FLIGHT.saturating_mul(self.landed) / self.result_bytes.max(1)).max(2 * self.size);
+        let fit = if self.landed == 0 { enough } else { fit };
+        self.window.min(enough).min(fit)
+    }
+
+    fn has_room(&self) -> bool {
+        self.next - self.done < self.room() && self.can_carry()
+    }
+
+    fn can_carry(&self) -> bool {
+        self.bytes < BYTES_IN_FLIGHT || self.flying == 0
+    }
+
+    /// Adds a call to what is to be submitted.
+    fn prepare(&mut self, parts: CallParts<R>) {
+        let index = self.next;
+        self.next += 1;
+        self.flying += 1;
+        let kind = self.kind(parts.entry, parts.decode);
         let args = match parts.args {
             Ok(args) => args,
             Err(message) => {
-                self.sizes.push(0);
-                return Err((index, TaskError::Encode { task: task.to_owned(), message: message.into() }));
+                let task = parts.entry.name.to_owned();
+                let error = TaskError::Encode { task, message: message.into() };
+                return self.inbox.push(Run { index, bytes: 0, kind }, 1, Err(error));
             }
         };
-        self.sizes.push(u32::try_from(args.len()).unwrap_or(u32::MAX));
-        self.bytes += args.len();
-        self.count += 1;
         if args.len() > SMALL || parts.options.as_ref().is_some_and(|options| options.name.is_some()) {
             self.close_pack();
+            self.bytes += args.len();
             let spec = self.spec(parts.options.as_deref(), 1, args.len());
             let name = parts.options.and_then(|options| options.name);
-            self.add(spec, parts.entry, name, PartArgs::One(args), index);
-            return Ok(());
+            return self.add(spec, parts.entry, name, PartArgs::One(args), (index, kind));
         }
         // A frame holds them all.
-        let together = BYTES_TOGETHER.min(self.pool.shared.launcher.frame_limit as usize - 64);
+        let together = BYTES_TOGETHER.min(self.shared.launcher.frame_limit as usize - 64);
         let fits = |pack: &Pack| {
-            std::ptr::eq(pack.entry, parts.entry)
+            pack.kind == kind
                 && pack.options == parts.options
                 && pack.first + pack.args.len() == index
                 && pack.args.size() + args.len() < together
@@ -201,18 +297,30 @@ impl<'p, R> Flight<'p, R> {
             entry: parts.entry,
             options: parts.options,
             first: index,
+            kind,
             args: Packed::with_capacity(items, bytes),
         };
         self.pack.get_or_insert_with(open).args.push(&args);
-        Ok(())
+    }
+
+    fn kind(&mut self, entry: &'static TaskEntry, decode: Decode<R>) -> u16 {
+        let known = self.kinds.iter().rposition(|kind| std::ptr::eq(kind.entry, entry));
+        let kind = known.unwrap_or_else(|| {
+            self.kinds.push(Kind { entry, decode });
+            self.kinds.len() - 1
+        });
+        // A program has no more tasks than that; see `pool_ipc::MAX_TASKS`.
+        u16::try_from(kind).unwrap_or(u16::MAX)
     }
 
     /// What is packed so far will be submitted as it is.
     fn close_pack(&mut self) {
         let Some(pack) = self.pack.take() else { return };
         self.last_pack = (pack.args.len(), pack.args.size());
+        self.bytes += pack.args.size();
         let spec = self.spec(pack.options.as_deref(), pack.args.len(), pack.args.size());
-        self.add(spec, pack.entry, None, PartArgs::Many(Arc::new(pack.args), 0), pack.first);
+        let args = PartArgs::Many(Arc::new(pack.args), 0);
+        self.add(spec, pack.entry, None, args, (pack.first, pack.kind));
     }
 
     fn add(
@@ -221,81 +329,280 @@ impl<'p, R> Flight<'p, R> {
         entry: &'static TaskEntry,
         name: Option<Box<str>>,
         args: PartArgs,
-        index: usize,
+        (index, kind): (usize, u16),
     ) {
-        let part = Part { entry, name, args, inbox: Arc::clone(&self.inbox), index, end: spec.count };
+        let part = Part { entry, name, args, inbox: Arc::clone(&self.inbox), index, kind, end: spec.count };
         self.bundle.push((spec, Job::Part(Box::new(part))));
     }
 
+    /// The call says first how it is to be run, then the batch, and then the pool.
     fn spec(&self, options: Option<&CallOptions>, count: usize, size: usize) -> TaskSpec {
+        let plan = &self.plan;
+        let spec = spec_of(options, size, plan.limit.or(self.task_timeout));
+        let retries = options.and_then(|options| options.retries).or(plan.retries);
+        let retry_on = options.and_then(|options| options.retry_on).or(plan.retry_on);
         TaskSpec {
             count: count as u32,
-            chunk: self.plan.chunk,
-            group: Some(self.group),
-            abort: self.plan.abort,
-            ..spec_of(options, size, self.pool.task_timeout)
+            chunk: plan.chunk,
+            abort: self.abort,
+            retries: retries.unwrap_or(spec.retries),
+            retry_on: retry_on.unwrap_or(spec.retry_on),
+            ..spec
         }
     }
 
+    /// Submits what is prepared. What is refused has its outcome in the inbox.
     fn submit(&mut self) {
         self.close_pack();
         if self.bundle.is_empty() {
             return;
         }
-        let shared = &self.pool.shared;
-        if shared.origin.is_elsewhere() {
-            for (spec, job) in self.bundle.drain(..) {
-                let (sink, count) = (job.into_sink(), spec.count);
-                shared.deliver(Settled { sink, count, outcome: Err(TaskError::Forked) });
-            }
-            return;
+        if self.is_elsewhere() {
+            return self.refuse(&TaskError::Forked);
         }
-        let bundle = &mut self.bundle;
-        shared.with(|engine, now| {
+        if let Some((at, limit)) = self.until
+            && Instant::now() >= at
+        {
+            return self.refuse(&TaskError::DeadlineExceeded { limit });
+        }
+        let (bundle, group) = (&mut self.bundle, &mut self.group);
+        let terms = GroupSpec { abort: self.abort, deadline: self.until };
+        self.shared.with(|engine, now| {
+            let group = *group.get_or_insert_with(|| engine.machine.open(terms));
             for (spec, job) in bundle.drain(..) {
-                // What is refused has its outcome in the inbox.
-                let _ = engine.submit(spec, job);
+                let _ = engine.submit(TaskSpec { group: Some(group), ..spec }, job);
             }
             engine.hand_out(now, false);
         });
     }
 
-    /// Reports what has come.
+    fn refuse(&mut self, error: &TaskError) {
+        for (spec, job) in self.bundle.drain(..) {
+            let (sink, count) = (job.into_sink(), spec.count);
+            self.shared.deliver(Settled { sink, count, outcome: Err(error.clone()) });
+        }
+    }
+
+    /// Waits until so many outcomes have come, one of them is an error, or until the time has come.
+    fn wait(&mut self, wanted: usize, until: Option<Instant>) {
+        self.inbox.want(wanted);
+        let tick = self.feed.is_some().then(|| Instant::now() + TICK);
+        self.shared.wait_for(&*self.inbox, tick.into_iter().chain(until).min());
+    }
+
+    /// Waits until some outcomes have come, or until the time has come; whether there are any.
+    pub(crate) fn wait_for_some(&mut self, until: Option<Instant>) -> bool {
+        // To be woken for each one costs much where they are many.
+        let mut wanted = (self.brought / 2).clamp(1, self.flying.max(1));
+        while !self.inbox.has_any() {
+            let soon = (wanted > 1).then(|| Instant::now() + SOON);
+            self.wait(wanted, soon.into_iter().chain(until).min());
+            wanted = 1;
+            if let Some(feed) = &mut self.feed {
+                feed.tick();
+            }
+            if until.is_some_and(|until| Instant::now() >= until) {
+                return self.inbox.has_any();
+            }
+        }
+        true
+    }
+
+    /// Reports what has come, until `report` breaks off; then only results that had come by then.
+    pub(crate) fn take(
+        &mut self,
+        report: &mut impl FnMut(usize, Result<R, TaskError>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let mut landed = self.inbox.take(std::mem::take(&mut self.spare));
+        let before = self.landed;
+        let mut outcomes = landed.drain(..);
+        let flow = outcomes.try_for_each(|outcome| self.land(outcome, report));
+        if flow.is_break() {
+            let late = self.inbox.take(Vec::new());
+            for outcome in outcomes.chain(late).filter(|landed| landed.outcome.is_ok()) {
+                let _ = self.land(outcome, report);
+            }
+        } else {
+            drop(outcomes);
+            self.spare = landed;
+        }
+        self.brought = self.landed - before;
+        if let Some(feed) = &mut self.feed {
+            feed.landed(self.brought);
+        }
+        flow
+    }
+
     fn land(
         &mut self,
         landed: Landed,
         report: &mut impl FnMut(usize, Result<R, TaskError>) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
-        let Landed { index, count, outcome } = landed;
-        let end = index + count as usize;
-        self.count = self.count.saturating_sub(count as usize);
-        let bytes: usize =
-            self.sizes.get(index..end).unwrap_or_default().iter().map(|size| *size as usize).sum();
-        self.bytes = self.bytes.saturating_sub(bytes);
-        let route = self.routes.partition_point(|route| route.from <= index);
-        // What is submitted together is of one kind.
-        let Some(Route { decode: convert, entry, .. }) =
-            route.checked_sub(1).and_then(|place| self.routes.get(place))
-        else {
+        let Landed { run, count, outcome } = landed;
+        let (index, items) = (run.index, count as usize);
+        self.flying = self.flying.saturating_sub(items);
+        self.bytes = self.bytes.saturating_sub(run.bytes as usize);
+        self.landed += items;
+        if !self.lazy {
+            self.done += items;
+        }
+        let Some(Kind { entry, decode: convert }) = self.kinds.get(usize::from(run.kind)) else {
             return ControlFlow::Continue(());
         };
-        let task = entry.name;
-        match outcome {
-            Ok(Results::One(reply)) => report(index, decode(task, *convert, reply.encoded())),
-            Ok(Results::Run(frames)) => (index..end)
-                .zip(pool_ipc::frames(&frames))
-                .try_for_each(|(index, bytes)| report(index, decode(task, *convert, Encoded::from(bytes)))),
-            Err(error) => (index..end).try_for_each(|index| report(index, Err(error.clone()))),
+        let (task, convert) = (entry.name, *convert);
+        let mut refusal = None;
+        let (feed, abort) = (&mut self.feed, self.abort);
+        let mut report = |index, result: Result<R, TaskError>| {
+            if let Err(error) = &result {
+                if let Some(feed) = feed {
+                    feed.failed(error);
+                }
+                match error.is_of_one_task() {
+                    false if refusal.is_none() => refusal = Some(error.clone()),
+                    true if abort && refusal.is_none() => refusal = Some(TaskError::Cancelled),
+                    _ => {}
+                }
+            }
+            report(index, result)
+        };
+        let flow = match outcome {
+            Ok(Results::One(reply)) => {
+                self.result_bytes += reply.size();
+                report(index, decode(task, convert, reply.encoded()))
+            }
+            Ok(Results::Run(frames)) => {
+                self.result_bytes += frames.len();
+                (index..index + items)
+                    .zip(pool_ipc::frames(&frames))
+                    .try_for_each(|(index, bytes)| report(index, decode(task, convert, Encoded::from(bytes))))
+            }
+            Err(error) => (index..index + items).try_for_each(|index| report(index, Err(error.clone()))),
+        };
+        if let Some(refusal) = refusal {
+            if self.is_open() {
+                self.source = Source::Refused(refusal);
+            }
+            if self.abort {
+                self.close();
+            }
+        }
+        flow
+    }
+
+    /// What would become of the items that have not been pulled, and how many have been; after the end.
+    pub(crate) fn refusal(&self) -> Option<(usize, TaskError)> {
+        match &self.source {
+            Source::Refused(error) => Some((self.next, error.clone())),
+            Source::Open | Source::Pulling | Source::Dry => None,
+        }
+    }
+
+    /// There will be no more results: cancels what is left, and reports for the last time.
+    pub(crate) fn finish(&mut self) {
+        self.close();
+        self.feed = None;
+    }
+
+    /// Cancels what is left of it.
+    fn close(&mut self) {
+        if let Some(group) = self.group.take()
+            && !self.is_elsewhere()
+        {
+            self.shared.with(|engine, now| engine.machine.on(now, Event::CloseGroup(group)));
         }
     }
 }
 
-impl<R> Drop for Flight<'_, R> {
-    fn drop(&mut self) {
-        let shared = &self.pool.shared;
-        if !self.landed && !shared.origin.is_elsewhere() {
-            let group = self.group;
-            shared.with(|engine, now| engine.machine.on(now, Event::CancelGroup(group)));
+impl<F, I, C> Flight<F, I, C::Output>
+where
+    I: Iterator,
+    F: FnMut(I::Item) -> C,
+    C: IntoCall,
+{
+    /// Pulls items and submits their calls, until there is no room for more, results that have come want to be looked at, or the
+    /// time has come.
+    pub(crate) fn fill(&mut self, until: Option<Instant>) {
+        if !self.is_open() || !self.has_room() {
+            return;
         }
+        let begun = Instant::now();
+        let mut since = begun;
+        loop {
+            self.pull(since);
+            self.submit();
+            let now = Instant::now();
+            self.together = match now.duration_since(since) {
+                long if long > 4 * PATIENCE => 1,
+                long if long > PATIENCE => (self.together / 2).max(1),
+                _ => (self.together * 2).min(MOST_TOGETHER),
+            };
+            since = now;
+            if !self.is_open() || !self.has_room() || until.is_some_and(|until| now >= until) {
+                return;
+            }
+            let supplied = self.flying >= 2 * self.size || now.duration_since(begun) > SOON;
+            if supplied && self.inbox.has_any() {
+                return;
+            }
+            if let Some(feed) = &mut self.feed {
+                feed.tick();
+            }
+        }
+    }
+
+    /// Pulls as many items as are to be submitted together.
+    fn pull(&mut self, begun: Instant) {
+        let room = self.room();
+        for count in 1..=self.together {
+            if self.next - self.done >= room || !self.can_carry() {
+                return;
+            }
+            self.source = Source::Pulling;
+            let Some(item) = self.items.next() else {
+                self.source = Source::Dry;
+                return;
+            };
+            let parts = (self.f)(item).into_call().into_parts();
+            self.source = Source::Open;
+            self.prepare(parts);
+            if count % LOOK == 0 && begun.elapsed() > PATIENCE {
+                return;
+            }
+        }
+    }
+
+    /// Runs it to its end, and reports each result with the index of its item, in order of completion, until `report`
+    /// breaks off.
+    pub(crate) fn drive(
+        &mut self,
+        mut report: impl FnMut(usize, Result<C::Output, TaskError>) -> ControlFlow<()>,
+    ) {
+        while !self.is_over() {
+            self.fill(None);
+            let waits = self.flying > 0 && (!self.is_open() || !self.has_room());
+            if waits {
+                // Waking up for a quarter of what is in flight keeps the workers supplied; the last ones are waited for
+                // together.
+                let wanted = if self.is_open() { (self.flying / 4).max(1) } else { self.flying };
+                self.wait(wanted, None);
+            }
+            if (waits || self.has_any()) && self.take(&mut report).is_break() {
+                break;
+            }
+        }
+        self.finish();
+    }
+}
+
+impl<F, I: Iterator, R> Flight<F, I, R> {
+    /// The items that have not been pulled.
+    pub(crate) fn rest(&mut self) -> &mut I {
+        &mut self.items
+    }
+}
+
+impl<F, I, R> Drop for Flight<F, I, R> {
+    fn drop(&mut self) {
+        self.close();
     }
 }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::buffer::Args;
-use crate::outcome::{Cell, Inbox, Outcome};
+use crate::inbox::Inbox;
+use crate::outcome::{Cell, Outcome};
 use crate::packed::Packed;
 use crate::task::TaskEntry;
 
@@ -33,6 +34,8 @@ pub(crate) struct Part {
     pub(crate) inbox: Arc<Inbox>,
     /// Index of the first item in its batch.
     pub(crate) index: usize,
+    /// Which of the tasks of its batch it is of.
+    pub(crate) kind: u16,
     /// The offset behind the last item.
     pub(crate) end: u32,
 }
@@ -49,12 +52,23 @@ pub(crate) enum PartArgs {
 #[derive(Debug)]
 pub(crate) enum Sink {
     Handle(Arc<Cell>),
-    /// The items of a batch from this index on.
-    Batch {
-        inbox: Arc<Inbox>,
-        index: usize,
-    },
+    /// Items of a batch.
+    Batch(Arc<Inbox>, Run),
 }
+
+/// Consecutive items of a batch that are of a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Run {
+    /// Index of the first one.
+    pub(crate) index: usize,
+    /// Bytes of the arguments of all of them.
+    pub(crate) bytes: u32,
+    /// Which of the tasks of the batch they are of.
+    pub(crate) kind: u16,
+}
+
+// Every outcome is moved together with it.
+const _: () = assert!(size_of::<Sink>() == 24);
 
 /// What has become of items, for whoever wants to know.
 #[derive(Debug)]
@@ -81,7 +95,10 @@ impl Job {
     pub(crate) fn into_sink(self) -> Sink {
         match self {
             Self::Single(cell) => Sink::Handle(cell),
-            Self::Part(part) => Sink::Batch { inbox: part.inbox, index: part.index },
+            Self::Part(part) => {
+                let run = part.run(0, part.end);
+                Sink::Batch(part.inbox, run)
+            }
         }
     }
 }
@@ -104,6 +121,19 @@ impl JobRef<'_> {
 }
 
 impl Part {
+    /// The items from the offset `first` on.
+    fn run(&self, first: u32, count: u32) -> Run {
+        let bytes = match &self.args {
+            PartArgs::One(args) => args.len(),
+            PartArgs::Many(packed, from) => packed.items(from + first, count).len(),
+        };
+        Run {
+            index: self.index + first as usize,
+            bytes: u32::try_from(bytes).unwrap_or(u32::MAX),
+            kind: self.kind,
+        }
+    }
+
     /// Makes the items from `at` on another part.
     fn split(&mut self, at: u32) -> Option<Self> {
         let PartArgs::Many(packed, from) = &self.args else { return None };
@@ -113,6 +143,7 @@ impl Part {
             args: PartArgs::Many(Arc::clone(packed), from + at),
             inbox: Arc::clone(&self.inbox),
             index: self.index + at as usize,
+            kind: self.kind,
             end: self.end.saturating_sub(at),
         };
         self.end = self.end.min(at);
@@ -158,7 +189,7 @@ impl Jobs {
         }
         let slot = self.parts.get_mut(place as usize)?;
         let part = slot.as_ref()?;
-        let sink = Sink::Batch { inbox: Arc::clone(&part.inbox), index: part.index + first as usize };
+        let sink = Sink::Batch(Arc::clone(&part.inbox), part.run(first, count));
         if first + count >= part.end {
             *slot = None;
         }

@@ -52,6 +52,8 @@ mod fork;
 mod gate;
 mod handle;
 mod ids;
+mod imap;
+mod inbox;
 mod job;
 #[cfg(feature = "json")]
 mod json;
@@ -62,6 +64,7 @@ mod packed;
 mod passing;
 mod policy;
 mod pool;
+mod progress;
 mod reply;
 mod resize;
 mod shared_bytes;
@@ -75,11 +78,11 @@ mod transport;
 mod wait;
 mod worker;
 
-pub use batch::Batch;
+pub use batch::{Batch, OnFailure};
 pub use builder::{Builder, MAX_DEPTH};
 pub use call::{Call, IntoCall, RetryOn, RunHereError};
 pub use context::TaskContext;
-pub use error::{BrokenReason, BuildError, Death, DeathCause, MapError, TaskError};
+pub use error::{BrokenReason, BuildError, Death, DeathCause, Elapsed, MapError, TaskError};
 pub use executable::WorkerExe;
 pub use exit_values::ExitValue;
 pub use flow::QueueFull;
@@ -87,11 +90,13 @@ pub use handle::{TaskFuture, TaskHandle};
 #[doc(hidden)]
 pub use ids::Generation;
 pub use ids::{TaskId, WorkerId};
+pub use imap::{Imap, ImapUnordered};
 #[cfg(feature = "json")]
 pub use json::Json;
 pub use output::{Output, OutputLine, OutputStream};
 pub use policy::RestartPolicy;
 pub use pool::Pool;
+pub use progress::{Progress, ProgressReport};
 pub use shared_bytes::{SharedBytes, SharedBytesBuilder};
 pub use start_method::StartMethod;
 pub use state::{ExitContext, StateContext, WorkerState};
@@ -99,7 +104,7 @@ pub use stats::{DeathCounts, RetireCounts, RetireReason, Stats, WorkerInfo, Work
 #[doc(inline)]
 pub use task::task;
 pub use transport::Transport;
-pub use wait::{Completed, Elapsed, as_completed, wait_all, wait_all_timeout, wait_any, wait_any_timeout};
+pub use wait::{Completed, as_completed, wait_all, wait_all_timeout, wait_any, wait_any_timeout};
 pub use worker::init::init;
 
 /// Compiles the example of the README.

@@ -1,10 +1,10 @@
 //! Where the outcome of a task waits for whoever wants it.
 //!
 //! A [`Cell`] is written once by the supervisor, and read by handles. Whoever waits on it (a thread, a waker, a callback) is
-//! told outside of every lock of the pool. An [`Inbox`] collects the outcomes of a batch for the one thread that runs it.
+//! told outside of every lock of the pool.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
@@ -320,121 +320,8 @@ impl Cells {
     }
 }
 
-/// Waits until the condition is false, or the deadline has come.
-fn wait_while<T>(
-    condvar: &Condvar,
-    guard: MutexGuard<'_, T>,
-    condition: impl FnMut(&mut T) -> bool,
-    deadline: Option<Instant>,
-) {
-    match deadline {
-        None => drop(condvar.wait_while(guard, condition).unwrap_or_else(PoisonError::into_inner)),
-        Some(deadline) => {
-            let left = deadline.saturating_duration_since(Instant::now());
-            drop(condvar.wait_timeout_while(guard, left, condition).unwrap_or_else(PoisonError::into_inner));
-        }
-    }
-}
-
 impl std::fmt::Debug for Cell {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Cell").field("settled", &self.is_settled()).finish()
-    }
-}
-
-/// A batch looks at its results when so many bytes of them are still in the memory of workers, which can then be used again.
-const LENT: usize = 1 << 20;
-
-/// The outcome of items of a batch, from `index` on.
-#[derive(Debug)]
-pub(crate) struct Landed {
-    pub(crate) index: usize,
-    pub(crate) count: u32,
-    pub(crate) outcome: Outcome,
-}
-
-/// Where the outcomes of a batch are collected for the thread that runs it.
-#[derive(Debug)]
-pub(crate) struct Inbox {
-    state: Mutex<InboxState>,
-    ready: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct InboxState {
-    outcomes: Vec<Landed>,
-    /// Items in `outcomes`.
-    count: usize,
-    /// Bytes of them in memory of workers.
-    lent: usize,
-    /// An outcome is an error, so that it should be looked at now.
-    urgent: bool,
-    /// The thread waits for this many; 0: it does not wait.
-    wanted: usize,
-    /// It sleeps until then, and nobody but us wakes it.
-    following: bool,
-}
-
-impl InboxState {
-    fn is_over(&self) -> bool {
-        self.urgent || self.count >= self.wanted || self.lent >= LENT
-    }
-}
-
-impl Inbox {
-    pub(crate) fn new() -> Self {
-        Self { state: Mutex::new(InboxState::default()), ready: Condvar::new() }
-    }
-
-    pub(crate) fn push(&self, index: usize, count: u32, outcome: Outcome) {
-        let mut state = self.lock();
-        state.urgent |= outcome.is_err();
-        state.count += count as usize;
-        if let Ok(Results::One(reply)) = &outcome {
-            state.lent += reply.lent();
-        }
-        state.outcomes.push(Landed { index, count, outcome });
-        if state.following && state.is_over() {
-            state.following = false;
-            drop(state);
-            self.ready.notify_one();
-        }
-    }
-
-    /// Says how many outcomes to wait for; an error is always enough.
-    pub(crate) fn want(&self, wanted: usize) {
-        self.lock().wanted = wanted;
-    }
-
-    /// Exchanges an empty buffer for the outcomes that have come.
-    pub(crate) fn take(&self, mut buffer: Vec<Landed>) -> Vec<Landed> {
-        buffer.clear();
-        let mut state = self.lock();
-        (state.urgent, state.count, state.lent) = (false, 0, 0);
-        std::mem::replace(&mut state.outcomes, buffer)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, InboxState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Wait for Inbox {
-    fn is_over(&self) -> bool {
-        self.lock().is_over()
-    }
-
-    fn is_bulk(&self) -> bool {
-        true
-    }
-
-    fn follow(&self, watched: &Watched, heed: impl FnOnce(), deadline: Option<Instant>) {
-        watched.add();
-        heed();
-        let mut state = self.lock();
-        state.following = !state.is_over();
-        wait_while(&self.ready, state, |state| state.following && !state.is_over(), deadline);
-        self.lock().following = false;
-        watched.remove();
     }
 }

@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use crate::batch::Batch;
 use crate::builder::Builder;
-use crate::call::{CallOptions, IntoCall, RetryOn};
+use crate::call::{CallOptions, IntoCall};
 use crate::error::{MapError, TaskError};
 use crate::exit_values::ExitValue;
 use crate::flow::QueueFull;
 use crate::gate::Place;
 use crate::handle::TaskHandle;
+use crate::imap::{Imap, ImapUnordered};
 use crate::job::Job;
 use crate::outcome::{Cell, Results};
 use crate::policy::bounded;
@@ -79,8 +80,8 @@ pub(crate) fn spec_of(
         count: 1,
         chunk: 0,
         limit: options.and_then(|options| options.timeout).or(default_limit).map(bounded),
-        retries: options.map_or(0, |options| options.retries),
-        retry_on: options.map_or_else(RetryOn::default, |options| options.retry_on),
+        retries: options.and_then(|options| options.retries).unwrap_or(0),
+        retry_on: options.and_then(|options| options.retry_on).unwrap_or_default(),
         group: None,
         abort: false,
         size,
@@ -220,6 +221,45 @@ impl Pool {
         C: IntoCall,
     {
         self.batch().map(f, items)
+    }
+
+    /// As [`map`](Self::map), in the order in which the tasks end.
+    ///
+    /// # Errors
+    /// Those of [`map`](Self::map).
+    ///
+    /// # Panics
+    /// Only when `f` or the input iterator panics; the items in flight are cancelled, and the pool is not affected.
+    pub fn map_unordered<F, I, C>(&self, f: F, items: I) -> Result<Vec<C::Output>, MapError>
+    where
+        I: IntoIterator,
+        F: FnMut(I::Item) -> C,
+        C: IntoCall,
+    {
+        self.batch().map_unordered(f, items)
+    }
+
+    /// A lazy iterator: runs a task for every item, and gives the results in the order of the items.
+    ///
+    /// Both ends are bounded: items are pulled only as results are taken, so the input may be endless. The first failure
+    /// is the last thing that the iterator gives; [`Batch::on_failure`] changes that. See [`Imap`].
+    pub fn imap<F, I, C>(&self, f: F, items: I) -> Imap<F, I::IntoIter, C::Output>
+    where
+        I: IntoIterator,
+        F: FnMut(I::Item) -> C,
+        C: IntoCall,
+    {
+        self.batch().imap(f, items)
+    }
+
+    /// As [`imap`](Self::imap), in the order in which the tasks end.
+    pub fn imap_unordered<F, I, C>(&self, f: F, items: I) -> ImapUnordered<F, I::IntoIter, C::Output>
+    where
+        I: IntoIterator,
+        F: FnMut(I::Item) -> C,
+        C: IntoCall,
+    {
+        self.batch().imap_unordered(f, items)
     }
 
     /// Runs a task for every item, and returns every item's own outcome, in the order of the items.
@@ -379,6 +419,11 @@ impl fmt::Debug for Pool {
 }
 
 impl Inner {
+    /// How many workers there are.
+    pub(crate) fn size(&self) -> usize {
+        self.shared.size()
+    }
+
     /// How many items of a batch may be in flight.
     pub(crate) fn window(&self) -> usize {
         (4 * self.shared.size()).saturating_mul(self.prefetch)

@@ -53,6 +53,17 @@ impl Reply {
         }
     }
 
+    /// Bytes of it, wherever they are.
+    #[inline]
+    pub(crate) fn size(&self) -> usize {
+        match &self.0 {
+            Repr::Inline(inline) => inline.as_slice().len(),
+            Repr::Heap(heap) => heap.len(),
+            Repr::Foreign(foreign) => foreign.len(),
+            Repr::Sealed(sealed) => sealed.head.len() + sealed.bytes.len(),
+        }
+    }
+
     /// For decoding.
     #[inline]
     pub(crate) fn encoded(&self) -> Encoded<'_> {

@@ -24,18 +24,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::error::TaskError;
+use crate::error::{Elapsed, TaskError};
 use crate::fork::Origin;
 use crate::handle::TaskHandle;
 use crate::outcome::Watched;
 use crate::supervisor::lead::Wait;
 use crate::supervisor::shared::Shared;
-
-/// Nothing has come in time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("no result has come in time")]
-#[non_exhaustive]
-pub struct Elapsed;
 
 /// Numbers of tasks that have ended.
 #[derive(Debug, Default)]

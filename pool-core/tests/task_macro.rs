@@ -422,10 +422,10 @@ fn options_are_part_of_the_call() {
     assert_eq!(options.timeout, Some(Duration::from_secs(3)));
     assert_eq!(
         (options.retries, options.retry_on, options.name.as_deref()),
-        (4, RetryOn::PANIC, Some("sum"))
+        (Some(4), Some(RetryOn::PANIC), Some("sum"))
     );
     assert!(add(1, 2).into_parts().options.is_none(), "the default costs nothing");
-    assert_eq!(CallOptions::default().retry_on, RetryOn::DEATH);
+    assert_eq!(CallOptions::default().retry_on, None);
 }
 
 #[test]

@@ -19,6 +19,7 @@
 //! The tests are in `tests/suite`; the worker programs, honest and hostile, in `src/bin`.
 
 mod dump;
+mod executor;
 mod footprint;
 mod modes;
 mod outcome;
@@ -34,6 +35,7 @@ mod wait;
 mod watchdog;
 
 pub use dump::dump;
+pub use executor::block_on;
 pub use footprint::Footprint;
 pub use modes::{Mode, Trial};
 pub use outcome::{IsCause, cause_of, expect_death, expect_healthy, is_signal, running};

@@ -2,23 +2,45 @@
 
 use std::fmt::Debug;
 use std::ops::Range;
+use std::time::Duration;
 
-use pool_core::{Call, MapError, Pool, TaskError, TaskHandle};
+use pool_core::{Call, MapError, OnFailure, Pool, TaskError, TaskHandle};
+
+use crate::executor::block_on;
 
 /// How tasks are submitted and their results collected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// A handle for each task.
     ApplyAsync,
+    /// A handle for each task, and waits with a limit.
+    WaitTimeout,
+    /// A future for each task.
+    Future,
     /// All or nothing.
     Map,
+    /// All or nothing, in the order of completion.
+    MapUnordered,
+    /// An iterator that goes on past failures.
+    Imap,
+    /// An iterator that goes on past failures, in the order of completion.
+    ImapUnordered,
     /// Every item's own outcome.
     MapSettled,
 }
 
 impl Mode {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::ApplyAsync, Self::Map, Self::MapSettled];
+    pub const ALL: [Self; 8] = [
+        Self::ApplyAsync,
+        Self::WaitTimeout,
+        Self::Future,
+        Self::Map,
+        Self::MapUnordered,
+        Self::Imap,
+        Self::ImapUnordered,
+        Self::MapSettled,
+    ];
 }
 
 /// One victim among innocents of the same result type.
@@ -38,7 +60,7 @@ impl<V, I> Trial<V, I> {
 
     /// Runs the trial, and returns the outcome of the victim. Innocents must have the results that `right` gives.
     ///
-    /// In [`Mode::Map`] the innocents of the map itself are aborted, and others run beside it.
+    /// In [`Mode::Map`] and [`Mode::MapUnordered`] the innocents of the map itself are aborted, and others run beside it.
     ///
     /// # Panics
     /// When an innocent is harmed, or the map reports something else than its victim.
@@ -50,18 +72,41 @@ impl<V, I> Trial<V, I> {
         I: Fn(u64) -> Call<R>,
     {
         let call = |n| if n == Self::VICTIM { (self.victim)() } else { (self.innocent)(n) };
+        let handles =
+            || -> Vec<TaskHandle<R>> { (0..Self::ITEMS).map(|n| pool.apply_async(call(n))).collect() };
+        let isolated = || pool.batch().on_failure(OnFailure::Isolate);
         let mut results: Vec<Result<R, TaskError>> = match mode {
-            Mode::ApplyAsync => {
-                let handles: Vec<_> = (0..Self::ITEMS).map(|n| pool.apply_async(call(n))).collect();
-                handles.into_iter().map(TaskHandle::get).collect()
+            Mode::ApplyAsync => handles().into_iter().map(TaskHandle::get).collect(),
+            Mode::WaitTimeout => {
+                let wait = |handle: TaskHandle<R>| {
+                    while !handle.wait_timeout(Duration::from_millis(20)) {}
+                    handle.get()
+                };
+                handles().into_iter().map(wait).collect()
             }
+            Mode::Future => handles().into_iter().map(block_on).collect(),
             Mode::MapSettled => pool.map_settled(call, 0..Self::ITEMS),
-            Mode::Map => {
+            Mode::Imap => isolated().imap(call, 0..Self::ITEMS).collect(),
+            Mode::ImapUnordered => {
+                let mut results: Vec<Option<Result<R, TaskError>>> = (0..Self::ITEMS).map(|_| None).collect();
+                let mut iterator = isolated().imap_unordered(call, 0..Self::ITEMS);
+                while let Some(result) = iterator.next() {
+                    let index = iterator.index().expect("a result has come");
+                    assert!(results[index].replace(result).is_none(), "{index} has come twice");
+                }
+                results.into_iter().flatten().collect()
+            }
+            Mode::Map | Mode::MapUnordered => {
                 let beside = |numbers: Range<u64>| -> Vec<_> {
                     numbers.map(|n| (n, pool.apply_async((self.innocent)(n)))).collect()
                 };
                 let before = beside(100..110);
-                let outcome = pool.map(call, 0..Self::ITEMS);
+                let outcome = match mode {
+                    Mode::Map => pool.map(call, 0..Self::ITEMS),
+                    _ => pool
+                        .map_unordered(call, 0..Self::ITEMS)
+                        .map(|results| in_order(results, Self::VICTIM, Self::ITEMS, &right)),
+                };
                 let after = beside(110..120);
                 for (n, handle) in before.into_iter().chain(after) {
                     expect_right(handle.get(), &right(n), &format!("innocent {n} beside the map"));
@@ -84,6 +129,25 @@ impl<V, I> Trial<V, I> {
         }
         outcome
     }
+}
+
+/// Brings results that have come in any order into the order of their items.
+#[track_caller]
+fn in_order<R: PartialEq + Debug>(
+    mut results: Vec<R>,
+    victim: u64,
+    items: u64,
+    right: &impl Fn(u64) -> R,
+) -> Vec<R> {
+    let mut ordered = Vec::new();
+    for n in (0..items).filter(|n| *n != victim) {
+        let wanted = right(n);
+        let place = results.iter().position(|result| *result == wanted);
+        ordered.push(results.swap_remove(place.unwrap_or_else(|| panic!("no result of {n}: {results:?}"))));
+    }
+    assert_eq!(results.len(), 1, "what is left is the victim's");
+    ordered.insert(victim as usize, results.remove(0));
+    ordered
 }
 
 #[track_caller]

@@ -32,7 +32,8 @@ pub(crate) fn stop() {
     unsafe { libc::kill(libc::getpid(), libc::SIGSTOP) };
 }
 
-fn pause_for_ever() -> ! {
+/// pause(2), again and again.
+pub(crate) fn pause_for_ever() -> ! {
     loop {
         // SAFETY: no arguments.
         unsafe { libc::pause() };

@@ -50,6 +50,15 @@ impl TaskKey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct GroupId(pub(crate) u64);
 
+/// What is to become of a batch as a whole.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct GroupSpec {
+    /// Whether its first failure ends it.
+    pub(crate) abort: bool,
+    /// When it ends at the latest, and how long it had.
+    pub(crate) deadline: Option<(Instant, Duration)>,
+}
+
 /// Names one incarnation of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Incarnation {
@@ -129,8 +138,8 @@ pub(crate) enum Event<P> {
     Died(Incarnation, Autopsy),
     /// Somebody cancels what is left of a unit under this key. What has been split from it goes on.
     Cancel(TaskKey),
-    /// Somebody cancels all tasks of a batch.
-    CancelGroup(GroupId),
+    /// Nothing more comes of a batch: all its tasks that have not ended are cancelled.
+    CloseGroup(GroupId),
     /// No more tasks will come.
     Close,
     /// From now on so many workers are wanted.

@@ -163,7 +163,7 @@ impl Shared {
                 let callbacks = cell.settle(outcome, &self.lead.watched);
                 self.call_back(&cell, callbacks);
             }
-            Sink::Batch { inbox, index } => inbox.push(index, count, outcome),
+            Sink::Batch(inbox, run) => inbox.push(run, count, outcome),
         }
     }
 

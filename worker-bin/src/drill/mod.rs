@@ -12,6 +12,7 @@ mod output;
 mod panics;
 mod signals;
 mod states;
+mod stuck;
 mod values;
 mod wires;
 
@@ -29,6 +30,7 @@ pub use states::{
     Counter, DyingState, FailingState, PanickingState, count, with_dying_state, with_failing_state,
     with_panicking_state,
 };
+pub use stuck::{hang_in_c, spin_for_ever};
 pub use values::{add, attempt, echo_bytes, echo_u64, length, make_bytes, pid, worker_index};
 pub use wires::{
     close_pipes, close_pipes_and_return, close_sockets, cover_pipes, garbage_fds, garbage_frame,

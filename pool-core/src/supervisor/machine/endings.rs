@@ -217,18 +217,23 @@ impl<P> Machine<P> {
         let group = self.units.get(key).and_then(Unit::aborts);
         self.resolve(key, Err(error));
         if let Some(group) = group {
-            self.cancel_group(now, group);
+            self.abort_group(now, group);
         }
     }
 
     /// Cancels what is left of a unit, wherever it is. Its handle is told at once; a worker that runs one of its items gets the
     /// grace period.
     pub(super) fn cancel(&mut self, now: Instant, key: TaskKey) {
+        self.stop(now, key, TaskError::Cancelled);
+    }
+
+    /// Ends what is left of a unit with an error of the pool's, wherever it is.
+    fn stop(&mut self, now: Instant, key: TaskKey, error: TaskError) {
         let Some(unit) = self.units.get(key) else { return };
         if let Place::With(worker) = unit.place {
             self.disown(now, worker.get() as usize, key);
         }
-        self.resolve(key, Err(TaskError::Cancelled));
+        self.resolve(key, Err(error));
     }
 
     /// A worker shall not run what is left of a unit, and its results will not be wanted.
@@ -256,8 +261,8 @@ impl<P> Machine<P> {
         }
     }
 
-    /// Cancels every task of a batch that has not ended.
-    pub(super) fn cancel_group(&mut self, now: Instant, group: GroupId) {
+    /// Ends every task of a batch that has not ended.
+    pub(super) fn end_group(&mut self, now: Instant, group: GroupId, error: &TaskError) {
         let of_group = |unit: &Unit| unit.group() == Some(group);
         let waiting = self.queue.iter(&self.units).chain(self.suspects.iter(&self.units));
         let mut doomed: Vec<TaskKey> =
@@ -271,7 +276,7 @@ impl<P> Machine<P> {
             doomed.extend(held.chain(reserved).filter(|key| self.units.get(*key).is_some_and(of_group)));
         }
         for task in doomed {
-            self.cancel(now, task);
+            self.stop(now, task, error.clone());
         }
     }
 

@@ -57,6 +57,7 @@ mod crew;
 mod deaths;
 mod dispatch;
 mod endings;
+mod groups;
 mod hand;
 #[cfg(test)]
 mod invariants;
@@ -80,6 +81,7 @@ use std::time::Instant;
 pub(crate) use config::{Config, Counters, Staffing};
 use crew::Crew;
 pub(crate) use crew::Standing;
+use groups::Groups;
 pub(crate) use hand::{Hand, Head, Held};
 use life::Life;
 use line::Line;
@@ -147,6 +149,7 @@ pub(crate) struct Machine<P> {
     /// But not before this time.
     again_from: Instant,
     life: Life,
+    groups: Groups,
     drained: bool,
     ever_ready: bool,
     /// What is known of the states of workers.
@@ -183,6 +186,7 @@ impl<P> Machine<P> {
             again: None,
             again_from: now,
             life: Life::Open,
+            groups: Groups::default(),
             drained: false,
             ever_ready: false,
             states: Vec::new(),
@@ -218,6 +222,9 @@ impl<P> Machine<P> {
             Life::Open => {}
             Life::Closing => return Err(TaskError::PoolClosed),
             Life::Over(error) => return Err(error.clone()),
+        }
+        if let Some(error) = self.groups.refusal(spec.group) {
+            return Err(error);
         }
         let unit = Unit::new(spec, &mut self.terms);
         let count = unit.left();
@@ -257,8 +264,8 @@ impl<P> Machine<P> {
                 self.cancel(now, task);
                 self.dispatch(now);
             }
-            Event::CancelGroup(group) => {
-                self.cancel_group(now, group);
+            Event::CloseGroup(group) => {
+                self.close_group(now, group);
                 self.dispatch(now);
             }
             Event::Close => self.on_close(now),

@@ -23,11 +23,11 @@ impl<P> Machine<P> {
     pub(crate) fn deadline(&mut self) -> Option<Instant> {
         while let Some(&Reverse((at, index))) = self.timers.peek() {
             if self.slots[index as usize].timer == Some(at) {
-                return Some(self.again.map_or(at, |again| again.min(at)));
+                return self.again.into_iter().chain(self.groups.due()).chain([at]).min();
             }
             self.timers.pop();
         }
-        self.again
+        self.again.into_iter().chain(self.groups.due()).min()
     }
 
     /// Whether it is time to look again at workers that should be done by now, if one knew all that they have done.
@@ -54,6 +54,10 @@ impl<P> Machine<P> {
                 self.slots[index].timer = None;
                 self.look_at(index, now);
             }
+        }
+        if self.groups.due().is_some_and(|due| due <= now) {
+            self.end_overdue(now);
+            self.dispatch(now);
         }
         if self.is_to_look_again(now) {
             self.again = None;

@@ -182,7 +182,7 @@ impl World<'_> {
 
     fn feed_cancel_batch(&mut self, index: usize) {
         self.batches[index].cancelled = true;
-        self.feed(Event::CancelGroup(self.batches[index].id), &[]);
+        self.feed(Event::CloseGroup(self.batches[index].id), &[]);
         let open = self.batches[index].members.iter().find(|member| !self.facts[**member].resolved);
         assert!(open.is_none(), "a task of a cancelled batch has not ended: {open:?}");
     }
