@@ -203,6 +203,8 @@ mod tests {
             core_dumps: false,
             oom_score_adj: 200,
             ring: true,
+            measured: false,
+            marks: false,
         }
     }
 

@@ -34,6 +34,8 @@ fn a_boot() -> Boot {
         core_dumps: false,
         oom_score_adj: 0,
         ring: true,
+        measured: false,
+        marks: false,
     }
 }
 
