@@ -3,6 +3,7 @@
 use std::any::{Any, TypeId, type_name};
 use std::error::Error;
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use crate::context::TaskContext;
 use crate::ids::WorkerId;
@@ -68,6 +69,8 @@ impl StateContext {
 pub struct States {
     // a worker has few: a scan is faster than a hash, and the order of building is kept
     values: Vec<(TypeId, Box<dyn Any>)>,
+    /// What it took to build them, and those that are no more.
+    took: Duration,
 }
 
 impl States {
@@ -86,7 +89,10 @@ impl States {
             Some(index) => index,
             None => {
                 let worker = cx.worker_id();
-                let value = S::init(&StateContext { worker }).map_err(|error| {
+                let began = Instant::now();
+                let built = S::init(&StateContext { worker });
+                self.took += began.elapsed();
+                let value = built.map_err(|error| {
                     let name = type_name::<S>();
                     RunError::State(format!(
                         "state `{name}` could not be built on worker {worker}: {}",
@@ -98,6 +104,11 @@ impl States {
             }
         };
         Ok(self.values[index].1.downcast_mut().expect("each value is stored under the id of its own type"))
+    }
+
+    /// What it has taken to build states, in nanoseconds.
+    pub(crate) fn took_ns(&self) -> u64 {
+        u64::try_from(self.took.as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// Drops all states, the youngest first. If one of them panics while it is dropped, it is gone, and
