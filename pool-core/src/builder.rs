@@ -11,6 +11,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::error::BuildError;
+use crate::events::{Events, Hook, WorkerEvent};
 use crate::executable::WorkerExe;
 use crate::gate::Gate;
 use crate::output::{Forwarder, Output};
@@ -18,6 +19,7 @@ use crate::policy::{RestartPolicy, bounded};
 use crate::pool::Pool;
 use crate::start_method::StartMethod;
 use crate::state::{StateEntry, WorkerState};
+use crate::supervisor::engine::seeing::Seeing;
 use crate::supervisor::engine::{Engine, Parts};
 use crate::supervisor::launch::{Launcher, WorkerEnv};
 use crate::supervisor::lead::Lead;
@@ -93,6 +95,8 @@ pub struct Builder {
     restart: RestartPolicy,
     output: Output,
     queue_limit: Option<usize>,
+    insights: bool,
+    on_event: Option<Hook>,
     frame_limit: u32,
     core_dumps: bool,
     transport: Transport,
@@ -134,6 +138,8 @@ impl Builder {
             restart: RestartPolicy::default(),
             output: Output::Forward,
             queue_limit: None,
+            insights: false,
+            on_event: None,
             frame_limit: pool_ipc::DEFAULT_FRAME_LIMIT,
             core_dumps: false,
             transport: Transport::default(),
@@ -392,6 +398,41 @@ impl Builder {
         self
     }
 
+    /// Whether workers measure how long tasks wait and run, for [`Pool::insights`]. Default: no.
+    ///
+    /// It costs a worker two looks at the clock for each task, some 50 ns.
+    pub fn insights(mut self, measured: bool) -> Self {
+        self.insights = measured;
+        self
+    }
+
+    /// Has a function told what happens to workers: start, death, and what is between; see [`WorkerEvent`]. A second one
+    /// replaces the first.
+    ///
+    /// It is called on a thread of its own, in the order of the events, and nobody waits for it, but for
+    /// [`join`](Pool::join), [`shutdown`](Pool::shutdown), [`terminate`](Pool::terminate) and the end of the pool: these wait
+    /// until all events have been told, for one second at most. It may use the pool, and panic.
+    ///
+    /// ```no_run
+    /// use pool_core::{Pool, WorkerEvent};
+    ///
+    /// # fn main() -> Result<(), pool_core::BuildError> {
+    /// let pool = Pool::builder()
+    ///     .on_worker_event(|event| {
+    ///         if let WorkerEvent::Died(death) = event {
+    ///             eprintln!("{death}");
+    ///         }
+    ///     })
+    ///     .build()?;
+    /// # drop(pool);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn on_worker_event(mut self, function: impl Fn(&WorkerEvent) + Send + Sync + 'static) -> Self {
+        self.on_event = Some(Hook::new(function));
+        self
+    }
+
     /// Most bytes that the arguments of a task, or its result, may have when encoded. Default: 1 GiB.
     pub fn frame_limit(mut self, bytes: u32) -> Self {
         self.frame_limit = bytes;
@@ -468,6 +509,9 @@ impl Builder {
                 let _ = wake.write(1);
             })
         };
+        let events = self.on_event.map(|hook| Events::start(&self.name, hook)).transpose();
+        let events =
+            events.map_err(|source| BuildError::Os { what: "start the thread for worker events", source })?;
         let now = Instant::now();
         let engine = Engine::new(Parts {
             machine: Machine::new(config, now).with_spares(spares, now),
@@ -478,6 +522,7 @@ impl Builder {
             executable,
             pool: self.name.clone(),
             frame_limit: self.frame_limit,
+            seeing: Seeing::new(self.name.clone(), events, self.insights),
         });
         let launcher = Launcher {
             exe,
@@ -493,6 +538,7 @@ impl Builder {
             core_dumps: self.core_dumps,
             transport: self.transport,
             start: self.start,
+            measured: self.insights,
             zygote: Mutex::default(),
         };
         let gate = Gate::new(self.queue_limit, workers as usize);

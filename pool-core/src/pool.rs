@@ -14,10 +14,12 @@ use crate::flow::QueueFull;
 use crate::gate::Place;
 use crate::handle::TaskHandle;
 use crate::imap::{Imap, ImapUnordered};
+use crate::insights::Insights;
 use crate::job::Job;
 use crate::outcome::{Cell, Results};
 use crate::policy::bounded;
 use crate::stats::{Stats, WorkerInfo, WorkerStatus};
+use crate::supervisor::engine::Engine;
 use crate::supervisor::engine::bells::Leading;
 use crate::supervisor::event::{Event, TaskSpec};
 use crate::supervisor::shared::Shared;
@@ -308,6 +310,20 @@ impl Pool {
         })
     }
 
+    /// Where the time of the pool has gone: a table, when it is printed.
+    ///
+    /// With [`Builder::insights`] it says how long tasks wait and run, too.
+    #[must_use]
+    pub fn insights(&self) -> Insights {
+        let shared = &self.inner.shared;
+        if shared.origin.is_elsewhere() {
+            return Insights::none();
+        }
+        // First, because it has results read that nobody waits for.
+        let stats = self.stats();
+        Insights::new(shared.look(Engine::survey), stats)
+    }
+
     /// A snapshot of every worker.
     #[must_use]
     pub fn workers(&self) -> Vec<WorkerInfo> {
@@ -451,8 +467,12 @@ impl Inner {
     }
 
     fn flush(&self) {
-        let mut forwarder = self.shared.with(|engine, _| engine.take_forwarder());
+        let (mut forwarder, events) =
+            self.shared.with(|engine, _| (engine.take_forwarder(), engine.take_events()));
         forwarder.finish(OUTPUT_PATIENCE);
+        if let Some(events) = events {
+            events.finish(&self.shared.name, OUTPUT_PATIENCE);
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::any::{Any, TypeId, type_name};
 use std::error::Error;
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use pool_ipc::MAX_EXIT_VALUE;
 use serde::Serialize;
@@ -170,6 +171,8 @@ struct Built {
 pub struct States {
     // a worker has few: a scan is faster than a hash, and the order of building is kept
     values: Vec<Built>,
+    /// What it took to build them, and those that are no more.
+    took: Duration,
 }
 
 impl States {
@@ -208,7 +211,10 @@ impl States {
     }
 
     fn build<S: WorkerState>(&mut self, worker: WorkerId) -> Result<(), String> {
-        let value = S::init(&StateContext { worker }).map_err(|error| chain(&*error))?;
+        let began = Instant::now();
+        let built = S::init(&StateContext { worker });
+        self.took += began.elapsed();
+        let value = built.map_err(|error| chain(&*error))?;
         self.values.push(Built { of: TypeId::of::<S>(), name: type_name::<S>(), value: Box::new(value) });
         Ok(())
     }
@@ -224,6 +230,11 @@ impl States {
             cx.left
         };
         Some((name, exit))
+    }
+
+    /// What it has taken to build states, in nanoseconds.
+    pub(crate) fn took_ns(&self) -> u64 {
+        u64::try_from(self.took.as_nanos()).unwrap_or(u64::MAX)
     }
 
     /// Drops all states, the youngest first. If one of them panics while it is dropped, it is gone, and

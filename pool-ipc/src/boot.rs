@@ -206,6 +206,8 @@ mod tests {
             nice: 0,
             cpus: Vec::new(),
             states: Vec::new(),
+            measured: false,
+            marks: false,
         }
     }
 

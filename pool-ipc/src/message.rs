@@ -147,6 +147,10 @@ pub struct Boot {
     pub cpus: Vec<u32>,
     /// The states that it builds before it says hello, by name.
     pub states: Vec<String>,
+    /// Whether the worker measures its tasks, in the [`Gauges`](crate::gauges) of the region.
+    pub measured: bool,
+    /// Whether the worker writes a [mark](crate::mark) into its output before each task.
+    pub marks: bool,
 }
 
 impl Boot {
@@ -407,16 +411,18 @@ fn cut(text: &mut String, most: usize) {
 /// ```
 /// use pool_ipc::TaskHead;
 ///
-/// let head = TaskHead { index: 3, attempt: 1, task: 42, timeout_ns: 0 };
+/// let head = TaskHead { index: 3, attempt: 1, queued_us: 0, task: 42, timeout_ns: 0 };
 /// let payload = [&head.encode()[..], b"arguments"].concat();
 /// assert_eq!(TaskHead::split(&payload), Ok((head, &b"arguments"[..])));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TaskHead {
-    /// Which task of the worker's table.
+    /// Which task of the worker's table; below [`MAX_TASKS`].
     pub index: u32,
-    /// Which attempt, counted from the supervisor's first.
+    /// Which attempt, counted from the supervisor's first. It arrives as 65,535 at most.
     pub attempt: u32,
+    /// When it was submitted: the low bits of the monotonic clock in microseconds, or 0 if that is not measured.
+    pub queued_us: u32,
     /// The number of the task, for people.
     pub task: u64,
     /// How long it may run, in nanoseconds; 0 for no limit.
@@ -431,8 +437,10 @@ impl TaskHead {
     #[must_use]
     pub fn encode(self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];
-        bytes[..4].copy_from_slice(&self.index.to_le_bytes());
-        bytes[4..8].copy_from_slice(&self.attempt.to_le_bytes());
+        let short = |number: u32| u16::try_from(number).unwrap_or(u16::MAX).to_le_bytes();
+        bytes[..2].copy_from_slice(&short(self.index));
+        bytes[2..4].copy_from_slice(&short(self.attempt));
+        bytes[4..8].copy_from_slice(&self.queued_us.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.task.to_le_bytes());
         bytes[16..].copy_from_slice(&self.timeout_ns.to_le_bytes());
         bytes
@@ -446,10 +454,11 @@ impl TaskHead {
         let (&head, arguments) = payload
             .split_first_chunk::<{ Self::LEN }>()
             .ok_or(MessageError::TooShort { what: "task", len: payload.len(), need: Self::LEN })?;
-        let [i0, i1, i2, i3, a0, a1, a2, a3, n0, n1, n2, n3, n4, n5, n6, n7, timeout @ ..] = head;
+        let [i0, i1, a0, a1, q0, q1, q2, q3, n0, n1, n2, n3, n4, n5, n6, n7, timeout @ ..] = head;
         let head = Self {
-            index: u32::from_le_bytes([i0, i1, i2, i3]),
-            attempt: u32::from_le_bytes([a0, a1, a2, a3]),
+            index: u16::from_le_bytes([i0, i1]).into(),
+            attempt: u16::from_le_bytes([a0, a1]).into(),
+            queued_us: u32::from_le_bytes([q0, q1, q2, q3]),
             task: u64::from_le_bytes([n0, n1, n2, n3, n4, n5, n6, n7]),
             timeout_ns: u64::from_le_bytes(timeout),
         };
@@ -530,6 +539,8 @@ mod tests {
             nice: -3,
             cpus: vec![0, 700],
             states: vec!["a::B".into()],
+            measured: false,
+            marks: false,
         }
     }
 
@@ -638,9 +649,10 @@ mod tests {
 
     #[test]
     fn task_head_layout_is_fixed() {
-        let head = TaskHead { index: 0x0403_0201, attempt: 5, task: 6, timeout_ns: u64::MAX };
+        let head =
+            TaskHead { index: 0x0201, attempt: 3, queued_us: 0x0706_0504, task: 6, timeout_ns: u64::MAX };
         let mut expected = [0; 24];
-        expected[..5].copy_from_slice(&[1, 2, 3, 4, 5]);
+        expected[..8].copy_from_slice(&[1, 2, 3, 0, 4, 5, 6, 7]);
         expected[8] = 6;
         expected[16..].fill(0xff);
         assert_eq!(head.encode(), expected);
@@ -665,10 +677,11 @@ mod tests {
         #[test]
         fn boot_round_trip(pool in ".*", worker: u32, generation: u64, depth: u32, frame_limit: u32,
                            supervisor_pid: u32, core_dumps: bool, oom_score_adj: i32, ring: bool,
-                           nice: i32, cpus: Vec<u32>, states in prop::collection::vec(".*", 0..4)) {
+                           nice: i32, cpus: Vec<u32>, states in prop::collection::vec(".*", 0..4),
+                           measured: bool, marks: bool) {
             let boot = Boot {
                 pool, worker, generation, depth, frame_limit, supervisor_pid, core_dumps, oom_score_adj, ring,
-                nice, cpus, states,
+                nice, cpus, states, measured, marks,
             };
             prop_assert_eq!(Boot::decode(&boot.encode().unwrap()), Ok(boot));
         }
@@ -687,8 +700,10 @@ mod tests {
         }
 
         #[test]
-        fn task_head_round_trip(index: u32, attempt: u32, task: u64, timeout_ns: u64, arguments: Vec<u8>) {
-            let head = TaskHead { index, attempt, task, timeout_ns };
+        fn task_head_round_trip(index: u16, attempt: u16, queued_us: u32, task: u64, timeout_ns: u64,
+                                arguments: Vec<u8>) {
+            let (index, attempt) = (index.into(), attempt.into());
+            let head = TaskHead { index, attempt, queued_us, task, timeout_ns };
             let payload = [&head.encode()[..], &arguments].concat();
             prop_assert_eq!(TaskHead::split(&payload), Ok((head, &arguments[..])));
         }

@@ -37,6 +37,8 @@ fn a_boot() -> Boot {
         nice: 0,
         cpus: Vec::new(),
         states: Vec::new(),
+        measured: false,
+        marks: false,
     }
 }
 

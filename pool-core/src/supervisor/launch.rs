@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::sys::epoll::Epoll;
 use pool_ipc::boot::{send_descriptor, socket_pair};
-use pool_ipc::{BOOT_ENV, Board, Boot, Region, Wake, pipe_pair, set_nonblocking};
+use pool_ipc::{BOOT_ENV, Board, Boot, Gauges, Region, Wake, pipe_pair, set_nonblocking};
 
 use crate::executable::OpenExe;
 use crate::start_method::StartMethod;
@@ -47,6 +47,8 @@ pub(crate) struct Launcher {
     pub(crate) core_dumps: bool,
     pub(crate) transport: Transport,
     pub(crate) start: StartMethod,
+    /// Whether workers measure their tasks.
+    pub(crate) measured: bool,
     /// Only the reactor takes the lock.
     pub(crate) zygote: Mutex<Zygote>,
 }
@@ -92,6 +94,7 @@ pub(crate) struct Launched {
     pub(crate) pid: u32,
     pub(crate) pidfd: OwnedFd,
     pub(crate) board: Board,
+    pub(crate) gauges: Gauges,
     pub(crate) rings: Option<Rings>,
     /// Where the descriptors of large payloads go to and come from.
     pub(crate) socket: OwnedFd,
@@ -140,6 +143,8 @@ impl Launcher {
             nice: self.nice,
             cpus: self.cpus_of(who.index()),
             states: self.states.clone(),
+            measured: self.measured,
+            marks: false,
         };
         pool_ipc::boot::send(
             ours.as_fd(),
@@ -173,7 +178,7 @@ impl Launcher {
                 spawn(command)?
             }
         };
-        Ok(Launched { pid, pidfd, board: region.board(), rings, socket, tasks, results, stdout, stderr })
+        Ok(Launched { pid, pidfd, board: region.board(), gauges: region.gauges(), rings, socket, tasks, results, stdout, stderr })
     }
 
     /// Makes a zygote if one is wanted and there is none.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollFlags};
 use pool_ipc::{
-    Board, Fill, Flush, FrameError, FrameReader, FrameWriter, HEADER_LEN, Header, Kind, RingError,
+    Board, Fill, Flush, FrameError, FrameReader, FrameWriter, Gauges, HEADER_LEN, Header, Kind, RingError,
     RingReader, RingWriter, Slot, TaskHead, Wake,
 };
 
@@ -16,6 +16,7 @@ use crate::buffer::Args;
 use crate::error::{Death, DeathCause};
 use crate::memory::{self, OomCounter};
 use crate::output::{OutputStream, Splitter, Tail};
+use crate::supervisor::engine::seeing::Stages;
 use crate::supervisor::event::{Incarnation, KillReason, Ticket};
 use crate::supervisor::launch::Launched;
 use crate::supervisor::parcels::Parcels;
@@ -35,6 +36,9 @@ pub(crate) struct Link {
     pub(crate) pid: u32,
     pub(crate) pidfd: Watched,
     pub(crate) board: Board,
+    /// What it measures, if it does.
+    pub(crate) gauges: Gauges,
+    pub(crate) stages: Stages,
     /// The rings that frames travel through; without them they travel through the pipes.
     pub(crate) rings: Option<Rings>,
     /// What passes outside of the frames; kept until it is dead.
@@ -115,6 +119,8 @@ impl Link {
             pid: launched.pid,
             pidfd: watched(launched.pidfd),
             board: launched.board,
+            gauges: launched.gauges,
+            stages: Stages::new(Instant::now()),
             rings: launched.rings,
             parcels: Parcels::new(launched.socket),
             deaf: false,

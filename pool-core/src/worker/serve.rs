@@ -18,6 +18,7 @@ use crate::sys::passing::lent;
 use crate::sys::setup;
 use crate::task::{self, RunContext, RunError, TaskEntry};
 use crate::transport::pace_note;
+use crate::worker::measure::Measure;
 use crate::worker::panics;
 use crate::worker::parcels::Parcels;
 use crate::worker::wire::{Inlet, Outlet, Source};
@@ -45,6 +46,7 @@ pub(super) struct Worker {
     claimed_ns: u64,
     pub(super) gauge: Gauge,
     output: Buffer,
+    measure: Option<Measure>,
     /// This process, as opposed to one that a task has forked.
     pub(super) origin: Origin,
 }
@@ -110,6 +112,7 @@ pub(super) fn serve(
         claimed_ns: pool_ipc::now_ns(),
         gauge: Gauge::default(),
         output: Buffer::new(),
+        measure: Measure::wanted(boot, region),
         origin: Origin::here(),
     };
     if boot.states.is_empty() {
@@ -213,8 +216,9 @@ impl Worker {
     /// Whether the task is to be run, by this worker.
     #[inline]
     fn claim(&mut self, ticket: u64, head: &TaskHead) -> bool {
-        // A limit counts from here, to the nanosecond; otherwise the time is for reports, and a reading less exact costs less.
-        let now = if head.timeout_ns > 0 { pool_ipc::now_ns() } else { pool_ipc::coarse_now_ns() };
+        // A limit counts from here, to the nanosecond, and so does what is measured; otherwise the time is for reports, and a reading less exact costs less.
+        let exact = head.timeout_ns > 0 || self.measure.is_some();
+        let now = if exact { pool_ipc::now_ns() } else { pool_ipc::coarse_now_ns() };
         if now.saturating_sub(self.claimed_ns) > LONG_NS {
             // Some time has passed since the last one: results that wait for company have waited long enough.
             self.outlet.run_low();
@@ -228,6 +232,9 @@ impl Worker {
             return false;
         }
         CLAIMED.store(ticket, Ordering::Relaxed);
+        if let Some(measure) = &mut self.measure {
+            measure.start(head, now, self.states.took_ns());
+        }
         true
     }
 
@@ -241,6 +248,10 @@ impl Worker {
             setup::leave();
         }
         self.current.store(0, Ordering::Relaxed);
+        if let Some(measure) = &mut self.measure {
+            // Before its result can be seen.
+            measure.end(head, pool_ipc::now_ns(), self.states.took_ns());
+        }
         match failure {
             None if self.output.whole_len() <= self.frame_limit => {
                 match self.parcels.lend(&mut self.output) {

@@ -241,7 +241,7 @@ impl Engine {
             let what = format!("its result pipe cannot be watched: {error}");
             return self.machine.on(now, Event::Violation(who, what));
         }
-        tracing::debug!(pool = self.pool, worker = %who.worker, pid = link.pid, build_id, "worker ready");
+        self.seeing.ready(link, now, &build_id);
         self.machine.on(now, Event::Ready(who));
     }
 

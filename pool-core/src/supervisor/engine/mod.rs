@@ -24,6 +24,7 @@ use crate::outcome::{Outcome, Results};
 use crate::output::{Forwarder, Lines};
 use crate::stats::DeathCounts;
 use crate::supervisor::engine::bells::Leading;
+use crate::supervisor::engine::seeing::Seeing;
 use crate::supervisor::event::{
     Action, Event, Incarnation, KillReason, Observation, Span, TaskKey, TaskSpec,
 };
@@ -40,6 +41,7 @@ mod frames;
 mod prepare;
 mod printing;
 mod processes;
+pub(crate) mod seeing;
 
 /// How long a worker may live on after it has closed its pipes.
 const CLOSED_PIPES_GRACE: Duration = Duration::from_millis(500);
@@ -100,6 +102,7 @@ pub(crate) struct Engine {
     pool: String,
     frame_limit: u32,
     buffer: Vec<u8>,
+    pub(crate) seeing: Seeing,
     pub(crate) deaths: DeathCounts,
     /// What the states of retired workers have left.
     pub(crate) exits: Exits,
@@ -120,11 +123,12 @@ pub(crate) struct Parts {
     pub(crate) executable: String,
     pub(crate) pool: String,
     pub(crate) frame_limit: u32,
+    pub(crate) seeing: Seeing,
 }
 
 impl Engine {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { machine, epoll, lead, timer, forwarder, executable, pool, frame_limit } = parts;
+        let Parts { machine, epoll, lead, timer, forwarder, executable, pool, frame_limit, seeing } = parts;
         Self {
             links: machine.slots().iter().map(|_| None).collect(),
             machine,
@@ -159,6 +163,7 @@ impl Engine {
             pool,
             frame_limit,
             buffer: vec![0; 64 * 1024],
+            seeing,
             deaths: DeathCounts::default(),
             exits: Exits::default(),
             settled: Vec::new(),
@@ -180,10 +185,12 @@ impl Engine {
         };
         match submitted {
             Ok(key) => {
+                self.seeing.submitted(key, spec.count, || job.shown());
                 self.jobs.insert(key.index, job);
                 Some(key)
             }
             Err(error) => {
+                self.seeing.refused(spec.count, || job.shown(), &error);
                 self.settled.push(Settled { sink: job.into_sink(), count: spec.count, outcome: Err(error) });
                 None
             }
@@ -219,7 +226,10 @@ impl Engine {
                 self.send(now, to, Span { first: ticket, count }, (task, first), attempt, limit);
             }
             Action::Resolve { task, first, count, result } => self.resolve(task, first, count, result),
-            Action::Split { from, at, into } => self.jobs.split(from.index, at, into.index),
+            Action::Split { from, at, into } => {
+                self.jobs.split(from.index, at, into.index);
+                self.seeing.split(from.index, into.index);
+            }
             Action::TakeBack(who, spans) => self.take_back(now, who, spans),
             Action::Inspect(who) => self.inspect(now, who),
             Action::FlagCancel(who, ticket) => {
@@ -234,14 +244,15 @@ impl Engine {
                     && link.push(Kind::Retire, 0, &[], &empty).is_ok()
                 {
                     self.mark_dirty(who.index());
+                    self.retiring(now, who);
                 }
             }
             Action::Spawn(who) => {
                 self.to_spawn.push_back(who);
                 self.needs_reactor = true;
             }
-            Action::Broken(reason) => tracing::error!(pool = self.pool, %reason, "pool is broken"),
-            Action::Drained => tracing::debug!(pool = self.pool, "pool is drained"),
+            Action::Broken(reason) => self.seeing.broken(&reason),
+            Action::Drained => self.seeing.drained(),
         }
     }
 
@@ -276,6 +287,7 @@ impl Engine {
 
     /// Tells whoever wants to know how items of a unit have ended.
     fn resolve(&mut self, task: TaskKey, first: u32, count: u32, outcome: Outcome) {
+        self.seeing.ended(task.item(first), count, outcome.as_ref().err());
         if let Some(sink) = self.jobs.settle(task.index, first, count) {
             self.settled.push(Settled { sink, count, outcome });
         }
@@ -301,7 +313,9 @@ impl Engine {
             Err(error) => return self.machine.on(now, Event::Unsendable(to, tickets, error)),
         };
         let timeout_ns = limit.map_or(0, |limit| u64::try_from(limit.as_nanos().max(1)).unwrap_or(u64::MAX));
-        let head = TaskHead { index, attempt, task: task.item(offset).get(), timeout_ns };
+        let queued_us = self.seeing.born(task.index);
+        let head = TaskHead { index, attempt, queued_us, task: task.item(offset).get(), timeout_ns };
+        self.seeing.sent(to, link.pid, task.item(offset), tickets.count, attempt);
         // Offered before the frame leaves, so that the worker never finds an older word in the slot.
         link.board.offer_all(tickets.first, tickets.count);
         link.offered = tickets.end() - 1;
