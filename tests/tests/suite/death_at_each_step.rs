@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use pool_core::{BrokenReason, DeathCause, Pool, RestartPolicy, TaskError};
+use pool_core::{BrokenReason, DeathCause, MapError, Pool, RestartPolicy, TaskError};
 use pool_ipc::HEADER_LEN;
+
 use pool_tests::{
-    Mode, Part, Scene, Trial, expect_death, expect_healthy, innocent, is_signal, play, process, quiet, right,
-    sevens, victim, wait_until,
+    Mode, Part, Scene, Trial, block_on, expect_death, expect_healthy, innocent, is_signal, play, process,
+    right, sevens, victim, wait_until,
 };
 use pool_worker::drill;
 
@@ -40,12 +41,22 @@ fn while_the_state_is_built_nobody_is_blamed_and_in_the_end_the_pool_gives_up() 
     for mode in Mode::ALL {
         let scene = Scene::new();
         let pool = scene.builder().worker(stock()).build().unwrap();
+        let call = |_| drill::with_dying_state();
+        let handle = || pool.apply_async(drill::with_dying_state());
+        let first = |results: Result<Vec<_>, MapError>| results.map(|_| ()).map_err(|error| error.error);
         let outcome = match mode {
-            Mode::ApplyAsync => pool.apply_async(drill::with_dying_state()).get(),
-            Mode::Map => {
-                pool.map(|_| drill::with_dying_state(), 0..1).map(|_| ()).map_err(|error| error.error)
+            Mode::ApplyAsync => handle().get().map(drop),
+            Mode::WaitTimeout => {
+                let handle = handle();
+                while !handle.wait_timeout(Duration::from_millis(20)) {}
+                handle.get().map(drop)
             }
-            Mode::MapSettled => pool.map_settled(|_| drill::with_dying_state(), 0..1).remove(0),
+            Mode::Future => block_on(handle()).map(drop),
+            Mode::Map => first(pool.map(call, 0..1)),
+            Mode::MapUnordered => first(pool.map_unordered(call, 0..1)),
+            Mode::Imap => pool.imap(call, 0..1).next().expect("one outcome").map(drop),
+            Mode::ImapUnordered => pool.imap_unordered(call, 0..1).next().expect("one outcome").map(drop),
+            Mode::MapSettled => pool.map_settled(call, 0..1).remove(0).map(drop),
         };
         let Err(TaskError::PoolBroken(reason)) = &outcome else { panic!("{mode:?}: {outcome:?}") };
         let BrokenReason::StateFailed { state, deaths, .. } = &**reason else { panic!("{reason:?}") };
@@ -96,7 +107,11 @@ fn in_the_middle_of_the_task_it_is_blamed_and_those_queued_behind_it_are_not() {
         assert!(death.ran_for.is_some_and(|ran| ran >= Duration::from_millis(50)), "{death}");
         expect_healthy(&pool);
         // With one worker, some innocents were waiting behind the victim on it.
-        assert!(matches!(mode, Mode::Map | Mode::MapUnordered) || pool.stats().requeued > 0, "{:?}", pool.stats());
+        assert!(
+            matches!(mode, Mode::Map | Mode::MapUnordered) || pool.stats().requeued > 0,
+            "{:?}",
+            pool.stats()
+        );
     }
 }
 

@@ -243,7 +243,8 @@ impl Seeing {
         }
         let measured = link.gauges.read();
         let age = nanos(link.stages.spawned.elapsed());
-        let sound = measured.is_sound(link.offered, age) && measured.waits.max() <= nanos(self.since.elapsed());
+        let sound =
+            measured.is_sound(link.offered, age) && measured.waits.max() <= nanos(self.since.elapsed());
         sound.then_some(measured)
     }
 
@@ -251,14 +252,12 @@ impl Seeing {
     fn done(&self, link: &Link, running: Option<Duration>) -> WorkerInsights {
         let now = Instant::now();
         let Stages { spawned, ready, retiring } = link.stages;
-        let (init, worked) = self
-            .figures(link)
-            .map_or((0, 0), |measured| (measured.init_ns, measured.runs.sum()));
+        let (init, worked) =
+            self.figures(link).map_or((0, 0), |measured| (measured.init_ns, measured.runs.sum()));
         let init = Duration::from_nanos(init);
         let working = Duration::from_nanos(worked) + running.filter(|_| self.measured).unwrap_or_default();
-        let at_work = ready.map_or(Duration::ZERO, |ready| {
-            retiring.unwrap_or(now).saturating_duration_since(ready)
-        });
+        let at_work =
+            ready.map_or(Duration::ZERO, |ready| retiring.unwrap_or(now).saturating_duration_since(ready));
         WorkerInsights {
             tasks: link.finished,
             processes: 1,
