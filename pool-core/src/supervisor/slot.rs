@@ -100,11 +100,11 @@ pub(crate) struct Ready {
 }
 
 impl Slot {
-    pub(crate) fn new(worker: WorkerId, now: Instant) -> Self {
+    pub(crate) fn new(worker: WorkerId) -> Self {
         Self {
             worker,
             generation: Generation::new(0),
-            phase: Phase::Waiting { until: now },
+            phase: Phase::Stopped,
             strikes: Vec::new(),
             timer: None,
             rests_until: None,

@@ -120,7 +120,7 @@ impl<P> Machine<P> {
         if crew.active > workers && begins || crew.active < workers && !crew.spare.is_empty() && needed {
             return Err(format!("{workers} should be active: {crew:?}"));
         }
-        let missing = self.wanted_staff().saturating_sub(crew.staffed);
+        let missing = self.wanted_staff().min(self.sizing.at_rest()).saturating_sub(crew.staffed);
         let vacant = self.sizing.places().saturating_sub(self.places_taken());
         if missing > 0 && vacant > 0 && !self.is_over() && !self.drained {
             return Err(format!("{missing} are missing: {crew:?}, {:?}", self.slots));

@@ -208,7 +208,7 @@ impl<P> Machine<P> {
     fn add_places(&mut self, count: u32, now: Instant) {
         for _ in 0..count {
             let index = self.slots.len();
-            self.slots.push(Slot::new(WorkerId::new(index as u32), now));
+            self.slots.push(Slot::new(WorkerId::new(index as u32)));
             self.spawn(index, now);
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! The *staff* are the places whose worker will be there for more tasks: those that start, work, wait for their back-off, or
 //! are dying and will be replaced; not those that are [leaving](super::recycle), retire or are vacant. It is compared with
-//! how many are *wanted*: all of them, or, where the pool may shrink, as many as there are items that have not ended. What
-//! is missing is started in vacant places, the lowest first. Where workers are recycled there are a few places more, the
+//! how many are *wanted*: all of them, or, where the pool may shrink and nobody is idle, as many as there are items that
+//! have not ended. What is missing is started in vacant places, the lowest first. Where workers are recycled there are a few places more, the
 //! *reliefs*, so that a successor can start before its predecessor has gone.
 //!
 //! A place is vacated instead of filled again if enough are left without it.
@@ -20,7 +20,7 @@
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
-use super::{Config, Life, Machine};
+use super::{Config, Hand, Life, Machine};
 use crate::ids::WorkerId;
 use crate::stats::RetireReason;
 use crate::supervisor::event::{Action, KillReason};
@@ -58,7 +58,7 @@ impl Sizing {
     }
 
     /// With more than so many, those that have been idle for long go.
-    fn at_rest(&self) -> usize {
+    pub(super) fn at_rest(&self) -> usize {
         self.least + self.spares
     }
 }
@@ -72,14 +72,30 @@ impl<P> Machine<P> {
             Life::Over(_) => true,
         };
         let Sizing { least, most, spares, .. } = self.sizing;
-        if over { 0 } else { self.pending.clamp(least, most) + spares }
+        match over {
+            true => 0,
+            false if least == most => most + spares,
+            // While somebody is idle nobody is missing.
+            false if !self.crew.idle.is_empty() => self.crew.staffed.clamp(least + spares, most + spares),
+            false => self.demand().clamp(least, most) + spares,
+        }
     }
 
-    /// Somebody has to wait for a worker that could be started.
+    /// Items that have not ended and are not with a worker that is about to go: it will have done them by then.
+    fn demand(&self) -> usize {
+        let going = self.slots.iter().filter_map(|slot| match &slot.phase {
+            Phase::Ready(ready) if ready.is_going() => Some(&ready.hand),
+            _ => None,
+        });
+        let held = going.flat_map(Hand::spans).filter(|held| held.task.is_some());
+        self.pending - held.map(|held| held.count as usize).sum::<usize>()
+    }
+
+    /// Whether somebody may have to wait for a worker that could be started.
     pub(super) fn may_grow(&self) -> bool {
         self.sizing.least < self.sizing.most
             && self.crew.idle.is_empty()
-            && self.crew.staffed < self.wanted_staff()
+            && self.crew.staffed < self.pending.min(self.sizing.most) + self.sizing.spares
     }
 
     /// Starts whoever is missing, where there is a place.
@@ -99,10 +115,10 @@ impl<P> Machine<P> {
                 if index >= MAX_WORKERS as usize {
                     return;
                 }
-                self.slots.push(Slot::new(WorkerId::new(index as u32), now));
+                self.slots.push(Slot::new(WorkerId::new(index as u32)));
             }
             if matches!(self.slots[index].phase, Phase::Stopped) {
-                let until = self.slots[index].rests_until.take().unwrap_or(now);
+                let until = self.slots[index].rests_until.unwrap_or(now);
                 self.occupy(index, now, until);
                 missing -= 1;
             }
@@ -116,7 +132,8 @@ impl<P> Machine<P> {
 
     /// Puts the next incarnation into a place, now or later.
     fn occupy(&mut self, index: usize, now: Instant, until: Instant) {
-        self.slots[index].timer = None;
+        let slot = &mut self.slots[index];
+        (slot.timer, slot.rests_until) = (None, None);
         if until <= now {
             self.spawn(index, now);
         } else {

@@ -100,6 +100,12 @@ pub(super) struct Process {
     pub(super) killed: Option<KillReason>,
     pub(super) fenced: bool,
     pub(super) retired: Option<Instant>,
+    /// Tasks that it has claimed.
+    pub(super) claims: u64,
+    /// It was reported to have grown too large.
+    pub(super) heavy: bool,
+    /// Since when it has had nothing to do, if it has nothing to do.
+    pub(super) idle_since: Instant,
     /// Its death, or that it was never born, has been reported.
     pub(super) reported: bool,
     /// Tickets that the machine has given to it and has no answer for.
@@ -139,6 +145,9 @@ impl Process {
             killed: None,
             fenced: false,
             retired: None,
+            claims: 0,
+            heavy: false,
+            idle_since: now,
             reported: false,
             assigned: BTreeMap::new(),
             head_since: now,
@@ -306,7 +315,11 @@ impl World<'_> {
     fn begin(&mut self, generation: u64, ticket: Ticket, item: Item) {
         let (now, temper) = (self.now, self.scenario.temper);
         self.note(|_| format!("  process {generation} claims ticket {ticket}, task {item}"));
-        self.process(generation).current = Some((ticket, item));
+        let quota = self.scenario.config.staffing.quota;
+        let process = self.process(generation);
+        process.current = Some((ticket, item));
+        process.claims += 1;
+        assert!(quota.is_none_or(|most| process.claims <= most), "it claims too many: {process:?}");
         let fact = self.fact(item);
         fact.claims.push(Claim { generation, ticket, at: now, end: None });
         let nature = fact.nature;

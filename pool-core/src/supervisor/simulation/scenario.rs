@@ -32,6 +32,8 @@ pub(super) struct Temper {
     pub(super) silent: u32,
     /// Tasks that misbehave wherever they run.
     pub(super) poison: u32,
+    /// Workers that have grown too large after a task.
+    pub(super) heavy: u32,
     /// Late events of incarnations that are gone.
     pub(super) ghosts: u32,
 }
@@ -52,6 +54,22 @@ pub(super) struct Scenario {
     pub(super) remote: bool,
     /// The supervisor itself is held up from time to time.
     pub(super) sluggish: bool,
+    /// Callers change the number of workers.
+    pub(super) resizes: bool,
+}
+
+/// When healthy workers come and go.
+fn staffing(random: &mut Random) -> Staffing {
+    let least = random.pick(&[None, None, None, Some(0), Some(1), Some(3)]);
+    let idle = Duration::from_micros(random.pick(&[0, 500, 20_000, 300_000]));
+    Staffing {
+        least,
+        idle: least.map(|_| idle),
+        quota: random.pick(&[None, None, None, Some(1), Some(3), Some(20)]),
+        jitter: random.pick(&[0, 0, 2, 30]),
+        weighs: random.chance(250),
+        overlap: random.chance(700),
+    }
 }
 
 impl Scenario {
@@ -66,7 +84,7 @@ impl Scenario {
         };
         let config = Config {
             workers: random.pick(&[1, 1, 2, 2, 3, 4, 8]),
-            staffing: Staffing::default(),
+            staffing: staffing(random),
             executable: "simulated".to_owned(),
             restart,
             start_timeout: millis(random, &[60, 500]),
@@ -110,6 +128,7 @@ impl Scenario {
             unsendable: rate(30),
             silent: rate(60),
             poison: rate(80),
+            heavy: rate(100),
             ghosts: rate(100),
         };
         Self {
@@ -121,6 +140,7 @@ impl Scenario {
             work: Duration::from_micros(random.pick(&[3, 50, 2_000, 30_000, 200_000])),
             remote: random.chance(250),
             sluggish: random.chance(250),
+            resizes: random.chance(250),
         }
     }
 }

@@ -140,6 +140,10 @@ pub(super) struct World<'a> {
     pub(super) broken: bool,
     pub(super) drained: bool,
     pub(super) unresolved: usize,
+    /// How many workers there should be at most.
+    pub(super) most: u32,
+    /// When somebody last wanted fewer.
+    pub(super) shrunk: Option<Instant>,
     /// Tasks that were told to stop during the present event.
     pub(super) flagged: Vec<Item>,
     /// Batches that have failed during the present event.
@@ -170,14 +174,14 @@ impl<'a> World<'a> {
         let mut random = Random::new(seed);
         let scenario = Scenario::new(&mut random);
         let base = Instant::now();
-        let places = (scenario.config.workers + scenario.spares) as usize;
+        let most = scenario.config.workers;
         let machine = Machine::new(scenario.config.clone(), base).with_spares(scenario.spares, base);
         let mut world = Self {
             base,
             now: base,
             caller: Caller::new(scenario.operations),
-            latest: vec![0; places],
-            streaks: vec![Streak { strikes: 0, last: base, explained: true }; places],
+            latest: Vec::new(),
+            streaks: Vec::new(),
             random,
             scenario,
             machine,
@@ -192,6 +196,8 @@ impl<'a> World<'a> {
             broken: false,
             drained: false,
             unresolved: 0,
+            most,
+            shrunk: None,
             flagged: Vec::new(),
             aborting: Vec::new(),
             starving_since: None,
@@ -225,6 +231,7 @@ impl<'a> World<'a> {
         self.cancel_all();
         self.rest();
         assert!(self.unresolved == 0, "{} tasks never end: {:?}", self.unresolved, self.first_unresolved());
+        self.doze();
         self.note(|_| "--- close".to_owned());
         self.close();
         self.rest();
@@ -241,6 +248,14 @@ impl<'a> World<'a> {
             && self.turn()
         {}
         self.settle();
+    }
+
+    /// Those that are not needed go when nothing happens for long.
+    fn doze(&mut self) {
+        let end = self.now + QUIET;
+        while self.now < end && self.turn() {}
+        self.settle();
+        self.check_rest();
     }
 
     /// Lets the next thing happen; false if there is none.
