@@ -17,6 +17,7 @@ use crate::policy::{RestartPolicy, bounded};
 use crate::pool::Pool;
 use crate::start_method::StartMethod;
 use crate::state::{StateEntry, WorkerState};
+use crate::supervisor::engine::weigh::Limits;
 use crate::supervisor::engine::{Engine, Parts};
 use crate::supervisor::launch::{Launcher, WorkerEnv};
 use crate::supervisor::lead::Lead;
@@ -75,7 +76,6 @@ pub struct Builder {
     cpu_affinity: Option<Vec<Vec<usize>>>,
     states: Vec<StateEntry>,
     memory_limit: Option<u64>,
-    recycle_above: Option<u64>,
     task_timeout: Option<Duration>,
     start_timeout: Duration,
     init_timeout: Duration,
@@ -110,7 +110,6 @@ impl Builder {
             cpu_affinity: None,
             states: Vec::new(),
             memory_limit: None,
-            recycle_above: None,
             task_timeout: None,
             start_timeout: Duration::from_secs(10),
             init_timeout: Duration::from_secs(60),
@@ -281,6 +280,19 @@ impl Builder {
         self
     }
 
+    /// Kills a worker whose private memory exceeds so many bytes. Default: no limit.
+    ///
+    /// The task that it runs ends with [`WorkerDied`](crate::TaskError::WorkerDied) and the cause
+    /// [`MemoryLimit`](crate::DeathCause::MemoryLimit), or is retried if it allows that; other tasks are not affected. Private is
+    /// what is resident and neither mapped from a file nor shared with another process, such as large arguments and results.
+    ///
+    /// A worker is looked at while it has tasks, every 5 to 100 ms and the more often the nearer it is to the limit, and once
+    /// afterwards; so a task that allocates fast can exceed it for a moment.
+    pub fn memory_limit(mut self, bytes: u64) -> Self {
+        self.memory_limit = Some(bytes);
+        self
+    }
+
     /// How workers that die without running a task are replaced, and when the pool gives up.
     pub fn restart(mut self, policy: RestartPolicy) -> Self {
         self.restart = policy;
@@ -378,6 +390,7 @@ impl Builder {
             executable,
             pool: self.name.clone(),
             frame_limit: self.frame_limit,
+            limits: Limits { kill: self.memory_limit },
         });
         let launcher = Launcher {
             exe,
@@ -469,6 +482,9 @@ impl Builder {
                     format!("CPU {cpu} is none of those that may be used: {allowed:?}"),
                 );
             }
+        }
+        if self.memory_limit == Some(0) {
+            return wrong("memory_limit", "no worker can run without memory".to_owned());
         }
         if self.init_timeout.is_zero() {
             return wrong("init_timeout", "no state can be built in no time".to_owned());

@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use pool_core::{BrokenReason, DeathCause, Pool, RestartPolicy, TaskError};
 use pool_ipc::HEADER_LEN;
 use pool_tests::{
-    Mode, Part, Scene, Trial, expect_death, expect_healthy, innocent, is_signal, play, process, quiet, right,
+    Mode, Part, Scene, Trial, expect_death, expect_healthy, innocent, is_signal, play, process, right,
     sevens, victim, wait_until,
 };
 use pool_worker::drill;

@@ -9,6 +9,7 @@ mod death_in_task;
 mod handles;
 mod host;
 mod idle;
+mod memory;
 mod misbehaviour;
 mod policies;
 mod programs;

@@ -236,6 +236,9 @@ impl World<'_> {
                 let had = now.duration_since(process.spawned_at);
                 assert!(!process.ready && had >= config.start_timeout, "{who:?} had {had:?} to start");
             }
+            KillReason::MemoryLimit { rss, limit } => {
+                assert!(rss > limit && process.heavy, "{who:?} has no more than {limit}: {process:?}");
+            }
             KillReason::InitTimeout(_) => {
                 let had = process.preparing.map(|since| now.duration_since(since));
                 assert!(had.is_some_and(|had| had >= config.init_timeout), "{who:?} had {had:?} to prepare");

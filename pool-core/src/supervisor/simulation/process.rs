@@ -109,6 +109,8 @@ pub(super) struct Process {
     pub(super) flagged: HashMap<Ticket, Instant>,
     /// Since when the machine knows it to build a state.
     pub(super) preparing: Option<Instant>,
+    /// It has more memory than it may have.
+    pub(super) heavy: bool,
 }
 
 impl Process {
@@ -144,6 +146,7 @@ impl Process {
             head_since: now,
             flagged: HashMap::new(),
             preparing: None,
+            heavy: false,
         }
     }
 
