@@ -230,6 +230,7 @@ impl World<'_> {
                     .is_some_and(|(ticket, _)| process.board.observe(*ticket) == Mark::Offered);
                 let waited = now.duration_since(process.head_since);
                 assert!(remote || unclaimed, "{who:?} has claimed its head: {process:?}");
+                assert!(process.preparing.is_none(), "{who:?} builds a state: {process:?}");
                 assert!(waited >= config.claim_timeout, "{who:?} had only {waited:?} to claim");
             }
             KillReason::StartTimeout(_) => {
@@ -238,10 +239,12 @@ impl World<'_> {
             }
             KillReason::MemoryLimit { rss, limit } => {
                 assert!(rss > limit && process.heavy, "{who:?} has no more than {limit}: {process:?}");
+                self.sights.heavy += 1;
             }
             KillReason::InitTimeout(_) => {
                 let had = process.preparing.map(|since| now.duration_since(since));
                 assert!(had.is_some_and(|had| had >= config.init_timeout), "{who:?} had {had:?} to prepare");
+                self.sights.overdue += 1;
             }
             KillReason::Terminated => assert!(over || idle_close && !process.ready, "{who:?} is terminated"),
             KillReason::ExitTimeout => {
@@ -336,6 +339,18 @@ impl World<'_> {
                 assert!(deaths.len() > config.restart.max_restarts as usize, "{reason}");
                 let strikes = self.streaks[worker.get() as usize].strikes;
                 assert!(strikes > config.restart.max_restarts, "{worker} had {strikes} deaths: {reason}");
+                self.broken = true;
+            }
+            BrokenReason::StateFailed { deaths, .. } if !deaths.is_empty() => {
+                let fatal = config.restart.max_restarts + 1;
+                assert_eq!((self.unprepared, deaths.len()), (fatal, fatal as usize), "{reason}");
+                self.broken = true;
+            }
+            BrokenReason::StateFailed { .. } if !self.broken => {
+                let late = |process: &Process| {
+                    process.preparing.is_some_and(|since| self.now >= since + config.init_timeout)
+                };
+                assert!(!self.ever_prepared && self.processes.iter().any(late), "{reason}");
                 self.broken = true;
             }
             BrokenReason::CannotStart { .. } => {
