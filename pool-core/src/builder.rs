@@ -20,6 +20,7 @@ use crate::pool::Pool;
 use crate::start_method::StartMethod;
 use crate::state::{StateEntry, WorkerState};
 use crate::supervisor::engine::seeing::Seeing;
+use crate::supervisor::engine::weigh::Limits;
 use crate::supervisor::engine::{Engine, Parts};
 use crate::supervisor::launch::{Launcher, WorkerEnv};
 use crate::supervisor::lead::Lead;
@@ -85,8 +86,8 @@ pub struct Builder {
     nice: i32,
     cpu_affinity: Option<Vec<Vec<usize>>>,
     states: Vec<StateEntry>,
-    memory_limit: Option<u64>,
     recycle_above: Option<u64>,
+    memory_limit: Option<u64>,
     task_timeout: Option<Duration>,
     start_timeout: Duration,
     init_timeout: Duration,
@@ -128,8 +129,8 @@ impl Builder {
             nice: 0,
             cpu_affinity: None,
             states: Vec::new(),
-            memory_limit: None,
             recycle_above: None,
+            memory_limit: None,
             task_timeout: None,
             start_timeout: Duration::from_secs(10),
             init_timeout: Duration::from_secs(60),
@@ -377,6 +378,36 @@ impl Builder {
         self
     }
 
+    /// Has a worker replaced whose private memory exceeds so many bytes, after the task that it runs. Default: no limit.
+    ///
+    /// No task is interrupted; those that wait behind it are given to others. What counts as private, and when a worker is looked
+    /// at, is as for [`memory_limit`](Self::memory_limit).
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), pool_core::BuildError> {
+    /// let pool = pool_core::Pool::builder().recycle_above(512 << 20).memory_limit(2 << 30).build()?;
+    /// # drop(pool);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn recycle_above(mut self, bytes: u64) -> Self {
+        self.recycle_above = Some(bytes);
+        self
+    }
+
+    /// Kills a worker whose private memory exceeds so many bytes. Default: no limit.
+    ///
+    /// The task that it runs ends with [`WorkerDied`](crate::TaskError::WorkerDied) and the cause
+    /// [`MemoryLimit`](crate::DeathCause::MemoryLimit), or is retried if it allows that; other tasks are not affected. Private is
+    /// what is resident and neither mapped from a file nor shared with another process, such as large arguments and results.
+    ///
+    /// A worker is looked at while it has tasks, every 5 to 100 ms and the more often the nearer it is to the limit, and once
+    /// afterwards; so a task that allocates fast can exceed it for a moment.
+    pub fn memory_limit(mut self, bytes: u64) -> Self {
+        self.memory_limit = Some(bytes);
+        self
+    }
+
     /// How workers that die without running a task are replaced, and when the pool gives up.
     pub fn restart(mut self, policy: RestartPolicy) -> Self {
         self.restart = policy;
@@ -523,6 +554,7 @@ impl Builder {
             pool: self.name.clone(),
             frame_limit: self.frame_limit,
             seeing: Seeing::new(self.name.clone(), events, self.insights),
+            limits: Limits { recycle: self.recycle_above, kill: self.memory_limit },
         });
         let launcher = Launcher {
             exe,
@@ -573,6 +605,7 @@ impl Builder {
             quota: self.max_tasks_per_worker,
             jitter: self.recycle_jitter,
             overlap: self.recycle_overlap,
+            weighs: self.recycle_above.is_some(),
             ..Staffing::default()
         }
     }
@@ -633,6 +666,9 @@ impl Builder {
                     format!("CPU {cpu} is none of those that may be used: {allowed:?}"),
                 );
             }
+        }
+        if self.memory_limit == Some(0) {
+            return wrong("memory_limit", "no worker can run without memory".to_owned());
         }
         if self.init_timeout.is_zero() {
             return wrong("init_timeout", "no state can be built in no time".to_owned());

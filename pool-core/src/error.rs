@@ -213,10 +213,10 @@ pub enum DeathCause {
         /// The counter that shows it.
         evidence: String,
     },
-    /// It used more memory than its limit, and the pool killed it.
+    /// It used more memory than [`memory_limit`](crate::Builder::memory_limit) allows, and the pool killed it.
     #[non_exhaustive]
     MemoryLimit {
-        /// Resident bytes when it was killed.
+        /// Bytes of private memory when it was looked at.
         rss: u64,
         /// The limit in bytes.
         limit: u64,

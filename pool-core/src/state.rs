@@ -181,17 +181,20 @@ impl States {
         Self::default()
     }
 
-    /// The state of type `S`, built now if there is none.
+    /// The state of type `S`, built now if there is none. The entry is that of `S`.
     ///
     /// # Errors
     /// [`RunError::State`] if [`WorkerState::init`] failed.
-    pub fn get_or_init<S: WorkerState>(&mut self, cx: &TaskContext) -> Result<&mut S, RunError> {
+    pub fn get_or_init<S: 'static>(
+        &mut self,
+        entry: &StateEntry,
+        cx: &TaskContext,
+    ) -> Result<&mut S, RunError> {
         let index = match self.find::<S>() {
             Some(index) => index,
             None => {
-                let worker = cx.worker_id();
-                self.build::<S>(worker).map_err(|why| {
-                    let name = type_name::<S>();
+                let (name, worker) = (entry.name(), cx.worker_id());
+                entry.build(self, worker).map_err(|why| {
                     RunError::State(format!("state `{name}` could not be built on worker {worker}: {why}"))
                 })?;
                 self.values.len() - 1
@@ -201,12 +204,12 @@ impl States {
         Ok(value.downcast_mut().expect("each value is stored under the id of its own type"))
     }
 
-    fn find<S: WorkerState>(&self) -> Option<usize> {
+    fn find<S: 'static>(&self) -> Option<usize> {
         let id = TypeId::of::<S>();
         self.values.iter().position(|built| built.of == id)
     }
 
-    fn holds<S: WorkerState>(&self) -> bool {
+    fn holds<S: 'static>(&self) -> bool {
         self.find::<S>().is_some()
     }
 
@@ -322,7 +325,7 @@ mod tests {
     fn a_state_is_built_once_and_keeps_its_value() {
         let (mut states, cx) = (States::new(), TaskContext::local());
         for expected in 1..=3 {
-            let counter = states.get_or_init::<Counter>(&cx).unwrap();
+            let counter = states.get_or_init::<Counter>(&StateEntry::of::<Counter>(), &cx).unwrap();
             counter.0 += 1;
             assert_eq!(counter.0, expected);
         }
@@ -334,18 +337,20 @@ mod tests {
     #[test]
     fn clear_goes_on_after_a_drop_that_panicked() {
         let (mut states, cx) = (States::new(), TaskContext::local());
-        states.get_or_init::<Counter>(&cx).unwrap();
-        states.get_or_init::<Fragile>(&cx).unwrap();
+        states.get_or_init::<Counter>(&StateEntry::of::<Counter>(), &cx).unwrap();
+        states.get_or_init::<Fragile>(&StateEntry::of::<Fragile>(), &cx).unwrap();
         assert!(catch_unwind(AssertUnwindSafe(|| states.clear())).is_err());
         assert_eq!(log(), ["+counter"], "the youngest state is dropped first");
         states.clear();
         assert_eq!(log(), ["-counter"]);
-        assert_eq!(states.get_or_init::<Counter>(&cx).unwrap().0, 0);
+        assert_eq!(states.get_or_init::<Counter>(&StateEntry::of::<Counter>(), &cx).unwrap().0, 0);
     }
 
     #[test]
     fn a_failed_init_names_the_state_the_worker_and_the_cause() {
-        let error = States::new().get_or_init::<Missing>(&TaskContext::local()).unwrap_err();
+        let error = States::new()
+            .get_or_init::<Missing>(&StateEntry::of::<Missing>(), &TaskContext::local())
+            .unwrap_err();
         let RunError::State(message) = error else { panic!("{error:?}") };
         assert!(
             message.starts_with("state `")

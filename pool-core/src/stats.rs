@@ -49,7 +49,7 @@ pub enum RetireReason {
     /// It has run as many tasks as it may; see
     /// [`Builder::max_tasks_per_worker`](crate::Builder::max_tasks_per_worker).
     Tasks,
-    /// It has grown too large.
+    /// It has grown too large; see [`Builder::recycle_above`](crate::Builder::recycle_above).
     Memory,
     /// The pool was made smaller; see [`Pool::resize`](crate::Pool::resize).
     Resized,

@@ -129,6 +129,8 @@ pub(crate) enum Event<P> {
     Observed(Incarnation, Observation),
     /// Something that is no frame came out of a worker: the task that it runs has written into its result pipe.
     Garbage(Incarnation, String),
+    /// A worker has so many bytes of private memory, more than this limit.
+    OverLimit(Incarnation, u64, u64),
     /// A worker broke the protocol.
     Violation(Incarnation, String),
     /// A worker that is about to be reported dead had started these tasks besides its oldest one, and their results are
@@ -186,6 +188,11 @@ pub(crate) enum KillReason {
     StartTimeout(Duration),
     /// It took longer than this to build a state.
     InitTimeout(Duration),
+    /// It had so many bytes of private memory, more than the limit.
+    MemoryLimit {
+        rss: u64,
+        limit: u64,
+    },
     Terminated,
     ExitTimeout,
 }

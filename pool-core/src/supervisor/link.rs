@@ -14,7 +14,7 @@ use pool_ipc::{
 
 use crate::buffer::Args;
 use crate::error::{Death, DeathCause};
-use crate::memory::{self, OomCounter};
+use crate::memory::{self, OomCounter, Scales};
 use crate::output::{OutputStream, Splitter, Tail};
 use crate::supervisor::engine::seeing::Stages;
 use crate::supervisor::event::{Incarnation, KillReason, Ticket};
@@ -87,6 +87,11 @@ pub(crate) struct Link {
     pub(crate) finished: u64,
     /// It has begun to build a state.
     pub(crate) preparing: bool,
+    scales: Option<Scales>,
+    /// Its private memory when it was looked at last, in bytes.
+    pub(crate) private: u64,
+    /// It has been given tasks since it was last looked at with an empty hand.
+    pub(crate) unweighed: bool,
 }
 
 /// Our ends of a worker's rings.
@@ -148,6 +153,9 @@ impl Link {
             fenced: false,
             finished: 0,
             preparing: false,
+            scales: None,
+            private: 0,
+            unweighed: false,
         }
     }
 
@@ -368,6 +376,17 @@ impl Link {
         self.base_max_rss = base_max_rss;
     }
 
+    /// How much private memory it has, in bytes; `None` if it is gone.
+    pub(crate) fn weigh(&mut self) -> Option<u64> {
+        let pid = self.pid;
+        let scales = match &mut self.scales {
+            Some(scales) => scales,
+            none => none.insert(Scales::of(pid)?),
+        };
+        self.private = scales.private()?;
+        Some(self.private)
+    }
+
     /// Kills the worker and its process group. Its memory is looked at first: afterwards there is nothing left to see.
     pub(crate) fn kill(&mut self, why: KillReason) {
         if self.killed.is_none() {
@@ -467,6 +486,7 @@ fn requested(why: &KillReason) -> DeathCause {
         KillReason::StartTimeout(limit) => DeathCause::StartFailed {
             why: format!("it did not report as a worker within {limit:?} (start_timeout)"),
         },
+        KillReason::MemoryLimit { rss, limit } => DeathCause::MemoryLimit { rss: *rss, limit: *limit },
         KillReason::InitTimeout(limit) => DeathCause::StartFailed {
             why: format!("it did not build its state within {limit:?} (init_timeout)"),
         },

@@ -11,6 +11,7 @@ mod futures;
 mod handles;
 mod host;
 mod idle;
+mod memory;
 mod misbehaviour;
 mod policies;
 mod programs;

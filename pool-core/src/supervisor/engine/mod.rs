@@ -25,6 +25,7 @@ use crate::output::{Forwarder, Lines};
 use crate::stats::DeathCounts;
 use crate::supervisor::engine::bells::Leading;
 use crate::supervisor::engine::seeing::Seeing;
+use crate::supervisor::engine::weigh::{Limits as MemoryLimits, Weigh};
 use crate::supervisor::event::{
     Action, Event, Incarnation, KillReason, Observation, Span, TaskKey, TaskSpec,
 };
@@ -42,6 +43,7 @@ mod prepare;
 mod printing;
 mod processes;
 pub(crate) mod seeing;
+pub(crate) mod weigh;
 
 /// How long a worker may live on after it has closed its pipes.
 const CLOSED_PIPES_GRACE: Duration = Duration::from_millis(500);
@@ -91,6 +93,7 @@ pub(crate) struct Engine {
     muted: bool,
     timer: OwnedFd,
     armed: Option<Instant>,
+    weigh: Weigh,
     /// When memory for large payloads is looked through.
     tidy_at: Option<Instant>,
     _arena: Opened,
@@ -124,11 +127,12 @@ pub(crate) struct Parts {
     pub(crate) pool: String,
     pub(crate) frame_limit: u32,
     pub(crate) seeing: Seeing,
+    pub(crate) limits: MemoryLimits,
 }
 
 impl Engine {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { machine, epoll, lead, timer, forwarder, executable, pool, frame_limit, seeing } = parts;
+        let Parts { machine, epoll, lead, timer, forwarder, executable, pool, frame_limit, seeing, limits } = parts;
         Self {
             links: machine.slots().iter().map(|_| None).collect(),
             machine,
@@ -153,6 +157,7 @@ impl Engine {
             muted: false,
             timer,
             armed: None,
+            weigh: Weigh::new(limits),
             tidy_at: None,
             _arena: ARENA.open(Limits::SUPERVISOR),
             forwarder,
@@ -345,7 +350,10 @@ impl Engine {
         };
         let pushed = news.and(pushed);
         match pushed {
-            Ok(()) => self.note_busy(to.index()),
+            Ok(()) => {
+                self.note_busy(to.index());
+                self.note_work(now, to.index());
+            }
             Err(PushError::Frame(error)) => {
                 let error = TaskError::Encode { task: job.shown(), message: error.to_string() };
                 self.machine.on(now, Event::Unsendable(to, tickets, error));
@@ -487,6 +495,7 @@ impl Engine {
             }
         }
         self.retry_output();
+        self.weigh(now);
         self.tidy(now);
     }
 
@@ -517,6 +526,7 @@ impl Engine {
             .into_iter()
             .chain(self.closed_pipes.iter().map(|(at, _)| *at))
             .chain(self.tidy_at)
+            .chain(self.weigh.due())
             .chain(self.arm_bells_at)
             .min();
         // One that fires too early is set again then. An idle pool has none.

@@ -176,6 +176,14 @@ impl<P> Machine<P> {
         self.dispatch(now);
     }
 
+    /// A worker has more memory than it may have. The task that it runs is to blame; if it runs none, it is a strike.
+    pub(super) fn on_over_limit(&mut self, now: Instant, who: Incarnation, rss: u64, limit: u64) {
+        if self.working(who).is_some() {
+            self.kill_and_await(now, who, KillReason::MemoryLimit { rss, limit });
+            self.dispatch(now);
+        }
+    }
+
     /// Kills a worker for a reason of its own making. What it holds is settled when it is dead, because only then the
     /// board has its last word.
     pub(super) fn kill_and_await(&mut self, now: Instant, who: Incarnation, why: KillReason) {

@@ -257,6 +257,7 @@ impl<P> Machine<P> {
             Event::Illegible(who, spans) => self.on_illegible(now, who, &spans),
             Event::Observed(who, seen) => self.on_observed(now, who, seen),
             Event::Garbage(who, what) => self.on_garbage(now, who, what),
+            Event::OverLimit(who, rss, limit) => self.on_over_limit(now, who, rss, limit),
             Event::Violation(who, what) => self.on_violation(now, who, what),
             Event::Lost(who, lost) => self.on_lost(now, who, lost),
             Event::Died(who, autopsy) => self.on_died(now, who, autopsy),

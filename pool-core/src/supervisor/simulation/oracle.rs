@@ -334,15 +334,21 @@ impl World<'_> {
                     .is_some_and(|(ticket, _)| process.board.observe(*ticket) == Mark::Offered);
                 let waited = now.duration_since(process.head_since);
                 assert!(remote || unclaimed, "{who:?} has claimed its head: {process:?}");
+                assert!(process.preparing.is_none(), "{who:?} builds a state: {process:?}");
                 assert!(waited >= config.claim_timeout, "{who:?} had only {waited:?} to claim");
             }
             KillReason::StartTimeout(_) => {
                 let had = now.duration_since(process.spawned_at);
                 assert!(!process.ready && had >= config.start_timeout, "{who:?} had {had:?} to start");
             }
+            KillReason::MemoryLimit { rss, limit } => {
+                assert!(rss > limit && process.over_limit, "{who:?} has no more than {limit}: {process:?}");
+                self.sights.heavy += 1;
+            }
             KillReason::InitTimeout(_) => {
                 let had = process.preparing.map(|since| now.duration_since(since));
                 assert!(had.is_some_and(|had| had >= config.init_timeout), "{who:?} had {had:?} to prepare");
+                self.sights.overdue += 1;
             }
             KillReason::Terminated => {
                 let too_many = self.shrunk == Some(now);
@@ -440,6 +446,18 @@ impl World<'_> {
                 assert!(deaths.len() > config.restart.max_restarts as usize, "{reason}");
                 let strikes = self.streaks[worker.get() as usize].strikes;
                 assert!(strikes > config.restart.max_restarts, "{worker} had {strikes} deaths: {reason}");
+                self.broken = true;
+            }
+            BrokenReason::StateFailed { deaths, .. } if !deaths.is_empty() => {
+                let fatal = config.restart.max_restarts + 1;
+                assert_eq!((self.unprepared, deaths.len()), (fatal, fatal as usize), "{reason}");
+                self.broken = true;
+            }
+            BrokenReason::StateFailed { .. } if !self.broken => {
+                let late = |process: &Process| {
+                    process.preparing.is_some_and(|since| self.now >= since + config.init_timeout)
+                };
+                assert!(!self.ever_prepared && self.processes.iter().any(late), "{reason}");
                 self.broken = true;
             }
             BrokenReason::CannotStart { .. } => {

@@ -337,6 +337,27 @@ impl World<'_> {
                     let reason = BrokenReason::Incompatible { executable: String::new(), why: String::new() };
                     self.feed(Event::Unusable(who, reason), &[]);
                 }
+                Out::Preparing => {
+                    let now = self.now;
+                    let process = self.process(generation);
+                    if process.is_working() {
+                        process.preparing = Some(now);
+                    }
+                    self.feed(Event::Preparing(who, "state".into()), &[]);
+                }
+                Out::Prepared => {
+                    let (now, known) = (self.now, self.process(generation).preparing.take().is_some());
+                    if known && self.process(generation).is_working() {
+                        self.process(generation).head_since = now;
+                        (self.unprepared, self.ever_prepared) = (0, true);
+                        self.sights.prepared += 1;
+                    }
+                    self.feed(Event::Prepared(who), &[]);
+                }
+                Out::Unfit => {
+                    self.broken |= !process.fenced;
+                    self.feed(Event::Unfit(who, state_failed()), &[]);
+                }
                 Out::Answers(answers, illegible) => self.answer(generation, answers, illegible),
                 Out::Seen(seen) => self.feed(Event::Observed(who, seen), &[]),
                 Out::Garbage if process.greeted => {
@@ -432,6 +453,14 @@ impl World<'_> {
         }
     }
 
+    /// The memory of a worker is looked at from outside.
+    pub(super) fn weigh(&mut self, generation: u64) {
+        let (who, process) = (self.incarnation(generation), self.process(generation));
+        if process.linked && process.heavy {
+            self.feed(Event::OverLimit(who, 2, 1), &[]);
+        }
+    }
+
     /// The death of a worker has been noticed.
     pub(super) fn bury(&mut self, generation: u64) {
         if self.process(generation).linked {
@@ -462,6 +491,11 @@ impl World<'_> {
             self.feed(Event::Lost(who, rest.into_iter().map(report).collect()), &[]);
         }
         let autopsy = Autopsy { death: death(generation, who.worker), started: !first.is_empty() };
+        let process = self.process(generation);
+        if process.preparing.is_some() && !autopsy.started && process.retired.is_none() {
+            self.unprepared += 1;
+            self.sights.unprepared += 1;
+        }
         self.feed(Event::Died(who, autopsy), &back);
         let replaced = self.processes[born..].iter().any(|process| process.who.worker == who.worker);
         assert!(
@@ -533,7 +567,7 @@ impl World<'_> {
         let who = self.incarnation(generation);
         let ticket = self.random.within(1, 40);
         let answer = Answer { task: self.random.within(1, 40), generation, ticket };
-        match self.random.below(12) {
+        match self.random.below(16) {
             0 => Event::Ready(who),
             1 => Event::Finished(who, ticket, 1, vec![answer]),
             2 => Event::Failed(who, ticket, panicked()),
@@ -553,7 +587,11 @@ impl World<'_> {
                 Event::Unusable(who, BrokenReason::Incompatible { executable: String::new(), why })
             }
             9 => Event::Heavy(who),
-            10 => Event::Cancel(TaskKey { index: ticket as u32, id: TaskId::new(u64::MAX) }),
+            10 => Event::Preparing(who, "late".into()),
+            11 => Event::Prepared(who),
+            12 => Event::Unfit(who, state_failed()),
+            13 => Event::OverLimit(who, 2, 1),
+            14 => Event::Cancel(TaskKey { index: ticket as u32, id: TaskId::new(u64::MAX) }),
             _ => Event::Died(who, Autopsy { death: death(generation, who.worker), started: false }),
         }
     }
@@ -580,4 +618,8 @@ impl World<'_> {
             assert!(self.pending.is_empty(), "a drained pool acts: {:?} after {text}", self.pending);
         }
     }
+}
+
+fn state_failed() -> BrokenReason {
+    BrokenReason::StateFailed { state: "state".to_owned(), why: String::new(), deaths: Vec::new() }
 }
