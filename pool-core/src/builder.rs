@@ -16,6 +16,7 @@ use crate::gate::Gate;
 use crate::output::{Forwarder, Output};
 use crate::policy::{RestartPolicy, bounded};
 use crate::pool::Pool;
+use crate::signals;
 use crate::start_method::StartMethod;
 use crate::supervisor::engine::{Engine, Parts};
 use crate::supervisor::launch::Launcher;
@@ -78,6 +79,7 @@ pub struct Builder {
     queue_limit: Option<usize>,
     frame_limit: u32,
     core_dumps: bool,
+    terminate_on_signals: bool,
     transport: Transport,
     start: StartMethod,
 }
@@ -106,6 +108,7 @@ impl Builder {
             queue_limit: None,
             frame_limit: pool_ipc::DEFAULT_FRAME_LIMIT,
             core_dumps: false,
+            terminate_on_signals: false,
             transport: Transport::default(),
             start: StartMethod::default(),
         }
@@ -223,6 +226,21 @@ impl Builder {
         self
     }
 
+    /// Whether SIGINT (Ctrl-C) and SIGTERM end this pool before they end the program. Default: no, they end the program at
+    /// once, and the workers with it.
+    ///
+    /// Every task ends with [`TaskError::Interrupted`](crate::TaskError::Interrupted), the workers are killed, and then the
+    /// signal does what it does by default: half a second later, so that `main` can report, or when the program exits, which
+    /// ends it by the signal and not with a status of its own. A second signal does so at once. Handlers of the program's own
+    /// go on to be called. A signal that the program ignores when the pool is built stays ignored, and in a worker, for a pool
+    /// inside a pool, this setting does nothing: the workers of inner pools die with their worker.
+    ///
+    /// The handlers, and a thread that waits for them, are made with the first such pool, and stay for the life of the program.
+    pub fn terminate_on_signals(mut self, handled: bool) -> Self {
+        self.terminate_on_signals = handled;
+        self
+    }
+
     /// Makes the pool, and starts its workers. It does not wait for them: tasks can be submitted at once.
     ///
     /// # Errors
@@ -243,6 +261,12 @@ impl Builder {
         let exe = self.worker.open()?;
         let executable = exe.shown.display().to_string();
 
+        let signals = match self.terminate_on_signals && depth == 0 {
+            true => {
+                Some(signals::prepare().map_err(|source| BuildError::Os { what: "handle signals", source })?)
+            }
+            false => None,
+        };
         let os = |what| move |source: nix::errno::Errno| BuildError::Os { what, source: source.into() };
         let epoll =
             Arc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(os("create an epoll instance"))?);
@@ -314,6 +338,9 @@ impl Builder {
         };
         let reactor =
             reactor.map_err(|source| BuildError::Os { what: "start the reactor thread", source })?;
+        if let Some(place) = signals {
+            place.take(&shared);
+        }
         Ok(Pool::assemble(shared, reactor, workers as usize, PREFETCH, self.task_timeout))
     }
 

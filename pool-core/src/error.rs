@@ -123,11 +123,24 @@ pub enum TaskError {
     /// The pool was closed, shut down or dropped before the task could finish.
     #[error("the pool is closed; build a new one to run more tasks")]
     PoolClosed,
+    /// The program was sent a signal that ends it, before the task could finish; see
+    /// [`Builder::terminate_on_signals`](crate::Builder::terminate_on_signals).
+    #[error("interrupted by {}", signal_name(*signal))]
+    #[non_exhaustive]
+    Interrupted {
+        /// The signal.
+        signal: i32,
+    },
     /// The handle is used in a forked child of the process that made the pool.
     #[error(
         "this pool belongs to another process: it was made before a fork; build a pool of its own in the child"
     )]
     Forked,
+}
+
+fn signal_name(signal: i32) -> String {
+    let known = nix::sys::signal::Signal::try_from(signal);
+    known.map_or_else(|_| format!("signal {signal}"), |signal| signal.as_str().to_owned())
 }
 
 fn at(location: &Option<String>) -> String {

@@ -63,6 +63,7 @@ mod policy;
 mod pool;
 mod reply;
 mod shared_bytes;
+mod signals;
 mod start_method;
 mod state;
 mod stats;

@@ -129,6 +129,8 @@ pub(crate) enum Event<P> {
     Close,
     /// Stop now.
     Terminate,
+    /// Stop now, because of this signal.
+    Interrupt(i32),
     /// The shell around the state machine has failed.
     Fault(String),
 }

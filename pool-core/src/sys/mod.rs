@@ -5,6 +5,7 @@ pub(crate) mod clone;
 pub(crate) mod passing;
 pub(crate) mod process;
 pub(crate) mod setup;
+pub(crate) mod signals;
 pub(crate) mod sigpipe;
 pub(crate) mod stdio;
 pub(crate) mod wipe;

@@ -15,6 +15,7 @@ mod misbehaviour;
 mod policies;
 mod programs;
 mod rings;
+mod signals;
 mod sizes;
 mod start_up;
 mod wake_ups;

@@ -245,6 +245,7 @@ impl<P> Machine<P> {
             }
             Event::Close => self.on_close(now),
             Event::Terminate => self.end(TaskError::PoolClosed),
+            Event::Interrupt(signal) => self.end(TaskError::Interrupted { signal }),
             Event::Fault(what) => self.break_pool(BrokenReason::Internal(what)),
         }
         self.wind_up(now);
@@ -341,6 +342,11 @@ impl<P> Machine<P> {
 
     pub(crate) fn slots(&self) -> &[Slot] {
         &self.slots
+    }
+
+    /// Whether it takes tasks.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.life, Life::Open)
     }
 
     /// Whether all tasks have ended and no worker is left, those being killed excepted.
