@@ -16,6 +16,7 @@ use crate::gate::Gate;
 use crate::output::{Forwarder, Output};
 use crate::policy::{RestartPolicy, bounded};
 use crate::pool::Pool;
+use crate::sharing::Offer;
 use crate::signals;
 use crate::start_method::StartMethod;
 use crate::supervisor::engine::{Engine, Parts};
@@ -80,6 +81,7 @@ pub struct Builder {
     frame_limit: u32,
     core_dumps: bool,
     terminate_on_signals: bool,
+    pub(crate) sharing: Offer,
     transport: Transport,
     start: StartMethod,
 }
@@ -109,6 +111,7 @@ impl Builder {
             frame_limit: pool_ipc::DEFAULT_FRAME_LIMIT,
             core_dumps: false,
             terminate_on_signals: false,
+            sharing: Offer::default(),
             transport: Transport::default(),
             start: StartMethod::default(),
         }
@@ -267,6 +270,7 @@ impl Builder {
             }
             false => None,
         };
+        let shared = self.sharing.seal()?;
         let os = |what| move |source: nix::errno::Errno| BuildError::Os { what, source: source.into() };
         let epoll =
             Arc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(os("create an epoll instance"))?);
@@ -324,6 +328,7 @@ impl Builder {
             core_dumps: self.core_dumps,
             transport: self.transport,
             start: self.start,
+            shared,
             zygote: Mutex::default(),
         };
         let gate = Gate::new(self.queue_limit, workers as usize);

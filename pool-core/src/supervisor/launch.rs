@@ -10,9 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::sys::epoll::Epoll;
 use pool_ipc::boot::{send_descriptor, socket_pair};
-use pool_ipc::{BOOT_ENV, Board, Boot, Region, Wake, pipe_pair, set_nonblocking};
+use pool_ipc::{BOOT_ENV, Board, Boot, Region, Sealed, Wake, pipe_pair, set_nonblocking};
 
 use crate::executable::OpenExe;
+use crate::sharing::SHARED;
 use crate::start_method::StartMethod;
 use crate::supervisor::event::Incarnation;
 use crate::supervisor::link::Rings;
@@ -38,6 +39,8 @@ pub(crate) struct Launcher {
     pub(crate) core_dumps: bool,
     pub(crate) transport: Transport,
     pub(crate) start: StartMethod,
+    /// What all workers are given to read.
+    pub(crate) shared: Option<Sealed>,
     /// Only the reactor takes the lock.
     pub(crate) zygote: Mutex<Zygote>,
 }
@@ -104,6 +107,9 @@ impl Launcher {
         // standard input comes to its end.
         let (socket, their_socket) = socket_pair()?;
         send_descriptor(ours.as_fd(), PASSING, their_socket.as_fd())?;
+        if let Some(fd) = self.shared.as_ref().and_then(Sealed::fd) {
+            send_descriptor(ours.as_fd(), SHARED, fd)?;
+        }
 
         let forked = match self.start {
             StartMethod::Zygote => self.zygote().fork(

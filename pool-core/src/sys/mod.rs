@@ -3,6 +3,7 @@
 pub(crate) mod build_id;
 pub(crate) mod clone;
 pub(crate) mod passing;
+pub(crate) mod plain;
 pub(crate) mod process;
 pub(crate) mod setup;
 pub(crate) mod signals;

@@ -15,6 +15,7 @@ mod misbehaviour;
 mod policies;
 mod programs;
 mod rings;
+mod sharing;
 mod signals;
 mod sizes;
 mod start_up;
