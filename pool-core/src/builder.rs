@@ -328,8 +328,8 @@ impl Builder {
             core_dumps: self.core_dumps,
             transport: self.transport,
             start: self.start,
-            shared,
             zygote: Mutex::default(),
+            shared,
         };
         let gate = Gate::new(self.queue_limit, workers as usize);
         let shared = Arc::new(Shared::new(engine, wake, epoll, self.name.clone(), launcher, gate));
@@ -341,11 +341,11 @@ impl Builder {
                 .name(format!("{}-reactor", self.name))
                 .spawn(move || reactor::run(&shared))
         };
-        let reactor =
-            reactor.map_err(|source| BuildError::Os { what: "start the reactor thread", source })?;
         if let Some(place) = signals {
             place.take(&shared);
         }
+        let reactor =
+            reactor.map_err(|source| BuildError::Os { what: "start the reactor thread", source })?;
         Ok(Pool::assemble(shared, reactor, workers as usize, PREFETCH, self.task_timeout))
     }
 

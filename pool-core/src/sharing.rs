@@ -13,8 +13,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, OnceLock};
 
-use pool_ipc::Sealed;
-use pool_ipc::SealedWriter;
+use pool_ipc::{Sealed, SealedWriter};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;

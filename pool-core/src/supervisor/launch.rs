@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::sys::epoll::Epoll;
 use pool_ipc::boot::{send_descriptor, socket_pair};
-use pool_ipc::{BOOT_ENV, Board, Boot, Region, Sealed, Wake, pipe_pair, set_nonblocking};
+use pool_ipc::{BOOT_ENV, Board, Boot, Region, Wake, pipe_pair, set_nonblocking};
 
 use crate::executable::OpenExe;
 use crate::sharing::SHARED;
@@ -39,10 +39,10 @@ pub(crate) struct Launcher {
     pub(crate) core_dumps: bool,
     pub(crate) transport: Transport,
     pub(crate) start: StartMethod,
-    /// What all workers are given to read.
-    pub(crate) shared: Option<Sealed>,
     /// Only the reactor takes the lock.
     pub(crate) zygote: Mutex<Zygote>,
+    /// What all workers are given to read.
+    pub(crate) shared: Option<pool_ipc::Sealed>,
 }
 
 /// A worker that has been started.
@@ -107,7 +107,7 @@ impl Launcher {
         // standard input comes to its end.
         let (socket, their_socket) = socket_pair()?;
         send_descriptor(ours.as_fd(), PASSING, their_socket.as_fd())?;
-        if let Some(fd) = self.shared.as_ref().and_then(Sealed::fd) {
+        if let Some(fd) = self.shared.as_ref().and_then(|shared| shared.fd()) {
             send_descriptor(ours.as_fd(), SHARED, fd)?;
         }
 

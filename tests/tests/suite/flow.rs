@@ -142,8 +142,7 @@ fn batches_are_not_held_up_by_the_limit_and_hold_nobody_up() {
 
 #[test]
 fn a_blocked_submitter_is_freed_by_the_end_of_the_pool() {
-    let ends: [(&str, fn(&Pool)); 2] = [("close", Pool::close), ("terminate", Pool::terminate)];
-    for (name, end) in ends {
+    for terminate in [false, true] {
         let scene = Scene::new();
         let pool = scene.builder().workers(1).queue_limit(0).worker(stock()).build().unwrap();
         let held = hold(&pool, 1);
@@ -152,10 +151,14 @@ fn a_blocked_submitter_is_freed_by_the_end_of_the_pool() {
         thread::scope(|scope| {
             let submitters: Vec<_> =
                 (0..3).map(|n| scope.spawn(move || pool.apply(play(n, Part::Innocent)))).collect();
-            end(pool);
+            if terminate {
+                pool.terminate()
+            } else {
+                pool.close()
+            }
             for submitter in submitters {
                 let refused = submitter.join().unwrap();
-                assert!(matches!(refused, Err(TaskError::PoolClosed)), "{name}: {refused:?}");
+                assert!(matches!(refused, Err(TaskError::PoolClosed)), "{terminate}: {refused:?}");
             }
         });
         held.iter().for_each(TaskHandle::cancel);
