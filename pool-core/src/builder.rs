@@ -17,6 +17,8 @@ use crate::gate::Gate;
 use crate::output::{Forwarder, Output};
 use crate::policy::{RestartPolicy, bounded};
 use crate::pool::Pool;
+use crate::sharing::Offer;
+use crate::signals;
 use crate::start_method::StartMethod;
 use crate::state::{StateEntry, WorkerState};
 use crate::supervisor::engine::seeing::Seeing;
@@ -100,6 +102,8 @@ pub struct Builder {
     on_event: Option<Hook>,
     frame_limit: u32,
     core_dumps: bool,
+    terminate_on_signals: bool,
+    pub(crate) sharing: Offer,
     transport: Transport,
     start: StartMethod,
 }
@@ -143,6 +147,8 @@ impl Builder {
             on_event: None,
             frame_limit: pool_ipc::DEFAULT_FRAME_LIMIT,
             core_dumps: false,
+            terminate_on_signals: false,
+            sharing: Offer::default(),
             transport: Transport::default(),
             start: StartMethod::default(),
         }
@@ -482,6 +488,21 @@ impl Builder {
         self
     }
 
+    /// Whether SIGINT (Ctrl-C) and SIGTERM end this pool before they end the program. Default: no, they end the program at
+    /// once, and the workers with it.
+    ///
+    /// Every task ends with [`TaskError::Interrupted`](crate::TaskError::Interrupted), the workers are killed, and then the
+    /// signal does what it does by default: half a second later, so that `main` can report, or when the program exits, which
+    /// ends it by the signal and not with a status of its own. A second signal does so at once. Handlers of the program's own
+    /// go on to be called. A signal that the program ignores when the pool is built stays ignored, and in a worker, for a pool
+    /// inside a pool, this setting does nothing: the workers of inner pools die with their worker.
+    ///
+    /// The handlers, and a thread that waits for them, are made with the first such pool, and stay for the life of the program.
+    pub fn terminate_on_signals(mut self, handled: bool) -> Self {
+        self.terminate_on_signals = handled;
+        self
+    }
+
     /// Makes the pool, and starts its workers. It does not wait for them: tasks can be submitted at once.
     ///
     /// # Errors
@@ -502,6 +523,14 @@ impl Builder {
         let exe = self.worker.open()?;
         let executable = exe.shown.display().to_string();
 
+        let signals = match self.terminate_on_signals && depth == 0 {
+            true => {
+                Some(signals::prepare().map_err(|source| BuildError::Os { what: "handle signals", source })?)
+            }
+            false => None,
+        };
+        let staffing = self.staffing(workers);
+        let shared = self.sharing.seal()?;
         let os = |what| move |source: nix::errno::Errno| BuildError::Os { what, source: source.into() };
         let epoll =
             Arc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(os("create an epoll instance"))?);
@@ -516,7 +545,7 @@ impl Builder {
         let lead = Arc::new(Lead::new(&epoll).map_err(os("create an epoll instance"))?);
         let config = Config {
             workers,
-            staffing: self.staffing(workers),
+            staffing,
             executable: executable.clone(),
             restart: self.restart.bounded(),
             start_timeout: bounded(self.start_timeout),
@@ -572,6 +601,7 @@ impl Builder {
             start: self.start,
             measured: self.insights,
             zygote: Mutex::default(),
+            shared,
         };
         let gate = Gate::new(self.queue_limit, workers as usize);
         let shared =
@@ -584,6 +614,9 @@ impl Builder {
                 .name(format!("{}-reactor", self.name))
                 .spawn(move || reactor::run(&shared))
         };
+        if let Some(place) = signals {
+            place.take(&shared);
+        }
         let reactor =
             reactor.map_err(|source| BuildError::Os { what: "start the reactor thread", source })?;
         Ok(Pool::assemble(shared, reactor, PREFETCH, self.task_timeout))

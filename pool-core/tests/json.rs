@@ -80,7 +80,7 @@ fn gives_bare_flat() -> Flat {
 
 #[task]
 fn bare_tagged(value: Tagged) {
-    drop(value);
+    let _ = value;
 }
 
 #[task]

@@ -16,6 +16,7 @@ use pool_ipc::boot::{send_descriptor, socket_pair};
 use pool_ipc::{BOOT_ENV, Board, Boot, Gauges, Region, Wake, pipe_pair, set_nonblocking};
 
 use crate::executable::OpenExe;
+use crate::sharing::SHARED;
 use crate::start_method::StartMethod;
 use crate::supervisor::event::Incarnation;
 use crate::supervisor::link::Rings;
@@ -51,6 +52,8 @@ pub(crate) struct Launcher {
     pub(crate) measured: bool,
     /// Only the reactor takes the lock.
     pub(crate) zygote: Mutex<Zygote>,
+    /// What all workers are given to read.
+    pub(crate) shared: Option<pool_ipc::Sealed>,
 }
 
 /// Environment variables of a worker by its place.
@@ -156,6 +159,9 @@ impl Launcher {
         // standard input comes to its end.
         let (socket, their_socket) = socket_pair()?;
         send_descriptor(ours.as_fd(), PASSING, their_socket.as_fd())?;
+        if let Some(fd) = self.shared.as_ref().and_then(|shared| shared.fd()) {
+            send_descriptor(ours.as_fd(), SHARED, fd)?;
+        }
 
         let forked = match self.start {
             StartMethod::Zygote => self.zygote().fork(

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use pool_ipc::{BOOT_ENV, Boot, Hello, Region, TaskDecl, WorkerEnds};
 
+use crate::sharing;
 use crate::supervisor::launch::{self, DEPTH_ENV, PASSING};
 use crate::supervisor::zygote::{ZYGOTE_BOOT, title};
 use crate::sys::{build_id, cpus, process, setup};
@@ -103,6 +104,7 @@ fn become_worker(is_forked: bool) -> Result<(Boot, Vec<u8>, Region, Inlet, Outle
         Some((PASSING, socket)) => Parcels::new(socket),
         _ => return Err("the boot message came without the socket for large payloads".into()),
     };
+    sharing::receive(io::stdin().as_fd())?;
     // From here on the death of the supervisor is noticed; one that is dead already is found by its closed pipe.
     setup::die_with_parent()?;
     setup::reset_signals();

@@ -142,8 +142,7 @@ fn batches_are_not_held_up_by_the_limit_and_hold_nobody_up() {
 
 #[test]
 fn a_blocked_submitter_is_freed_by_the_end_of_the_pool() {
-    let ends: [(&str, fn(&Pool)); 2] = [("close", Pool::close), ("terminate", Pool::terminate)];
-    for (name, end) in ends {
+    for terminate in [false, true] {
         let scene = Scene::new();
         let pool = scene.builder().workers(1).queue_limit(0).worker(stock()).build().unwrap();
         let held = hold(&pool, 1);
@@ -152,10 +151,14 @@ fn a_blocked_submitter_is_freed_by_the_end_of_the_pool() {
         thread::scope(|scope| {
             let submitters: Vec<_> =
                 (0..3).map(|n| scope.spawn(move || pool.apply(play(n, Part::Innocent)))).collect();
-            end(pool);
+            if terminate {
+                pool.terminate()
+            } else {
+                pool.close()
+            }
             for submitter in submitters {
                 let refused = submitter.join().unwrap();
-                assert!(matches!(refused, Err(TaskError::PoolClosed)), "{name}: {refused:?}");
+                assert!(matches!(refused, Err(TaskError::PoolClosed)), "{terminate}: {refused:?}");
             }
         });
         held.iter().for_each(TaskHandle::cancel);
@@ -272,6 +275,27 @@ fn a_wait_for_any_ends_when_a_task_ends_while_others_lead() {
 }
 
 #[test]
+fn several_threads_may_wait_for_the_same_tasks() {
+    let scene = Scene::new();
+    let pool = scene.builder().worker(stock()).build().unwrap();
+    for round in 0..30 {
+        let handles: Vec<_> = (0..2).map(|n| pool.apply_async(play(n, Part::Cooperate(60_000)))).collect();
+        thread::scope(|scope| {
+            let waits: Vec<_> = (0..4).map(|_| scope.spawn(|| wait_any(&handles))).collect();
+            let all = scope.spawn(|| wait_all(&handles));
+            let last = round % 2;
+            handles[last].cancel();
+            for wait in waits {
+                assert_eq!(wait.join().unwrap(), Some(last));
+            }
+            handles[1 - last].cancel();
+            all.join().unwrap();
+        });
+    }
+    expect_healthy(&pool);
+}
+
+#[test]
 fn results_come_as_they_are_completed_and_each_once() {
     let scene = Scene::new();
     let pools: Vec<_> = (0..2).map(|_| scene.builder().worker(stock()).build().unwrap()).collect();
@@ -369,5 +393,29 @@ fn pools_made_on_one_thread_are_used_on_a_second_and_dropped_on_a_third() {
         assert_eq!(result.unwrap(), right(n as u64));
     }
     thread::spawn(move || drop(pools)).join().unwrap();
+    scene.expect_nothing_left();
+}
+
+#[test]
+fn twenty_pools_with_bounds_and_shared_bytes_live_side_by_side() {
+    let scene = Scene::new();
+    let builder = scene.builder().workers(1).worker(stock()).queue_limit(2).share("bytes", [7; 1 << 16]);
+    let pools: Vec<_> = (0..20).map(|_| builder.clone().build().unwrap()).collect();
+    thread::scope(|scope| {
+        for pool in &pools {
+            scope.spawn(move || {
+                let handles = (0..50).map(|n| pool.apply_async(play(n, Part::Innocent)));
+                let results: Vec<_> = as_completed(handles).collect();
+                assert_eq!(results.len(), 50);
+                assert!(results.into_iter().all(|(n, result)| result.unwrap() == right(n as u64)));
+            });
+        }
+    });
+    // All of them at once.
+    let all: Vec<_> = (0..200).map(|n| pools[n % 20].apply_async(play(n as u64, Part::Innocent))).collect();
+    let mut seen: Vec<_> = as_completed(all).map(|(n, result)| (n, result.unwrap())).collect();
+    seen.sort_by_key(|(n, _)| *n);
+    assert!(seen.into_iter().enumerate().all(|(n, found)| found == (n, right(n as u64))));
+    drop(pools);
     scene.expect_nothing_left();
 }

@@ -17,6 +17,8 @@ mod policies;
 mod programs;
 mod rings;
 mod settings;
+mod sharing;
+mod signals;
 mod sizes;
 mod start_up;
 mod states;

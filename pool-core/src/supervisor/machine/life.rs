@@ -23,11 +23,6 @@ impl<P> Machine<P> {
         matches!(self.life, Life::Over(_))
     }
 
-    /// Whether it takes tasks in.
-    pub(crate) fn takes_tasks(&self) -> bool {
-        matches!(self.life, Life::Open)
-    }
-
     pub(super) fn on_close(&mut self, now: Instant) {
         if matches!(self.life, Life::Open) {
             self.life = Life::Closing;
