@@ -111,7 +111,11 @@ fn in_the_middle_of_the_task_it_is_blamed_and_those_queued_behind_it_are_not() {
         assert!(death.ran_for.is_some_and(|ran| ran >= Duration::from_millis(50)), "{death}");
         expect_healthy(&pool);
         // With one worker, some innocents were waiting behind the victim on it.
-        assert!(matches!(mode, Mode::Map | Mode::MapUnordered) || pool.stats().requeued > 0, "{:?}", pool.stats());
+        assert!(
+            matches!(mode, Mode::Map | Mode::MapUnordered) || pool.stats().requeued > 0,
+            "{:?}",
+            pool.stats()
+        );
     }
 }
 
