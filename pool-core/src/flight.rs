@@ -372,7 +372,7 @@ impl<F, I, R> Flight<F, I, R> {
             for (spec, job) in bundle.drain(..) {
                 let _ = engine.submit(TaskSpec { group: Some(group), ..spec }, job);
             }
-            engine.hand_out(now);
+            engine.hand_out(now, false);
         });
     }
 

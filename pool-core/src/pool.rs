@@ -155,7 +155,7 @@ impl Pool {
                 engine.lead(Some(Leading::Awake));
             }
             let key = engine.submit(spec, job);
-            engine.hand_out(now);
+            engine.hand_out(now, true);
             key
         });
         handle(cell, key)

@@ -53,7 +53,11 @@ fn turn(shared: &Arc<Shared>, events: &mut [EpollEvent]) -> bool {
         shared.with(|engine, now| engine.launched(now, who, launched));
         has_launched = true;
     }
-    if shared.look(|engine| engine.is_gone()) {
+    let is_gone = shared.with(|engine, _| {
+        engine.clear_away();
+        engine.is_gone()
+    });
+    if is_gone {
         return false;
     }
     if has_launched {

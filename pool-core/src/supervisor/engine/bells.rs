@@ -55,9 +55,9 @@ impl Engine {
         }
     }
 
-    /// A task has been submitted, and is handed out. Now and then, whoever submits many reads what has become of them, and always
-    /// before a worker is woken that another one might make needless.
-    pub(crate) fn hand_out(&mut self, now: Instant) {
+    /// Tasks have been submitted, and are handed out; a single one may wait for others that are to come. Now and then, whoever
+    /// submits many reads what has become of them, and always before a worker is woken that another one might make needless.
+    pub(crate) fn hand_out(&mut self, now: Instant, single: bool) {
         self.unread += 1;
         if self.unread >= HARVEST && self.leader.is_none() {
             self.unread = 0;
@@ -65,7 +65,7 @@ impl Engine {
             self.bells_rest_until = now + REST;
         }
         let sleeps = matches!(self.leader, Some(Leading::AsleepForOne | Leading::AsleepForMany));
-        if !sleeps && self.machine.may_wait(now) {
+        if single && !sleeps && self.machine.may_wait(now) {
             return;
         }
         if self.machine.would_wake(now) {

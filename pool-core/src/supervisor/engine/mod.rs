@@ -61,6 +61,8 @@ pub(crate) struct Engine {
     links: Vec<Option<Link>>,
     /// Killed, replaced, and not reaped yet.
     dying: Vec<Link>,
+    /// Reaped. Their memory and descriptors are given back when their successors have been spawned, for which somebody may wait.
+    buried: Vec<Link>,
     to_spawn: VecDeque<Incarnation>,
     /// The incarnation that the reactor is spawning just now, and what was decided about it meanwhile.
     spawning: Option<(Incarnation, Option<KillReason>)>,
@@ -125,6 +127,7 @@ impl Engine {
             jobs: Jobs::default(),
             pending: VecDeque::new(),
             dying: Vec::new(),
+            buried: Vec::new(),
             to_spawn: VecDeque::new(),
             spawning: None,
             closed_pipes: Vec::new(),
@@ -554,12 +557,18 @@ impl Engine {
         }
     }
 
+    /// Gives back what belonged to the dead.
+    pub(crate) fn clear_away(&mut self) {
+        self.buried.clear();
+    }
+
     /// Whether everything has ended and every process is gone.
     pub(crate) fn is_gone(&self) -> bool {
         self.machine.is_drained()
             && self.to_spawn.is_empty()
             && self.spawning.is_none()
             && self.dying.is_empty()
+            && self.buried.is_empty()
             && self.links.iter().all(Option::is_none)
     }
 

@@ -101,6 +101,7 @@ impl Engine {
                 self.last_words(&mut link);
                 let death = link.death(&remains, &mut self.oom);
                 self.deaths.count(&death.cause);
+                self.buried.push(link);
             }
             return;
         }
@@ -150,6 +151,7 @@ impl Engine {
             self.deaths.count(&death.cause);
             tracing::warn!(pool = self.pool, worker = %who.worker, pid = link.pid, cause = %death.cause, task = death.task, "worker died");
         }
+        self.buried.push(link);
         self.machine.on(now, Event::Died(who, Autopsy { death, started }));
     }
 
