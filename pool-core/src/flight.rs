@@ -550,10 +550,11 @@ where
         }
     }
 
-    /// Pulls as many items as are to be submitted together.
+    /// Pulls as many items as are to be submitted together. They are no more than are in flight already: should the input block
+    /// now, those that it has given wait no longer than workers have something else to do.
     fn pull(&mut self, begun: Instant) {
         let room = self.room();
-        for count in 1..=self.together {
+        for count in 1..=self.together.min(self.flying.max(1)) {
             if self.next - self.done >= room || !self.can_carry() {
                 return;
             }

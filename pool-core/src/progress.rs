@@ -48,7 +48,8 @@ enum Show {
     Bar(String),
 }
 
-/// How far a batch is. Printed, it is a line such as `250/1000 in 3.2 s, 3 failed (last: …), 2 workers died`.
+/// How far a batch is. Printed, it is a line such as `250/1000 in 3.2 s, 3 failed, 2 workers died`; the last one has the latest
+/// failure as well.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct ProgressReport {
@@ -107,17 +108,26 @@ impl fmt::Display for ProgressReport {
             Some(total) => write!(f, "{}/{total}", self.done)?,
             None => write!(f, "{}", self.done)?,
         }
-        write!(f, " in {:.1} s", self.elapsed.as_secs_f64())?;
+        let mut line = format!(" in {:.1} s", self.elapsed.as_secs_f64());
+        self.add_troubles(&mut line);
+        f.write_str(&line)
+    }
+}
+
+impl ProgressReport {
+    fn add_troubles(&self, line: &mut String) {
         if self.failed > 0 {
-            write!(f, ", {} failed", self.failed)?;
+            *line += &format!(", {} failed", self.failed);
         }
-        if let Some(failure) = self.last_failure.as_deref().and_then(|failure| failure.lines().next()) {
-            write!(f, " (last: {failure})")?;
+        if let Some(failure) = self.last_failure.as_deref().and_then(|failure| failure.lines().next())
+            && self.finished
+        {
+            *line += &format!(" (last: {failure})");
         }
         match self.deaths {
-            0 => Ok(()),
-            1 => f.write_str(", 1 worker died"),
-            deaths => write!(f, ", {deaths} workers died"),
+            0 => {}
+            1 => *line += ", 1 worker died",
+            deaths => *line += &format!(", {deaths} workers died"),
         }
     }
 }
@@ -266,10 +276,8 @@ mod bar {
                 return None;
             }
             let (bar, template) = match total {
-                Some(total) => {
-                    (ProgressBar::new(total), "{prefix} {wide_bar} {pos}/{len} {per_sec} {eta} {msg}")
-                }
-                None => (ProgressBar::no_length(), "{prefix} {spinner} {pos} {per_sec} {elapsed} {msg}"),
+                Some(total) => (ProgressBar::new(total), "{prefix} {wide_bar} {pos}/{len} {eta} {msg}"),
+                None => (ProgressBar::no_length(), "{prefix} {spinner} {pos} {elapsed} {msg}"),
             };
             if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style);
@@ -282,12 +290,10 @@ mod bar {
 
         pub(super) fn show(&self, report: &ProgressReport) {
             if !report.finished {
-                self.bar.set_message(match (report.failed, report.deaths) {
-                    (0, 0) => String::new(),
-                    (failed, 0) => format!("{failed} failed"),
-                    (failed, deaths) => format!("{failed} failed, {deaths} deaths"),
-                });
                 self.bar.set_position(report.done);
+                let mut message = format!("{:.0}/s", report.rate);
+                report.add_troubles(&mut message);
+                self.bar.set_message(message);
                 return;
             }
             self.bar.finish_and_clear();
@@ -316,7 +322,7 @@ mod tests {
             finished: false,
         };
         assert_eq!(report.to_string(), "3 in 1.2 s");
-        report.total = Some(10);
+        (report.total, report.finished) = (Some(10), true);
         (report.failed, report.last_failure) = (2, Some("first line\nsecond line".to_owned()));
         assert_eq!(report.to_string(), "3/10 in 1.2 s, 2 failed (last: first line)");
         report.deaths = 1;

@@ -41,7 +41,7 @@ pub use modes::{Mode, Trial};
 pub use outcome::{IsCause, cause_of, expect_death, expect_healthy, is_signal, running};
 pub use part::{
     Answer, Part, attempt_after_deaths, even, exit_once_there, innocent, nested_hang, note_cancellation,
-    play, quiet, right, sevens, victim,
+    once_there, play, quiet, right, sevens, victim,
 };
 pub use pulse::{Player, play_all};
 pub use scene::Scene;

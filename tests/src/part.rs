@@ -193,3 +193,12 @@ pub fn nested_hang() {
     let hanging: Vec<_> = (0..2).map(|_| pool.apply_async(drill::hang())).collect();
     hanging.into_iter().for_each(|handle| drop(handle.get()));
 }
+
+/// Waits until a file is there, and returns the number.
+#[task]
+pub fn once_there(file: PathBuf, n: u64) -> u64 {
+    while !file.exists() {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    n
+}

@@ -15,6 +15,7 @@
 //! | `interrupted-twice` | as above, while what the first signal does is held up |
 //! | `interrupted-where-ignored` | as `interrupted`, but ignores SIGINT |
 //! | `interrupted-children` | as `interrupted`, after it has forked a child that waits, and one that has a pool of its own |
+//! | `progress` | runs two batches at once, each with a progress bar |
 //! | `masked` | looks at a worker from outside after it has set signals, limits and descriptors in unusual ways |
 //!
 //! It prints one line for each finding, and exits with status 0 when it could play to the end.
@@ -29,7 +30,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
-use pool_core::{Builder, Output, Pool, RestartPolicy, StartMethod, TaskError, WorkerExe};
+use pool_core::{Builder, Output, Pool, Progress, RestartPolicy, StartMethod, TaskError, WorkerExe};
 use pool_tests::{Part, play, process, right, start_method, transport, wait_until, zygote};
 use pool_worker::drill;
 
@@ -62,6 +63,7 @@ fn main() {
             wait_for_ever();
         }
         "interrupted-children" => interrupted_children(&builder),
+        "progress" => progress(&builder),
         "masked" => masked(&builder),
         other => {
             eprintln!("host: `{other}` is no play");
@@ -82,6 +84,20 @@ fn builder(worker: &Path) -> Builder {
         .start(start_method())
         .worker(WorkerExe::path(worker));
     builder.output(Output::Null).restart(restart)
+}
+
+/// Runs two batches that take about 300 ms; one item of the first one fails.
+fn progress(builder: &Builder) {
+    let pool = builder.clone().workers(2).build().expect("a pool");
+    let run = |name: &str, items, victim| {
+        let part = |n| if n == victim { Part::Exit(3) } else { Part::Sleep(3) };
+        pool.batch().progress(Progress::bar(name)).map_settled(|n| play(n, part(n)), 0..items)
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| run("first", 100, 40));
+        scope.spawn(|| run("second", 60, u64::MAX));
+    });
+    say("done");
 }
 
 fn say(line: &str) {

@@ -184,6 +184,8 @@ pub(crate) const ROWS: &[Row] = {
         row("start", "pool of 2: start, one task, stop", "ms", Lower, AtMost(3.0), P::Start).limited_by(SPAWN_EXIT).with_peers(),
         row("crash", "crash to next result, no spare", "ms", Lower, TimesLimit(1.5), P::Crash).limited_by(FIRST_BYTE).with_peers(),
         row("crash_spare", "crash to next result, a spare", "ms", Lower, AtMost(0.6), P::Crash).limited_by(PIDFD),
+        row("limit_late", "time limit to `TimedOut`", "ms", Lower, AtMost(50.0), P::Limits),
+        row("limit_latest", "time limit to `TimedOut`, the latest", "ms", Lower, AtMost(50.0), P::Limits),
         row("memory", "memory of the pool, 2 idle workers", "MB", Lower, AtMost(3.0), P::Memory).limited_by(TWO_IDLE).with_peers(),
         row("memory_all", "same, with pages of the program file", "MB", Lower, None, P::Memory).limited_by(TWO_IDLE_ALL).with_peers(),
         row("queued", "queued tiny task, handle dropped", "bytes", Lower, AtMost(128.0), P::Queued),

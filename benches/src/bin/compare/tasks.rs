@@ -17,6 +17,14 @@ pub(crate) fn tiny(n: u64) -> u64 {
     n + 1
 }
 
+/// Sleeps for ever.
+#[task]
+pub(crate) fn hang() {
+    loop {
+        std::thread::sleep(std::time::Duration::from_secs(3600));
+    }
+}
+
 /// The argument as the result.
 #[task]
 pub(crate) fn echo(data: &[u8]) -> Vec<u8> {

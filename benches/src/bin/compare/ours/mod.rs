@@ -2,6 +2,7 @@
 
 mod idle;
 mod latency;
+mod limits;
 mod loads;
 pub(crate) mod memory;
 mod payload;
@@ -32,6 +33,7 @@ pub(crate) enum Probe {
     Borrowed,
     Start,
     Crash,
+    Limits,
     Memory,
     Queued,
     Idle,
@@ -42,7 +44,7 @@ pub(crate) enum Probe {
 }
 
 impl Probe {
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Map,
         Self::Singles,
         Self::HotTrips,
@@ -51,6 +53,7 @@ impl Probe {
         Self::Borrowed,
         Self::Start,
         Self::Crash,
+        Self::Limits,
         Self::Memory,
         Self::Queued,
         Self::Idle,
@@ -64,6 +67,7 @@ impl Probe {
     pub(crate) fn rounds(self, effort: Effort) -> u32 {
         match self {
             Self::Queued => effort.pick(1, 2),
+            Self::Limits => 1,
             Self::FlatTasks => effort.pick(1, 2),
             Self::FlatWorkers | Self::Idle => effort.pick(1, 3),
             Self::AsleepTrips => effort.pick(2, 5),
@@ -83,6 +87,7 @@ impl Probe {
             Self::Borrowed => payload::borrowed(effort, journal),
             Self::Start => start::start(effort, journal),
             Self::Crash => start::crash(effort, journal),
+            Self::Limits => limits::limits(effort, journal),
             Self::Memory => memory::memory(journal),
             Self::Queued => memory::queued(journal),
             Self::Idle => idle::idle(journal),
