@@ -127,7 +127,18 @@ impl Launcher {
                 spawn(command)?
             }
         };
-        Ok(Launched { pid, pidfd, board: region.board(), gauges: region.gauges(), rings, socket, tasks, results, stdout, stderr })
+        Ok(Launched {
+            pid,
+            pidfd,
+            board: region.board(),
+            gauges: region.gauges(),
+            rings,
+            socket,
+            tasks,
+            results,
+            stdout,
+            stderr,
+        })
     }
 
     /// Makes a zygote if one is wanted and there is none.

@@ -13,7 +13,7 @@ use crate::error::{BrokenReason, Death, TaskError};
 use crate::events::{Events, WorkerEvent};
 use crate::ids::{TaskId, WorkerId};
 use crate::insights::{LongTask, Survey, Totals, WorkerInsights};
-use crate::supervisor::event::{Incarnation, KillReason, TaskKey};
+use crate::supervisor::event::{Incarnation, KillReason, TaskKey, Ticket};
 use crate::supervisor::link::Link;
 
 /// What the engine needs to tell and to keep it.
@@ -41,6 +41,14 @@ pub(crate) struct Stages {
     spawned: Instant,
     ready: Option<Instant>,
     retiring: Option<Instant>,
+}
+
+/// A task that has been told to stop.
+#[derive(Debug)]
+pub(crate) struct Doomed {
+    ticket: Ticket,
+    /// Its number and its name, unless it had ended for its caller by then.
+    task: Option<(TaskId, String)>,
 }
 
 impl Stages {
@@ -221,14 +229,16 @@ impl Seeing {
     }
 
     /// Keeps what a dead worker has done, and what it was doing when it died.
-    pub(super) fn buried(&mut self, link: &Link, peak: Option<u64>, running: Option<LongTask>) {
-        let mut done = self.done(link, running.as_ref().map(|task| task.ran_for));
-        done.peak_memory = peak;
+    pub(super) fn buried(&mut self, link: &Link, death: &Death) {
+        let mut done = self.done(link, death.ran_for);
+        done.peak_memory = death.peak_rss;
         if self.measured {
             let figures = self.figures(link);
             take(&mut self.totals, figures.as_ref(), link);
-            if let Some(task) = running {
-                self.totals.runs.record(nanos(task.ran_for));
+            if let Some(ran_for) = death.ran_for {
+                self.totals.runs.record(nanos(ran_for));
+            }
+            if let Some(task) = LongTask::ended_by(death) {
                 self.totals.list(task);
             }
         }
@@ -243,7 +253,8 @@ impl Seeing {
         }
         let measured = link.gauges.read();
         let age = nanos(link.stages.spawned.elapsed());
-        let sound = measured.is_sound(link.offered, age) && measured.waits.max() <= nanos(self.since.elapsed());
+        let sound =
+            measured.is_sound(link.offered, age) && measured.waits.max() <= nanos(self.since.elapsed());
         sound.then_some(measured)
     }
 
@@ -251,14 +262,12 @@ impl Seeing {
     fn done(&self, link: &Link, running: Option<Duration>) -> WorkerInsights {
         let now = Instant::now();
         let Stages { spawned, ready, retiring } = link.stages;
-        let (init, worked) = self
-            .figures(link)
-            .map_or((0, 0), |measured| (measured.init_ns, measured.runs.sum()));
+        let (init, worked) =
+            self.figures(link).map_or((0, 0), |measured| (measured.init_ns, measured.runs.sum()));
         let init = Duration::from_nanos(init);
         let working = Duration::from_nanos(worked) + running.filter(|_| self.measured).unwrap_or_default();
-        let at_work = ready.map_or(Duration::ZERO, |ready| {
-            retiring.unwrap_or(now).saturating_duration_since(ready)
-        });
+        let at_work =
+            ready.map_or(Duration::ZERO, |ready| retiring.unwrap_or(now).saturating_duration_since(ready));
         WorkerInsights {
             tasks: link.finished,
             processes: 1,
@@ -278,6 +287,16 @@ impl Engine {
         let link = self.links.get_mut(who.index()).and_then(Option::as_mut).filter(|link| link.who == who);
         if let Some(link) = link {
             self.seeing.retiring(link, now);
+        }
+    }
+
+    /// Tells a running task to stop.
+    pub(super) fn flag(&mut self, who: Incarnation, ticket: Ticket, task: Option<(TaskKey, u32)>) {
+        let name = |(key, offset): (TaskKey, u32)| Some((key.item(offset), self.job(key)?.shown()));
+        let task = task.and_then(name);
+        if let Some(link) = self.live(who) {
+            link.board.request_cancel(ticket);
+            link.doomed = Some(Doomed { ticket, task });
         }
     }
 
@@ -316,6 +335,17 @@ impl Engine {
             _ => None,
         }
     }
+}
+
+/// Says in the report of a worker that has been killed for a task what that task was, if it was still running.
+pub(super) fn explain(link: &Link, death: &mut Death) {
+    let Some(doomed) = &link.doomed else { return };
+    let Slot::Claimed { since_ns } = link.board.observe(doomed.ticket) else { return };
+    let now = Instant::now();
+    let since = link.started_at(since_ns, now);
+    death.ran_for = Some(now.saturating_duration_since(since));
+    death.stderr_tail = link.tail.text(Some(since));
+    (death.task_id, death.task) = doomed.task.clone().unzip();
 }
 
 /// Adds what a worker has measured.
