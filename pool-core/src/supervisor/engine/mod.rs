@@ -132,7 +132,8 @@ pub(crate) struct Parts {
 
 impl Engine {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { machine, epoll, lead, timer, forwarder, executable, pool, frame_limit, seeing, limits } = parts;
+        let Parts { machine, epoll, lead, timer, forwarder, executable, pool, frame_limit, seeing, limits } =
+            parts;
         Self {
             links: machine.slots().iter().map(|_| None).collect(),
             machine,
