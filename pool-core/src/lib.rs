@@ -74,7 +74,7 @@ pub use batch::Batch;
 pub use builder::{Builder, MAX_DEPTH};
 pub use call::{Call, IntoCall, RetryOn, RunHereError};
 pub use context::TaskContext;
-pub use error::{BrokenReason, BuildError, Death, DeathCause, MapError, TaskError};
+pub use error::{BrokenReason, BuildError, Death, DeathCause, MapError, TaskError, TaskOutput};
 pub use events::WorkerEvent;
 pub use executable::WorkerExe;
 pub use handle::{TaskFuture, TaskHandle};

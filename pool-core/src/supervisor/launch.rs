@@ -40,6 +40,8 @@ pub(crate) struct Launcher {
     pub(crate) start: StartMethod,
     /// Whether workers measure their tasks.
     pub(crate) measured: bool,
+    /// Whether they mark which task prints what.
+    pub(crate) marks: bool,
     /// Only the reactor takes the lock.
     pub(crate) zygote: Mutex<Zygote>,
 }
@@ -51,6 +53,8 @@ pub(crate) struct Launched {
     pub(crate) pidfd: OwnedFd,
     pub(crate) board: Board,
     pub(crate) gauges: Gauges,
+    /// Whether it marks which task prints what.
+    pub(crate) marks: bool,
     pub(crate) rings: Option<Rings>,
     /// Where the descriptors of large payloads go to and come from.
     pub(crate) socket: OwnedFd,
@@ -97,7 +101,7 @@ impl Launcher {
             oom_score_adj: 500,
             ring: rings.is_some(),
             measured: self.measured,
-            marks: false,
+            marks: self.marks,
         };
         pool_ipc::boot::send(
             ours.as_fd(),
@@ -132,6 +136,7 @@ impl Launcher {
             pidfd,
             board: region.board(),
             gauges: region.gauges(),
+            marks: self.marks,
             rings,
             socket,
             tasks,

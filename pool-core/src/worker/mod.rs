@@ -9,6 +9,7 @@
 //! 5. The main thread reads tasks, claims each on the board, runs it, writes the result, and marks it finished, one by one.
 
 pub(crate) mod init;
+mod marks;
 mod measure;
 mod panics;
 mod parcels;

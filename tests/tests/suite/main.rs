@@ -12,6 +12,7 @@ mod host;
 mod idle;
 mod insights;
 mod misbehaviour;
+mod output;
 mod policies;
 mod programs;
 mod rings;
