@@ -573,6 +573,7 @@ impl Builder {
         let events =
             events.map_err(|source| BuildError::Os { what: "start the thread for worker events", source })?;
         let now = Instant::now();
+        let marks = matches!(self.output, Output::Capture(_));
         let engine = Engine::new(Parts {
             machine: Machine::new(config, now).with_spares(spares, now),
             epoll: Arc::clone(&epoll),
@@ -600,6 +601,7 @@ impl Builder {
             transport: self.transport,
             start: self.start,
             measured: self.insights,
+            marks,
             zygote: Mutex::default(),
             shared,
         };

@@ -44,6 +44,8 @@ pub enum TaskError {
         location: Option<String>,
         /// The stack at the panic; left out where the worker runs with `RUST_BACKTRACE=0`.
         backtrace: Option<String>,
+        /// What the task had printed, as far as it is known.
+        output: Option<Box<TaskOutput>>,
     },
     /// The task ran longer than its limit, counted from its start.
     #[error("task timed out: it ran longer than its limit of {limit:?}")]
@@ -51,6 +53,8 @@ pub enum TaskError {
     TimedOut {
         /// The limit that was exceeded.
         limit: Duration,
+        /// What the task had printed by then, as far as it is known.
+        output: Option<Box<TaskOutput>>,
     },
     /// The batch of the task had not ended by its deadline.
     #[error("the batch did not end within its deadline of {limit:?}")]
@@ -190,7 +194,66 @@ pub struct Death {
     pub peak_rss: Option<u64>,
     /// The last lines that the worker wrote to stderr: 8 KiB at most. What was read before the task started is left out,
     /// but lines of the tasks just before it may be among them.
+    ///
+    /// With [`Output::Capture`](crate::Output::Capture), these are exactly the lines of the task.
     pub stderr_tail: String,
+    /// The last lines that the worker wrote to stdout, in the same way.
+    pub stdout_tail: String,
+}
+
+/// The end of what a task has printed: 8 KiB of each stream at most. See [`TaskError::output`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TaskOutput {
+    /// What it has written to stdout.
+    pub stdout: String,
+    /// What it has written to stderr.
+    pub stderr: String,
+}
+
+impl TaskOutput {
+    /// Nothing, if there is no text.
+    pub(crate) fn some(stdout: String, stderr: String) -> Option<Self> {
+        (!stdout.is_empty() || !stderr.is_empty()).then_some(Self { stdout, stderr })
+    }
+}
+
+impl TaskError {
+    /// The end of what the task had printed when it panicked, exceeded its limit, or ended with its worker (the last time, if it
+    /// was retried); `None` if it had printed nothing, or failed in another way.
+    ///
+    /// With [`Output::Capture`](crate::Output::Capture) it is exactly what the task has printed. Otherwise it is what has come
+    /// since the task was started, and lines of the tasks just before it may be among it, or, with many short tasks, some of its
+    /// own be missing.
+    ///
+    /// ```no_run
+    /// # fn report(error: pool_core::TaskError) {
+    /// if let Some(output) = error.output() {
+    ///     eprintln!("{error}; it had printed:\n{}{}", output.stdout, output.stderr);
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn output(&self) -> Option<TaskOutput> {
+        let of = |death: &Death| TaskOutput::some(death.stdout_tail.clone(), death.stderr_tail.clone());
+        match self {
+            Self::Panicked { output, .. } | Self::TimedOut { output, .. } => output.as_deref().cloned(),
+            Self::WorkerDied(death) => of(death),
+            Self::Poisoned { deaths } => deaths.last().and_then(of),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn timed_out(limit: Duration) -> Self {
+        Self::TimedOut { limit, output: None }
+    }
+
+    /// Adds what the task had printed, if this is an error that has room for it.
+    pub(crate) fn attach(&mut self, printed: Option<TaskOutput>) {
+        if let Self::Panicked { output, .. } | Self::TimedOut { output, .. } = self {
+            *output = printed.map(Box::new);
+        }
+    }
 }
 
 /// What ended a worker process.

@@ -87,7 +87,7 @@ pub use batch::{Batch, OnFailure};
 pub use builder::{Builder, MAX_DEPTH};
 pub use call::{Call, IntoCall, RetryOn, RunHereError};
 pub use context::TaskContext;
-pub use error::{BrokenReason, BuildError, Death, DeathCause, Elapsed, MapError, TaskError};
+pub use error::{BrokenReason, BuildError, Death, DeathCause, Elapsed, MapError, TaskError, TaskOutput};
 pub use events::WorkerEvent;
 pub use executable::WorkerExe;
 pub use exit_values::ExitValue;

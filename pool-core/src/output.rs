@@ -1,4 +1,4 @@
-//! What workers print: forwarded line by line, and remembered for the death report.
+//! What workers print: forwarded line by line, and remembered for reports.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -8,17 +8,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
+use pool_ipc::mark;
 
-use crate::ids::WorkerId;
+use crate::ids::{TaskId, WorkerId};
 
-/// How much of a worker's stderr is kept for its death report, in bytes.
+/// How much of each of a worker's streams is kept for reports, in bytes.
 pub(crate) const TAIL: usize = 8 * 1024;
 /// A line longer than this is forwarded in pieces.
 const LONGEST_LINE: usize = 64 * 1024;
 
 /// What happens to the lines that workers write to their stdout and stderr.
 ///
-/// The last 8 KiB of stderr are kept for the [`Death`](crate::Death) report in any case.
+/// The last 8 KiB of each stream are kept for [`TaskError::output`](crate::TaskError::output) and the
+/// [`Death`](crate::Death) report in any case.
 ///
 /// ```
 /// use pool_core::Output;
@@ -34,8 +36,13 @@ pub enum Output {
     Forward,
     /// Thrown away.
     Null,
-    /// Given to a function, line by line, on a thread of the pool's own. A function that blocks blocks the workers that
-    /// print, and nothing else.
+    /// Given to a function, line by line, on a thread of the pool's own, each with the task that wrote it. A function that
+    /// blocks blocks the workers that print, and nothing else.
+    ///
+    /// For that, each worker writes a mark into both of its streams before each task, which the pool takes out again. These are
+    /// four system calls for a task; and while the function blocks and the worker's pipe is full, a task that prints nothing
+    /// waits, too. A line that a task leaves unfinished is ended before the next one. What C code leaves in the buffer of its
+    /// `stdout` without an end of line counts as printed by the task that ends that line.
     Capture(Arc<dyn Fn(OutputLine<'_>) + Send + Sync>),
 }
 
@@ -64,6 +71,8 @@ pub struct OutputLine<'a> {
     pub worker: WorkerId,
     /// Its process id.
     pub pid: u32,
+    /// The task that wrote it: the one that the worker ran, or had run last. What a worker writes before its first task has none.
+    pub task: Option<TaskId>,
     /// To which stream.
     pub stream: OutputStream,
     /// The line without its end; bytes that are no UTF-8 are replaced.
@@ -85,18 +94,98 @@ pub(crate) struct Lines {
     pub(crate) worker: WorkerId,
     pub(crate) pid: u32,
     pub(crate) stream: OutputStream,
-    pub(crate) bytes: Vec<u8>,
+    pub(crate) text: Text,
 }
 
-/// Cuts a stream of bytes into whole lines.
+/// Lines, and who wrote them.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Text {
+    bytes: Vec<u8>,
+    /// From which place on they are of which task; nothing where that is not known.
+    tasks: Vec<(usize, Option<TaskId>)>,
+}
+
+impl Text {
+    fn push(&mut self, task: Option<TaskId>, bytes: &[u8]) {
+        if self.tasks.last().is_none_or(|(_, last)| *last != task) {
+            self.tasks.push((self.bytes.len(), task));
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Ends the last line, so that the next task begins another one.
+    fn end_line(&mut self) {
+        if self.bytes.last().is_some_and(|last| *last != b'\n') {
+            self.bytes.push(b'\n');
+        }
+    }
+
+    /// Each line without its end, and the task that wrote it.
+    fn lines(&self) -> impl Iterator<Item = (Option<TaskId>, &[u8])> {
+        let bytes = self.bytes.strip_suffix(b"\n").unwrap_or(&self.bytes);
+        let (mut tasks, mut task, mut place) = (self.tasks.iter().peekable(), None, 0);
+        bytes.split(|byte| *byte == b'\n').map(move |line| {
+            while let Some((_, of)) = tasks.next_if(|(from, _)| *from <= place) {
+                task = *of;
+            }
+            place += line.len() + 1;
+            (task, line)
+        })
+    }
+}
+
+/// Cuts a stream of bytes into whole lines, and keeps the end of it. In a marked stream, it finds the marks.
 #[derive(Debug, Default)]
 pub(crate) struct Splitter {
+    marked: bool,
+    /// The task whose mark came last.
+    task: Option<TaskId>,
+    /// What may be the beginning of a mark.
+    held: Vec<u8>,
     partial: Vec<u8>,
+    /// In a marked stream, of the present task only.
+    tail: Tail,
 }
 
 impl Splitter {
-    /// Takes bytes in, and returns the lines that are whole now, each with its end.
-    pub(crate) fn feed(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn new(marked: bool) -> Self {
+        Self { marked, ..Self::default() }
+    }
+
+    /// Takes bytes in that have come now, and returns the lines that are whole by then, each with its end.
+    pub(crate) fn feed(&mut self, now: Instant, bytes: &[u8]) -> Option<Text> {
+        if !self.marked {
+            self.tail.push(now, bytes);
+            return self.whole_lines(bytes).map(|bytes| Text { bytes, tasks: Vec::new() });
+        }
+        let mut text = Text::default();
+        let mut input = std::mem::take(&mut self.held);
+        input.extend_from_slice(bytes);
+        let mut rest = &input[..];
+        loop {
+            let mark::Found { start, held } = mark::find(rest);
+            let (before, behind) = rest.split_at(start.map_or(rest.len() - held, |(start, _)| start));
+            self.tail.push(now, before);
+            if let Some(lines) = self.whole_lines(before) {
+                text.push(self.task, &lines);
+            }
+            let Some((_, task)) = start else {
+                self.held = behind.to_vec();
+                break;
+            };
+            if !self.partial.is_empty() {
+                text.push(self.task, &std::mem::take(&mut self.partial));
+            }
+            text.end_line();
+            self.task = (task > 0).then(|| TaskId::new(task));
+            self.tail = Tail::default();
+            rest = &behind[mark::LEN..];
+        }
+        (!text.bytes.is_empty()).then_some(text)
+    }
+
+    /// Adds to the line that is not whole, and returns those that are.
+    fn whole_lines(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
         self.partial.extend_from_slice(bytes);
         let end = match self.partial.iter().rposition(|byte| *byte == b'\n') {
             Some(last) => last + 1,
@@ -108,12 +197,31 @@ impl Splitter {
     }
 
     /// The last line, when it has no end.
-    pub(crate) fn finish(&mut self) -> Option<Vec<u8>> {
-        let mut last = std::mem::take(&mut self.partial);
-        (!last.is_empty()).then(|| {
-            last.push(b'\n');
-            last
-        })
+    pub(crate) fn finish(&mut self) -> Option<Text> {
+        self.partial.append(&mut self.held);
+        let last = std::mem::take(&mut self.partial);
+        if last.is_empty() {
+            return None;
+        }
+        let mut text = Text::default();
+        if self.marked {
+            text.push(self.task, &last);
+        } else {
+            text.bytes = last;
+        }
+        text.end_line();
+        Some(text)
+    }
+
+    /// The last bytes of a task, as text; of whatever came last, if none is given. Where there are no marks, it is what has
+    /// come since the task was started.
+    pub(crate) fn tail(&self, task: Option<TaskId>, since: Option<Instant>) -> String {
+        match task {
+            _ if !self.marked => self.tail.text(since),
+            // The mark of this task is missing: it has closed the stream, say.
+            Some(_) if task != self.task => String::new(),
+            _ => self.tail.text(None),
+        }
     }
 }
 
@@ -127,6 +235,9 @@ pub(crate) struct Tail {
 
 impl Tail {
     pub(crate) fn push(&mut self, now: Instant, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
         let bytes = &bytes[bytes.len().saturating_sub(TAIL)..];
         let mut excess = (self.bytes.len() + bytes.len()).saturating_sub(TAIL);
         self.bytes.drain(..excess);
@@ -245,21 +356,21 @@ fn write_out(output: &Output, lines: &Lines) {
     match output {
         Output::Null => {}
         Output::Forward => {
+            let bytes = &lines.text.bytes;
             // Nobody can be told that this program's own stdout is closed.
             let _ = match lines.stream {
                 OutputStream::Stdout => {
                     let mut out = io::stdout().lock();
-                    out.write_all(&lines.bytes).and_then(|()| out.flush())
+                    out.write_all(bytes).and_then(|()| out.flush())
                 }
-                OutputStream::Stderr => io::stderr().lock().write_all(&lines.bytes),
+                OutputStream::Stderr => io::stderr().lock().write_all(bytes),
             };
         }
         Output::Capture(function) => {
-            let bytes = lines.bytes.strip_suffix(b"\n").unwrap_or(&lines.bytes);
-            for line in bytes.split(|byte| *byte == b'\n') {
+            for (task, line) in lines.text.lines() {
                 let text = String::from_utf8_lossy(line);
-                let line =
-                    OutputLine { worker: lines.worker, pid: lines.pid, stream: lines.stream, text: &text };
+                let Lines { worker, pid, stream, .. } = *lines;
+                let line = OutputLine { worker, pid, task, stream, text: &text };
                 let call = std::panic::AssertUnwindSafe(|| function(line));
                 if std::panic::catch_unwind(call).is_err() {
                     tracing::error!("the output callback panicked");
@@ -273,21 +384,84 @@ fn write_out(output: &Output, lines: &Lines) {
 mod tests {
     use super::*;
 
+    fn unmarked(bytes: &[u8]) -> Option<Text> {
+        Some(Text { bytes: bytes.to_vec(), tasks: Vec::new() })
+    }
+
     #[test]
     fn lines_are_whole_and_nothing_is_lost() {
-        let mut splitter = Splitter::default();
-        assert_eq!(splitter.feed(b"one\ntw"), Some(b"one\n".to_vec()));
-        assert_eq!(splitter.feed(b"o"), None);
-        assert_eq!(splitter.feed(b"\nthree\nfour"), Some(b"two\nthree\n".to_vec()));
-        assert_eq!(splitter.finish(), Some(b"four\n".to_vec()));
+        let (mut splitter, now) = (Splitter::default(), Instant::now());
+        assert_eq!(splitter.feed(now, b"one\ntw"), unmarked(b"one\n"));
+        assert_eq!(splitter.feed(now, b"o"), None);
+        assert_eq!(splitter.feed(now, b"\nthree\nfour"), unmarked(b"two\nthree\n"));
+        assert_eq!(splitter.finish(), unmarked(b"four\n"));
         assert_eq!(splitter.finish(), None);
+        assert_eq!(splitter.tail(Some(TaskId::new(1)), None), "one\ntwo\nthree\nfour");
     }
 
     #[test]
     fn a_line_without_end_is_forwarded_in_pieces() {
         let mut splitter = Splitter::default();
-        let piece = splitter.feed(&vec![b'x'; LONGEST_LINE]).expect("it is long enough");
-        assert_eq!(piece.len(), LONGEST_LINE);
+        let piece = splitter.feed(Instant::now(), &vec![b'x'; LONGEST_LINE]).expect("it is long enough");
+        assert_eq!(piece.bytes.len(), LONGEST_LINE);
+    }
+
+    /// Each line with the number of its task.
+    fn told(text: Option<Text>) -> Vec<(u64, String)> {
+        let line = |(task, line): (Option<TaskId>, &[u8])| {
+            (task.map_or(0, TaskId::get), String::from_utf8_lossy(line).into_owned())
+        };
+        text.iter().flat_map(|text| text.lines().map(line).collect::<Vec<_>>()).collect()
+    }
+
+    #[test]
+    fn marks_say_whose_lines_they_are_wherever_the_bytes_are_cut() {
+        let mut stream = b"early\n".to_vec();
+        stream.extend(mark::encode(1));
+        stream.extend(b"one\n\x1ePT no mark\nunfinished");
+        stream.extend(mark::encode(2));
+        stream.extend(mark::encode(3));
+        stream.extend(b"three\n\nthree\nlast");
+        let expected = [
+            (0, "early"),
+            (1, "one"),
+            (1, "\x1ePT no mark"),
+            (1, "unfinished"),
+            (3, "three"),
+            (3, ""),
+            (3, "three"),
+            (3, "last"),
+        ];
+        for size in 1..=stream.len() {
+            let (mut splitter, mut found) = (Splitter::new(true), Vec::new());
+            for bytes in stream.chunks(size) {
+                found.extend(told(splitter.feed(Instant::now(), bytes)));
+            }
+            assert_eq!(splitter.tail(Some(TaskId::new(3)), None), "three\n\nthree\nlast");
+            assert_eq!(splitter.tail(Some(TaskId::new(2)), None), "");
+            found.extend(told(splitter.finish()));
+            let found: Vec<(u64, &str)> = found.iter().map(|(task, line)| (*task, line.as_str())).collect();
+            assert_eq!(found, expected, "in pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn half_a_mark_at_the_end_is_text() {
+        let mut splitter = Splitter::new(true);
+        assert_eq!(splitter.feed(Instant::now(), b"a\x1ePT"), None);
+        assert_eq!(told(splitter.finish()), [(0, "a\x1ePT".to_owned())]);
+    }
+
+    #[test]
+    fn a_very_long_line_ends_with_its_task() {
+        let mut splitter = Splitter::new(true);
+        let mut bytes = mark::encode(1).to_vec();
+        bytes.resize(mark::LEN + LONGEST_LINE, b'x');
+        bytes.extend(mark::encode(2));
+        bytes.extend(b"short\n");
+        let found = told(splitter.feed(Instant::now(), &bytes));
+        let lengths: Vec<(u64, usize)> = found.iter().map(|(task, line)| (*task, line.len())).collect();
+        assert_eq!(lengths, [(1, LONGEST_LINE), (2, 5)]);
     }
 
     #[test]

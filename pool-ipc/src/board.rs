@@ -279,6 +279,12 @@ impl Board {
         is_ticket(ticket) && self.words.cancel.get() & !MAY_SPIN == ticket + 1
     }
 
+    /// Supervisor: when the worker started the task that it has started last, by its own account.
+    #[must_use]
+    pub fn latest_start_ns(&self) -> u64 {
+        self.words.started_ns.get()
+    }
+
     /// `CLOCK_MONOTONIC` in nanoseconds, the clock of [`claim`](Self::claim); the same as [`now_ns`].
     #[must_use]
     pub fn now_ns() -> u64 {

@@ -164,7 +164,8 @@ pub fn receive(socket: BorrowedFd<'_>) -> Result<(Boot, WorkerEnds), BootError> 
 }
 
 /// Moves `fd` to a high number, or leaves it where it is if no number is free there.
-pub(crate) fn out_of_the_way(fd: OwnedFd) -> OwnedFd {
+#[must_use]
+pub fn out_of_the_way(fd: OwnedFd) -> OwnedFd {
     // EINVAL says that the limit on open files is lower, EMFILE that all above are taken; a low number works
     // too.
     PREFERRED_NUMBERS.iter().find_map(|&lowest| sys::duplicate_from(fd.as_fd(), lowest).ok()).unwrap_or(fd)

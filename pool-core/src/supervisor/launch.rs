@@ -50,6 +50,8 @@ pub(crate) struct Launcher {
     pub(crate) start: StartMethod,
     /// Whether workers measure their tasks.
     pub(crate) measured: bool,
+    /// Whether they mark which task prints what.
+    pub(crate) marks: bool,
     /// Only the reactor takes the lock.
     pub(crate) zygote: Mutex<Zygote>,
     /// What all workers are given to read.
@@ -98,6 +100,8 @@ pub(crate) struct Launched {
     pub(crate) pidfd: OwnedFd,
     pub(crate) board: Board,
     pub(crate) gauges: Gauges,
+    /// Whether it marks which task prints what.
+    pub(crate) marks: bool,
     pub(crate) rings: Option<Rings>,
     /// Where the descriptors of large payloads go to and come from.
     pub(crate) socket: OwnedFd,
@@ -147,7 +151,7 @@ impl Launcher {
             cpus: self.cpus_of(who.index()),
             states: self.states.clone(),
             measured: self.measured,
-            marks: false,
+            marks: self.marks,
         };
         pool_ipc::boot::send(
             ours.as_fd(),
@@ -189,6 +193,7 @@ impl Launcher {
             pidfd,
             board: region.board(),
             gauges: region.gauges(),
+            marks: self.marks,
             rings,
             socket,
             tasks,

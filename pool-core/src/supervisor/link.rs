@@ -14,8 +14,9 @@ use pool_ipc::{
 
 use crate::buffer::Args;
 use crate::error::{Death, DeathCause};
+use crate::ids::TaskId;
 use crate::memory::{self, OomCounter, Scales};
-use crate::output::{OutputStream, Splitter, Tail};
+use crate::output::{OutputStream, Splitter, Text};
 use crate::supervisor::engine::seeing::{Doomed, Stages};
 use crate::supervisor::event::{Incarnation, KillReason, Ticket};
 use crate::supervisor::launch::Launched;
@@ -76,7 +77,6 @@ pub(crate) struct Link {
     pub(crate) sent_then: u64,
     pub(crate) stdout: Stream,
     pub(crate) stderr: Stream,
-    pub(crate) tail: Tail,
     /// Which tasks it knows, once it has said hello.
     pub(crate) routes: Option<Arc<Routes>>,
     /// Its largest resident set when it said hello, what it inherited from us included.
@@ -109,12 +109,17 @@ pub(crate) struct Stream {
     pub(crate) fd: Option<Watched>,
     pub(crate) splitter: Splitter,
     /// Lines that found the queue full; while there are some, nothing more is read.
-    pub(crate) stalled: Option<Vec<u8>>,
+    pub(crate) stalled: Option<Text>,
 }
 
 impl Stream {
-    fn new(fd: Watched) -> Self {
-        Self { fd: Some(fd), splitter: Splitter::default(), stalled: None }
+    fn new(fd: Watched, marked: bool) -> Self {
+        Self { fd: Some(fd), splitter: Splitter::new(marked), stalled: None }
+    }
+
+    /// The end of what a task has printed that was started at `since`, as text.
+    pub(crate) fn said(&self, task: Option<TaskId>, since: Option<Instant>) -> String {
+        self.splitter.tail(task, since)
     }
 }
 
@@ -146,9 +151,8 @@ impl Link {
             busy: false,
             may_spin: false,
             sent_then: 0,
-            stdout: Stream::new(watched(launched.stdout)),
-            stderr: Stream::new(watched(launched.stderr)),
-            tail: Tail::default(),
+            stdout: Stream::new(watched(launched.stdout), launched.marks),
+            stderr: Stream::new(watched(launched.stderr), launched.marks),
             routes: None,
             base_max_rss: u64::MAX,
             sampled_peak: None,
@@ -464,7 +468,8 @@ impl Link {
             task_id: None,
             ran_for: None,
             peak_rss: exact.max(self.sampled_peak),
-            stderr_tail: self.tail.text(None),
+            stderr_tail: self.stderr.said(None, None),
+            stdout_tail: self.stdout.said(None, None),
         }
     }
 }

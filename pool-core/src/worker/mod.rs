@@ -11,6 +11,7 @@
 //!    The state that a task needs is built before the claim.
 
 pub(crate) mod init;
+mod marks;
 mod measure;
 mod panics;
 mod parcels;

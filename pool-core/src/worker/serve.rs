@@ -18,6 +18,7 @@ use crate::sys::passing::lent;
 use crate::sys::setup;
 use crate::task::{self, RunContext, RunError, TaskEntry};
 use crate::transport::pace_note;
+use crate::worker::marks::{self, Marks};
 use crate::worker::measure::Measure;
 use crate::worker::panics;
 use crate::worker::parcels::Parcels;
@@ -47,6 +48,7 @@ pub(super) struct Worker {
     pub(super) gauge: Gauge,
     output: Buffer,
     measure: Option<Measure>,
+    marks: Option<Marks>,
     /// This process, as opposed to one that a task has forked.
     pub(super) origin: Origin,
 }
@@ -113,6 +115,7 @@ pub(super) fn serve(
         gauge: Gauge::default(),
         output: Buffer::new(),
         measure: Measure::wanted(boot, region),
+        marks: Marks::wanted(boot),
         origin: Origin::here(),
     };
     if boot.states.is_empty() {
@@ -232,6 +235,9 @@ impl Worker {
             return false;
         }
         CLAIMED.store(ticket, Ordering::Relaxed);
+        if let Some(marks) = &self.marks {
+            marks.begin(head.task);
+        }
         if let Some(measure) = &mut self.measure {
             measure.start(head, now, self.states.took_ns());
         }
@@ -315,6 +321,8 @@ impl Worker {
             Ok(report) => report,
             Err(error) => give_up(&format!("cannot encode a failure: {error}")),
         };
+        // The supervisor looks at what the task has printed when it hears of the failure.
+        marks::flush_stdout();
         self.outlet.send(Kind::Failed, ticket, &report);
         self.outlet.run_low();
     }

@@ -247,7 +247,7 @@ fn end_of_tasks(pipe: &OwnedFd, own: Option<(u64, u64)>) -> ! {
 }
 
 /// Device and inode behind a descriptor.
-fn identity(fd: &OwnedFd) -> Option<(u64, u64)> {
+pub(super) fn identity(fd: &OwnedFd) -> Option<(u64, u64)> {
     nix::sys::stat::fstat(fd).ok().map(|stat| (stat.st_dev, stat.st_ino))
 }
 

@@ -17,6 +17,7 @@ mod limits;
 mod maps;
 mod memory;
 mod misbehaviour;
+mod output;
 mod policies;
 mod programs;
 mod progress;

@@ -176,7 +176,13 @@ impl Engine {
                     link.finished += 1;
                     link.parcels.answered(ticket);
                     let event = match failure {
-                        Ok(failure) => Event::Failed(who, ticket, self.task_error(who, failure)),
+                        Ok(failure) => {
+                            let mut error = self.task_error(who, failure);
+                            if matches!(error, TaskError::Panicked { .. }) {
+                                error.attach(self.printed_by(who, ticket));
+                            }
+                            Event::Failed(who, ticket, error)
+                        }
                         Err(error) => {
                             Event::Violation(who, format!("a failure report that makes no sense: {error}"))
                         }
@@ -250,7 +256,7 @@ impl Engine {
         let task = job.map_or_else(|| "(ended)".to_owned(), |job| job.shown());
         match failure {
             Failure::Panicked { message, location, backtrace } => {
-                TaskError::Panicked { message, location, backtrace }
+                TaskError::Panicked { message, location, backtrace, output: None }
             }
             Failure::Decode(message) => TaskError::Decode { task, message },
             Failure::Encode(message) => TaskError::Encode { task, message },

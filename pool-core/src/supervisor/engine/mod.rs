@@ -288,7 +288,10 @@ impl Engine {
     }
 
     /// Tells whoever wants to know how items of a unit have ended.
-    fn resolve(&mut self, task: TaskKey, first: u32, count: u32, outcome: Outcome) {
+    fn resolve(&mut self, task: TaskKey, first: u32, count: u32, mut outcome: Outcome) {
+        if let Err(error) = &mut outcome {
+            self.seeing.tell_output(task.item(first), error);
+        }
         self.seeing.ended(task.item(first), count, outcome.as_ref().err());
         if let Some(sink) = self.jobs.settle(task.index, first, count) {
             self.settled.push(Settled { sink, count, outcome });

@@ -5,24 +5,29 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use nix::sys::epoll::EpollFlags;
+use pool_ipc::Slot;
 
 use super::{BACKLOG, Engine};
+use crate::error::TaskOutput;
 use crate::output::{Forwarder, Lines, Output, OutputStream};
+use crate::supervisor::event::{Incarnation, Ticket};
 use crate::supervisor::link::Link;
 use crate::supervisor::token::{Source, Token};
+
+/// Reads that empty a pipe. A grandchild that has escaped may go on writing for ever.
+const PIPE_READS: usize = 8;
 
 impl Engine {
     /// Reads what a dead worker had printed.
     pub(super) fn last_words(&mut self, link: &mut Link) {
         for stream in [OutputStream::Stdout, OutputStream::Stderr] {
-            // A pipe holds no more than this; a grandchild that has escaped may go on writing for ever.
-            read_output(&mut self.forwarder, &mut self.buffer, link, stream, 8);
+            read_output(&mut self.forwarder, &mut self.buffer, link, stream, PIPE_READS);
             let (worker, pid, greeted) = (link.who.worker, link.pid, link.routes.is_some());
             let left = link.stream(stream);
             let stalled = left.stalled.take();
             let last = left.splitter.finish().filter(|_| greeted || stream == OutputStream::Stderr);
-            for bytes in stalled.into_iter().chain(last) {
-                let lines = Lines { worker, pid, stream, bytes };
+            for text in stalled.into_iter().chain(last) {
+                let lines = Lines { worker, pid, stream, text };
                 if let Err(lines) = self.forwarder.send(lines) {
                     if self.backlog.len() < BACKLOG {
                         self.backlog.push_back(lines);
@@ -38,6 +43,22 @@ impl Engine {
         }
     }
 
+    /// What the oldest task of a worker, which has this ticket, has printed so far.
+    pub(super) fn printed_by(&mut self, who: Incarnation, ticket: Ticket) -> Option<TaskOutput> {
+        let task = self.machine.head(who).and_then(|head| head.task(ticket));
+        let link = self.links.get_mut(who.index())?.as_mut().filter(|link| link.who == who)?;
+        for stream in [OutputStream::Stdout, OutputStream::Stderr] {
+            read_output(&mut self.forwarder, &mut self.buffer, link, stream, PIPE_READS);
+        }
+        let since_ns = match link.board.observe(ticket) {
+            Slot::Claimed { since_ns } => since_ns,
+            // It has just finished, and the time is its own unless the next one has begun.
+            _ => link.board.latest_start_ns(),
+        };
+        let since = Some(link.started_at(since_ns, Instant::now()));
+        TaskOutput::some(link.stdout.said(task, since), link.stderr.said(task, since))
+    }
+
     /// Tries again to forward what found the queue full.
     pub(super) fn retry_output(&mut self) {
         while let Some(lines) = self.backlog.pop_front() {
@@ -50,8 +71,8 @@ impl Engine {
             for stream in [OutputStream::Stdout, OutputStream::Stderr] {
                 let (worker, pid, who) = (link.who.worker, link.pid, link.who);
                 let state = link.stream(stream);
-                let Some(bytes) = state.stalled.take() else { continue };
-                match self.forwarder.send(Lines { worker, pid, stream, bytes }) {
+                let Some(text) = state.stalled.take() else { continue };
+                match self.forwarder.send(Lines { worker, pid, stream, text }) {
                     Ok(()) => {
                         let token = Token { who, source: Source::Output(stream) };
                         if let Some(fd) = &mut state.fd
@@ -61,7 +82,7 @@ impl Engine {
                         }
                     }
                     Err(lines) => {
-                        state.stalled = Some(lines.bytes);
+                        state.stalled = Some(lines.text);
                         return;
                     }
                 }
@@ -113,16 +134,14 @@ pub(super) fn read_output(
                 return;
             }
         };
-        if stream == OutputStream::Stderr {
-            link.tail.push(Instant::now(), bytes);
-        } else if !greeted {
+        if stream == OutputStream::Stdout && !greeted {
             continue;
         }
-        let Some(bytes) = state.splitter.feed(bytes) else { continue };
-        if let Err(lines) = forwarder.send(Lines { worker, pid, stream, bytes }) {
+        let Some(text) = state.splitter.feed(Instant::now(), bytes) else { continue };
+        if let Err(lines) = forwarder.send(Lines { worker, pid, stream, text }) {
             // The worker will block when its pipe is full, as it would on a terminal that does not scroll.
             // Taken out of epoll altogether: a hang-up would be reported without end.
-            state.stalled = Some(lines.bytes);
+            state.stalled = Some(lines.text);
             if let Err(error) = fd.unwatch() {
                 tracing::error!(pid, %error, "cannot pause the output of a worker");
             }

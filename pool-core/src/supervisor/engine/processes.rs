@@ -144,7 +144,9 @@ impl Engine {
                     let since = link.started_at(since_ns, now);
                     death.ran_for = Some(now.saturating_duration_since(since));
                     // What it printed in earlier tasks explains nothing.
-                    death.stderr_tail = link.tail.text(Some(since));
+                    let task = head.task(ticket);
+                    death.stdout_tail = link.stdout.said(task, Some(since));
+                    death.stderr_tail = link.stderr.said(task, Some(since));
                 }
                 if let Some(job) = task.and_then(|task| self.job(task)) {
                     death.task = Some(job.shown());
@@ -163,6 +165,9 @@ impl Engine {
         } else {
             self.deaths.count(&death.cause);
             self.seeing.died(who, &death);
+        }
+        if link.killed == Some(KillReason::Timeout) {
+            self.seeing.heard(&death);
         }
         self.buried.push(link);
         self.machine.on(now, Event::Died(who, Autopsy { death, started }));
@@ -212,5 +217,6 @@ fn unborn(who: Incarnation, why: String) -> Death {
         ran_for: None,
         peak_rss: None,
         stderr_tail: String::new(),
+        stdout_tail: String::new(),
     }
 }

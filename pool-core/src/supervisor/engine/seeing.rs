@@ -9,7 +9,7 @@ use pool_ipc::{Measured, Slot};
 use tracing::Span;
 
 use super::Engine;
-use crate::error::{BrokenReason, Death, TaskError};
+use crate::error::{BrokenReason, Death, TaskError, TaskOutput};
 use crate::events::{Events, WorkerEvent};
 use crate::ids::{TaskId, WorkerId};
 use crate::insights::{LongTask, Survey, Totals, WorkerInsights};
@@ -29,6 +29,8 @@ pub(crate) struct Seeing {
     since: Instant,
     /// When the start began that is under way.
     spawn_began: Instant,
+    /// What a task had printed when it exceeded its limit, until it ends for its caller.
+    printed: Option<(TaskId, TaskOutput)>,
     /// What dead workers have done, by place.
     dead: Vec<WorkerInsights>,
     /// What dead workers have done, all together.
@@ -68,6 +70,7 @@ impl Seeing {
             born: Vec::new(),
             since: now,
             spawn_began: now,
+            printed: None,
             dead: Vec::new(),
             totals: Totals::default(),
         }
@@ -211,6 +214,21 @@ impl Seeing {
         );
     }
 
+    /// What the task of a worker that was killed for its limit had printed.
+    pub(super) fn heard(&mut self, death: &Death) {
+        let printed = TaskOutput::some(death.stdout_tail.clone(), death.stderr_tail.clone());
+        self.printed = death.task_id.zip(printed);
+    }
+
+    /// Adds to the error that a task ends with what the task had printed, where that is known.
+    pub(super) fn tell_output(&mut self, task: TaskId, error: &mut TaskError) {
+        if matches!(error, TaskError::TimedOut { .. })
+            && let Some((_, printed)) = self.printed.take_if(|(of, _)| *of == task)
+        {
+            error.attach(Some(printed));
+        }
+    }
+
     /// A unit has been split.
     pub(super) fn split(&mut self, from: u32, into: u32) {
         if self.measured {
@@ -294,6 +312,8 @@ impl Engine {
     pub(super) fn flag(&mut self, who: Incarnation, ticket: Ticket, task: Option<(TaskKey, u32)>) {
         let name = |(key, offset): (TaskKey, u32)| Some((key.item(offset), self.job(key)?.shown()));
         let task = task.and_then(name);
+        let printed = self.printed_by(who, ticket);
+        self.seeing.printed = task.as_ref().map(|(task, _)| *task).zip(printed);
         if let Some(link) = self.live(who) {
             link.board.request_cancel(ticket);
             link.doomed = Some(Doomed { ticket, task });
@@ -344,8 +364,9 @@ pub(super) fn explain(link: &Link, death: &mut Death) {
     let now = Instant::now();
     let since = link.started_at(since_ns, now);
     death.ran_for = Some(now.saturating_duration_since(since));
-    death.stderr_tail = link.tail.text(Some(since));
     (death.task_id, death.task) = doomed.task.clone().unzip();
+    death.stdout_tail = link.stdout.said(death.task_id, Some(since));
+    death.stderr_tail = link.stderr.said(death.task_id, Some(since));
 }
 
 /// Adds what a worker has measured.

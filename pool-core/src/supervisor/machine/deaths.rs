@@ -88,7 +88,7 @@ impl<P> Machine<P> {
         self.replace(now, index, now);
         if let Some(task) = victim.task {
             let mishap = match (doomed, victim.limit.get()) {
-                (Some((_, KillReason::Timeout)), Some(limit)) => Mishap::Error(TaskError::TimedOut { limit }),
+                (Some((_, KillReason::Timeout)), Some(limit)) => Mishap::Error(TaskError::timed_out(limit)),
                 _ => Mishap::Death(death),
             };
             self.mishap(now, task, mishap);
@@ -225,7 +225,7 @@ impl<P> Machine<P> {
         self.requeue(innocent);
         self.replace(now, index, now);
         if let Some((task, limit)) = head.and_then(|head| Some((head.task?, head.limit.get()?))) {
-            self.mishap(now, task, Mishap::Error(TaskError::TimedOut { limit }));
+            self.mishap(now, task, Mishap::Error(TaskError::timed_out(limit)));
         }
         self.dispatch(now);
     }

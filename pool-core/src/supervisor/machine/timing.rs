@@ -220,7 +220,7 @@ impl<P> Machine<P> {
         let (Some(limit), Some(key)) = (front.limit.get(), front.task) else { return };
         if !self.units.get(key).is_some_and(|unit| unit.runs_again(RetryOn::TIMEOUT)) {
             front.task = None;
-            self.fail(now, key, TaskError::TimedOut { limit });
+            self.fail(now, key, TaskError::timed_out(limit));
         }
     }
 }

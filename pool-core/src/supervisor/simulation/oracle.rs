@@ -411,7 +411,7 @@ impl World<'_> {
                 }) && answer.task == task
             }
             Err(TaskError::Cancelled) => fact.cancelled || batch_cancelled,
-            Err(TaskError::TimedOut { limit }) => fact.limit == Some(*limit) && overdue,
+            Err(TaskError::TimedOut { limit, .. }) => fact.limit == Some(*limit) && overdue,
             Err(TaskError::WorkerDied(death)) => {
                 let there = last.is_some_and(|claim| claim.generation == u64::from(death.pid));
                 fact.retries == 0 && fact.last_end() == Some(End::Died) && there

@@ -23,11 +23,12 @@ pub(super) fn death(generation: u64, worker: WorkerId) -> Death {
         ran_for: None,
         peak_rss: None,
         stderr_tail: String::new(),
+        stdout_tail: String::new(),
     }
 }
 
 pub(super) fn panicked() -> TaskError {
-    TaskError::Panicked { message: "simulated".to_owned(), location: None, backtrace: None }
+    TaskError::Panicked { message: "simulated".to_owned(), location: None, backtrace: None, output: None }
 }
 
 pub(super) fn failed() -> TaskError {

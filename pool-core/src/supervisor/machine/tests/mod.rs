@@ -264,5 +264,6 @@ fn death(who: Incarnation) -> Death {
         ran_for: None,
         peak_rss: None,
         stderr_tail: String::new(),
+        stdout_tail: String::new(),
     }
 }

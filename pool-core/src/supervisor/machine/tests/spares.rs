@@ -73,7 +73,8 @@ fn a_suspect_that_waits_for_a_worker_that_is_about_to_be_killed_runs_on_the_spar
     let suspect = TaskSpec { retries: 1, retry_on: RetryOn::PANIC, ..plain() };
     let suspect = pool.submit(1, &suspect)[0];
     pool.submit(1, &TaskSpec { limit: Some(MILLI), ..plain() });
-    let panicked = TaskError::Panicked { message: "no".to_owned(), location: None, backtrace: None };
+    let panicked =
+        TaskError::Panicked { message: "no".to_owned(), location: None, backtrace: None, output: None };
     let who = pool.who(1);
     pool.on(Event::Failed(who, 1, panicked));
     pool.show_claim(1);

@@ -15,7 +15,7 @@ fn all(items: RangeInclusive<u64>, what: &'static str) -> Vec<(u64, &'static str
 }
 
 fn panicked() -> TaskError {
-    TaskError::Panicked { message: "no".to_owned(), location: None, backtrace: None }
+    TaskError::Panicked { message: "no".to_owned(), location: None, backtrace: None, output: None }
 }
 
 impl Bench {
