@@ -20,6 +20,7 @@
 
 mod dump;
 mod footprint;
+mod held;
 mod modes;
 mod outcome;
 mod part;
@@ -35,6 +36,7 @@ mod watchdog;
 
 pub use dump::dump;
 pub use footprint::Footprint;
+pub use held::{Leash, pid_for};
 pub use modes::{Mode, Trial};
 pub use outcome::{IsCause, cause_of, expect_death, expect_healthy, is_signal, running};
 pub use part::{

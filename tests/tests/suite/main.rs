@@ -12,6 +12,8 @@ mod idle;
 mod misbehaviour;
 mod policies;
 mod programs;
+mod recycling;
+mod resize;
 mod rings;
 mod sizes;
 mod start_up;

@@ -233,7 +233,11 @@ impl Engine {
                 self.needs_reactor = true;
             }
             Action::Broken(reason) => tracing::error!(pool = self.pool, %reason, "pool is broken"),
-            Action::Drained => tracing::debug!(pool = self.pool, "pool is drained"),
+            Action::Drained => {
+                tracing::debug!(pool = self.pool, "pool is drained");
+                // Where there is no process whose death would wake it.
+                self.needs_reactor = true;
+            }
         }
     }
 

@@ -2,8 +2,10 @@
 //! looks for the stories that nobody has thought of.
 
 mod pace;
+mod recycling;
 mod schedules;
 mod singles;
+mod sizing;
 mod spares;
 mod units;
 
