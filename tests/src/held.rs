@@ -47,7 +47,6 @@ impl Leash {
     }
 
     /// A task that runs until [`release`](Self::release) is called with its number.
-    #[must_use]
     pub fn task(&self, n: u64) -> pool_core::Call<u32> {
         held(self.path("begun", n), self.path("end", n))
     }

@@ -130,12 +130,12 @@ pub(crate) enum Event<P> {
     /// From now on so many workers are wanted.
     Resize(u32),
     /// A worker has grown so large that it is to be replaced once it has finished what it runs.
-    #[allow(dead_code)]
+    #[allow(dead_code, reason = "what tells it is another part of the program")]
     Heavy(Incarnation),
     /// Stop now.
     Terminate,
     /// Stop now, because of this signal.
-    #[allow(dead_code)]
+    #[allow(dead_code, reason = "what tells it is another part of the program")]
     Interrupt(i32),
     /// The shell around the state machine has failed.
     Fault(String),
