@@ -21,6 +21,7 @@
 mod dump;
 mod executor;
 mod footprint;
+mod held;
 mod modes;
 mod outcome;
 mod part;
@@ -37,6 +38,7 @@ mod watchdog;
 pub use dump::dump;
 pub use executor::block_on;
 pub use footprint::Footprint;
+pub use held::{Leash, pid_for};
 pub use modes::{Mode, Trial};
 pub use outcome::{IsCause, cause_of, expect_death, expect_healthy, is_signal, running};
 pub use part::{

@@ -18,7 +18,7 @@ fn sleeps(task: &Path) -> u64 {
 }
 
 /// The same, for every thread of the pool and of its workers.
-fn all_sleeps(pool: &pool_core::Pool) -> Vec<u64> {
+pub(crate) fn all_sleeps(pool: &pool_core::Pool) -> Vec<u64> {
     let threads = |dir: String| -> Vec<_> {
         let mut threads: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
         threads.sort();

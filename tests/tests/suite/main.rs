@@ -21,6 +21,8 @@ mod output;
 mod policies;
 mod programs;
 mod progress;
+mod recycling;
+mod resize;
 mod rings;
 mod settings;
 mod sharing;

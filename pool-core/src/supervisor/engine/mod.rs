@@ -254,7 +254,11 @@ impl Engine {
                 self.needs_reactor = true;
             }
             Action::Broken(reason) => self.seeing.broken(&reason),
-            Action::Drained => self.seeing.drained(),
+            Action::Drained => {
+                self.seeing.drained();
+                // Where there is no process whose death would wake it.
+                self.needs_reactor = true;
+            }
         }
     }
 

@@ -41,8 +41,12 @@ impl<P> Machine<P> {
                 self.bury(now, index, ready.hand, started, death);
             }
             Phase::Dying { hand, .. } => self.bury(now, index, hand, started, death),
-            // Its place may be wanted.
-            Phase::Retiring { .. } | Phase::Stopped => self.unsettled = true,
+            Phase::Retiring { .. } => {
+                self.slots[index].timer = None;
+                // Its place may be wanted.
+                self.unsettled = true;
+            }
+            Phase::Stopped => {}
             Phase::Waiting { until } => {
                 self.enter(index, Phase::Waiting { until });
             }

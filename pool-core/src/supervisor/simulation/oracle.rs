@@ -78,12 +78,13 @@ impl World<'_> {
     /// There are never more processes than there should be, those excepted that were given up.
     fn judge_number(&self, who: Incarnation) {
         let given_up = |process: &&Process| {
-            let why = self.slot_of(process).and_then(|slot| match &slot.phase {
-                Phase::Ready(ready) => ready.leaving,
-                Phase::Retiring { why, .. } => Some(*why),
-                _ => None,
-            });
+            let (going, why) = match self.slot_of(process).map(|slot| &slot.phase) {
+                Some(Phase::Ready(ready)) => (ready.is_going(), ready.leaving),
+                Some(Phase::Retiring { why, .. }) => (true, Some(*why)),
+                _ => (false, None),
+            };
             matches!(why, Some(RetireReason::Resized | RetireReason::Idle))
+                || going && self.shrunk.is_some_and(|at| process.spawned_at <= at)
         };
         let (given_up, others) = self.living().partition::<Vec<_>, _>(given_up);
         let staffing = &self.scenario.config.staffing;

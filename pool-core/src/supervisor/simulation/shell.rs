@@ -608,6 +608,7 @@ impl World<'_> {
                 3 => Event::Terminate,
                 4 => Event::Fault("late".to_owned()),
                 5 => Event::Resize(self.random.within(1, 8) as u32),
+                _ if self.processes.is_empty() => Event::Tick,
                 _ => {
                     let generation = self.random.within(1, self.processes.len() as u64);
                     self.ghost(generation)

@@ -3,8 +3,10 @@
 
 mod pace;
 mod preparing;
+mod recycling;
 mod schedules;
 mod singles;
+mod sizing;
 mod spares;
 mod units;
 
