@@ -61,7 +61,7 @@ pub trait WorkerState: Sized + 'static {
     /// collected by [`Pool::exit_values`](crate::Pool::exit_values).
     ///
     /// A worker retires when its pool is closed and every task has ended, or when it is replaced as a matter of course; not
-    /// when it dies or is killed. It is killed if this takes longer than [`exit_timeout`](crate::Builder::exit_timeout).
+    /// when it dies or is killed; and a state that a panic of a task has dropped does not exit. The worker is killed if this takes longer than [`exit_timeout`](crate::Builder::exit_timeout).
     fn exit(self, cx: &mut ExitContext) {
         let _ = (self, cx);
     }
