@@ -158,10 +158,19 @@ impl<S: WorkerState> Value for S {
 }
 
 /// One of them, with the name of its type.
-struct Built {
+pub(crate) struct Built {
     of: TypeId,
-    name: &'static str,
+    pub(crate) name: &'static str,
     value: Box<dyn Value>,
+}
+
+impl Built {
+    /// Lets it exit, and returns what it leaves, encoded.
+    pub(crate) fn exit(self, worker: WorkerId) -> Vec<Vec<u8>> {
+        let mut cx = ExitContext { worker, left: Vec::new() };
+        self.value.exit(&mut cx);
+        cx.left
+    }
 }
 
 /// The states of one worker, at most one of each type.
@@ -216,17 +225,9 @@ impl States {
         Ok(())
     }
 
-    /// The youngest state, taken out: its name, and what lets it exit and returns what it leaves, encoded.
-    pub(crate) fn take_last(
-        &mut self,
-    ) -> Option<(&'static str, impl FnOnce(WorkerId) -> Vec<Vec<u8>> + use<>)> {
-        let Built { name, value, .. } = self.values.pop()?;
-        let exit = move |worker| {
-            let mut cx = ExitContext { worker, left: Vec::new() };
-            value.exit(&mut cx);
-            cx.left
-        };
-        Some((name, exit))
+    /// Takes the youngest state out.
+    pub(crate) fn take_last(&mut self) -> Option<Built> {
+        self.values.pop()
     }
 
     /// Drops all states, the youngest first. If one of them panics while it is dropped, it is gone, and
