@@ -119,7 +119,7 @@ pub(super) struct Process {
     /// Since when the machine knows it to build a state.
     pub(super) preparing: Option<Instant>,
     /// It has more memory than it may have.
-    pub(super) heavy: bool,
+    pub(super) bloated: bool,
 }
 
 impl Process {
@@ -156,7 +156,7 @@ impl Process {
             head_since: now,
             flagged: HashMap::new(),
             preparing: None,
-            heavy: false,
+            bloated: false,
         }
     }
 
@@ -355,7 +355,7 @@ impl World<'_> {
         fact.claims.push(Claim { generation, ticket, at: now, end: None });
         let nature = fact.nature;
         if self.chance(temper.grows) {
-            self.process(generation).heavy = true;
+            self.process(generation).bloated = true;
             let noticed = self.random.micros(0, 20_000);
             self.plan(noticed, Happening::Weigh(generation));
         }
