@@ -62,7 +62,7 @@ pub trait WorkerState: Sized + 'static {
     /// collected by [`Pool::exit_values`](crate::Pool::exit_values).
     ///
     /// A worker retires when its pool is closed and every task has ended, or when it is replaced as a matter of course; not
-    /// when it dies or is killed. It is killed if this takes longer than [`exit_timeout`](crate::Builder::exit_timeout).
+    /// when it dies or is killed; and a state that a panic of a task has dropped does not exit. The worker is killed if this takes longer than [`exit_timeout`](crate::Builder::exit_timeout).
     fn exit(self, cx: &mut ExitContext) {
         let _ = (self, cx);
     }
@@ -159,10 +159,19 @@ impl<S: WorkerState> Value for S {
 }
 
 /// One of them, with the name of its type.
-struct Built {
+pub(crate) struct Built {
     of: TypeId,
-    name: &'static str,
+    pub(crate) name: &'static str,
     value: Box<dyn Value>,
+}
+
+impl Built {
+    /// Lets it exit, and returns what it leaves, encoded.
+    pub(crate) fn exit(self, worker: WorkerId) -> Vec<Vec<u8>> {
+        let mut cx = ExitContext { worker, left: Vec::new() };
+        self.value.exit(&mut cx);
+        cx.left
+    }
 }
 
 /// The states of one worker, at most one of each type.
@@ -222,17 +231,9 @@ impl States {
         Ok(())
     }
 
-    /// The youngest state, taken out: its name, and what lets it exit and returns what it leaves, encoded.
-    pub(crate) fn take_last(
-        &mut self,
-    ) -> Option<(&'static str, impl FnOnce(WorkerId) -> Vec<Vec<u8>> + use<>)> {
-        let Built { name, value, .. } = self.values.pop()?;
-        let exit = move |worker| {
-            let mut cx = ExitContext { worker, left: Vec::new() };
-            value.exit(&mut cx);
-            cx.left
-        };
-        Some((name, exit))
+    /// Takes the youngest state out.
+    pub(crate) fn take_last(&mut self) -> Option<Built> {
+        self.values.pop()
     }
 
     /// What it has taken to build states, in nanoseconds.

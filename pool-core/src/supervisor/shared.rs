@@ -113,8 +113,7 @@ impl Shared {
             false => std::mem::replace(&mut engine.settled, self.spare_settled()),
         };
         let wake = std::mem::take(&mut engine.needs_reactor);
-        let gate_moves =
-            self.gate.is_limited() && self.gate.adjust(engine.machine.workers(), engine.machine.is_open());
+        let gate_moves = self.gate.is_limited() && self.gate.adjust(self.size(), engine.machine.is_open());
         if engine.is_gone() {
             self.gone.notify_all();
         }

@@ -67,10 +67,10 @@ impl Worker {
 
     /// Has all states exit, and passes on what they leave.
     pub(super) fn bequeath(&mut self) {
-        while let Some((name, exit)) = self.states.take_last() {
-            let worker = self.context.worker_id();
+        while let Some(state) = self.states.take_last() {
+            let (name, worker) = (state.name, self.context.worker_id());
             panics::forget();
-            let left = catch_unwind(AssertUnwindSafe(|| exit(worker)));
+            let left = catch_unwind(AssertUnwindSafe(|| state.exit(worker)));
             if self.origin.is_elsewhere() {
                 setup::leave();
             }

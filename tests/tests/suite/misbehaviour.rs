@@ -49,6 +49,11 @@ fn frames_that_break_the_protocol_cost_the_worker_and_the_task_that_it_runs() {
         ("close-results", "closed its pipes and lives on"),
         ("half-and-linger", "closed its pipes and lives on"),
         ("wrong-sum", "does not match its sum"),
+        ("exit-note", "exit value before it was asked to retire"),
+        ("garbage-unfit", "report about a state that makes no sense"),
+        ("garbage-state", "name of a state that is none"),
+        ("prepared", "built a state that it had not begun"),
+        ("preparing-twice", "builds two states at a time"),
         ("endless-garbage", "a frame that makes no sense"),
     ];
     for (trick, what) in tricks {

@@ -364,11 +364,6 @@ impl<P> Machine<P> {
         self.pending
     }
 
-    /// How many workers run tasks, as far as it depends on the settings.
-    pub(crate) fn workers(&self) -> usize {
-        self.config.workers as usize
-    }
-
     /// Whether any worker holds an item.
     pub(crate) fn holds_any(&self) -> bool {
         self.held > 0

@@ -343,8 +343,8 @@ impl World<'_> {
                 assert!(!process.ready && had >= config.start_timeout, "{who:?} had {had:?} to start");
             }
             KillReason::MemoryLimit { rss, limit } => {
-                assert!(rss > limit && process.over_limit, "{who:?} has no more than {limit}: {process:?}");
-                self.sights.heavy += 1;
+                assert!(rss > limit && process.bloated, "{who:?} has no more than {limit}: {process:?}");
+                self.sights.bloated += 1;
             }
             KillReason::InitTimeout(_) => {
                 let had = process.preparing.map(|since| now.duration_since(since));

@@ -125,7 +125,7 @@ pub(super) struct Process {
     /// Since when the machine knows it to build a state.
     pub(super) preparing: Option<Instant>,
     /// It has more memory than it may have.
-    pub(super) over_limit: bool,
+    pub(super) bloated: bool,
 }
 
 impl Process {
@@ -165,7 +165,7 @@ impl Process {
             head_since: now,
             flagged: HashMap::new(),
             preparing: None,
-            over_limit: false,
+            bloated: false,
         }
     }
 
@@ -368,7 +368,7 @@ impl World<'_> {
         fact.claims.push(Claim { generation, ticket, at: now, end: None });
         let nature = fact.nature;
         if self.chance(temper.grows) {
-            self.process(generation).over_limit = true;
+            self.process(generation).bloated = true;
             let noticed = self.random.micros(0, 20_000);
             self.plan(noticed, Happening::Weigh(generation));
         }

@@ -457,7 +457,7 @@ impl World<'_> {
     /// The memory of a worker is looked at from outside.
     pub(super) fn weigh(&mut self, generation: u64) {
         let (who, process) = (self.incarnation(generation), self.process(generation));
-        if process.linked && process.over_limit {
+        if process.linked && process.bloated {
             self.feed(Event::OverLimit(who, 2, 1), &[]);
         }
     }

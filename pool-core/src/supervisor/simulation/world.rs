@@ -107,7 +107,7 @@ pub(super) struct Sights {
     /// A worker that was killed because it took too long for that.
     pub(super) overdue: u64,
     /// A worker that was killed for its memory.
-    pub(super) heavy: u64,
+    pub(super) bloated: u64,
 }
 
 impl Sights {
@@ -120,13 +120,13 @@ impl Sights {
             prepared: self.prepared + other.prepared,
             unprepared: self.unprepared + other.unprepared,
             overdue: self.overdue + other.overdue,
-            heavy: self.heavy + other.heavy,
+            bloated: self.bloated + other.bloated,
         }
     }
 
     pub(super) fn least(self) -> u64 {
-        let Self { runs, overtaken, rests, cancelled, prepared, unprepared, overdue, heavy } = self;
-        let all = [runs, overtaken, rests, cancelled, prepared, unprepared, overdue, heavy];
+        let Self { runs, overtaken, rests, cancelled, prepared, unprepared, overdue, bloated } = self;
+        let all = [runs, overtaken, rests, cancelled, prepared, unprepared, overdue, bloated];
         all.into_iter().min().unwrap_or(0)
     }
 }

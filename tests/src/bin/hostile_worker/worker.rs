@@ -9,7 +9,7 @@ use nix::sys::signal::{Signal, raise};
 use pool_core::__private::{Buffer, RunContext, States, TASKS, TaskEntry};
 use pool_core::{TaskContext, TaskId, WorkerId};
 use pool_ipc::{
-    Board, Boot, Bundle, FrameError, HEADER_LEN, Header, Hello, Kind, Region, TaskDecl, TaskHead,
+    Board, Boot, Bundle, ExitNote, FrameError, HEADER_LEN, Header, Hello, Kind, Region, TaskDecl, TaskHead,
 };
 use pool_tests::region::{Place, Ring};
 use pool_worker as _;
@@ -203,6 +203,11 @@ impl Worker {
             | Trick::SecondHello
             | Trick::Bye
             | Trick::WrongSum
+            | Trick::ExitNote
+            | Trick::GarbageUnfit
+            | Trick::GarbageState
+            | Trick::Prepared
+            | Trick::PreparingTwice
             | Trick::EndlessResults
             | Trick::EndlessGarbage
             | Trick::Twice => {
@@ -253,6 +258,18 @@ impl Worker {
                 self.send(Kind::Hello, 0, &hello)
             }
             Trick::Bye => self.send(Kind::Bye, 0, &[]),
+            Trick::ExitNote => {
+                let note = ExitNote { state: "state".to_owned(), value: Ok(vec![1]) };
+                let note = told("exit note", note.encode())?;
+                self.send(Kind::ExitNote, 0, &note)
+            }
+            Trick::GarbageUnfit => self.send(Kind::Unfit, 0, &[0xFF; 40]),
+            Trick::GarbageState => self.send(Kind::Preparing, 0, &[0xFF; 40]),
+            Trick::Prepared => self.send(Kind::Prepared, 0, &[]),
+            Trick::PreparingTwice => {
+                self.send(Kind::Preparing, 0, b"one")?;
+                self.send(Kind::Preparing, 0, b"two")
+            }
             Trick::WrongSum => {
                 let mut frame = frame.to_vec();
                 frame.last_mut().ok_or("a result without bytes")?.add_assign(1);

@@ -63,7 +63,8 @@ fn what_is_taken_back_unclaimed_does_not_count() {
 fn a_retry_counts_as_a_task() {
     let mut pool = Bench::ready(recycling(1, 2));
     let task = pool.submit(1, &TaskSpec { retries: 5, retry_on: RetryOn::PANIC, ..plain() })[0];
-    let panicked = || TaskError::Panicked { message: "no".to_owned(), location: None, backtrace: None };
+    let panicked =
+        || TaskError::Panicked { message: "no".to_owned(), location: None, backtrace: None, output: None };
     for ticket in [1, 2] {
         let who = pool.who(0);
         pool.on(Event::Failed(who, ticket, panicked()));
@@ -182,7 +183,8 @@ fn a_suspect_that_waited_for_a_worker_that_leaves_runs_elsewhere() {
     let mut pool = Bench::ready(Config { staffing, ..config(1) });
     let suspect = pool.submit(1, &TaskSpec { retries: 1, retry_on: RetryOn::PANIC, ..plain() })[0];
     pool.submit(1, &plain());
-    let panicked = TaskError::Panicked { message: "no".to_owned(), location: None, backtrace: None };
+    let panicked =
+        TaskError::Panicked { message: "no".to_owned(), location: None, backtrace: None, output: None };
     let who = pool.who(0);
     pool.on(Event::Failed(who, 1, panicked));
     pool.on(Event::Heavy(who));
