@@ -429,7 +429,8 @@ impl Builder {
     /// Most single tasks that may wait besides those that could run, one for each worker. Default: no limit.
     ///
     /// With more, [`apply`](Pool::apply) and [`apply_async`](Pool::apply_async) wait until one has ended, and
-    /// [`try_apply_async`](Pool::try_apply_async) gives the call back. Batches bound themselves, and do not count.
+    /// [`try_apply_async`](Pool::try_apply_async) gives the call back. Batches bound themselves, and do not count. Callbacks may
+    /// submit to a full queue; wakers of futures must not, as they must not wait for the pool in any other way.
     pub fn queue_limit(mut self, waiting: usize) -> Self {
         self.queue_limit = Some(waiting);
         self
@@ -498,6 +499,28 @@ impl Builder {
     /// inside a pool, this setting does nothing: the workers of inner pools die with their worker.
     ///
     /// The handlers, and a thread that waits for them, are made with the first such pool, and stay for the life of the program.
+    ///
+    /// ```no_run
+    /// use pool_core::{Pool, TaskError, task};
+    ///
+    /// #[task]
+    /// fn simulate(seed: u64) -> f64 {
+    ///     seed as f64
+    /// }
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// pool_core::init();
+    /// let pool = Pool::builder().terminate_on_signals(true).build()?;
+    /// match pool.map(simulate, 0..1_000_000) {
+    ///     Ok(results) => println!("{} results", results.len()),
+    ///     Err(failed) => match failed.error {
+    ///         TaskError::Interrupted { .. } => eprintln!("stopped after {} runs", failed.completed),
+    ///         other => return Err(other.into()),
+    ///     },
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn terminate_on_signals(mut self, handled: bool) -> Self {
         self.terminate_on_signals = handled;
         self

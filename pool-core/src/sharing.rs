@@ -289,7 +289,7 @@ impl Builder {
     /// As [`share`](Self::share), for numbers, which tasks borrow as such with [`TaskContext::shared_slice`].
     ///
     /// ```no_run
-    /// use pool_core::{Pool, SharedError, TaskContext, task};
+    /// use pool_core::{Pool, TaskContext, task};
     ///
     /// #[task]
     /// fn dot(row: usize, #[context] cx: &TaskContext) -> f64 {
@@ -314,6 +314,27 @@ impl Builder {
     /// [`TaskContext::shared_value`] decodes once.
     ///
     /// The encoding is shared, the decoded value is each worker's own. [`build`](Self::build) fails if the value cannot be encoded.
+    ///
+    /// ```no_run
+    /// use std::collections::BTreeMap;
+    /// use pool_core::{Pool, TaskContext, task};
+    ///
+    /// type Prices = BTreeMap<String, u32>;
+    ///
+    /// #[task]
+    /// fn price(item: &str, #[context] cx: &TaskContext) -> Option<u32> {
+    ///     let prices: &Prices = cx.shared_value("prices").expect("the pool shares it");
+    ///     prices.get(item).copied()
+    /// }
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// pool_core::init();
+    /// let prices = Prices::from([("nut".to_owned(), 3)]);
+    /// let pool = Pool::builder().share_value("prices", &prices).build()?;
+    /// assert_eq!(pool.apply(price("nut"))?, Some(3));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn share_value<T: Serialize>(mut self, key: impl Into<String>, value: &T) -> Self {
         match postcard::to_stdvec(value) {
             Ok(bytes) => self.sharing.add("share_value", key.into(), type_name::<T>(), 1, &bytes),

@@ -270,6 +270,28 @@ pub struct Completed<R> {
 impl<R> Completed<R> {
     /// The next result, unless it takes longer than this. `None` when all have been returned.
     ///
+    /// ```no_run
+    /// # use pool_core::{Elapsed, Pool, as_completed, task};
+    /// # use std::time::Duration;
+    /// # #[task]
+    /// # fn fetch(page: u64) -> String {
+    /// #     page.to_string()
+    /// # }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # pool_core::init();
+    /// # let pool = Pool::builder().build()?;
+    /// let mut pages = as_completed((0..100).map(|page| pool.apply_async(fetch(page))));
+    /// loop {
+    ///     match pages.next_timeout(Duration::from_secs(1)) {
+    ///         Ok(Some((page, text))) => println!("{page}: {}", text?),
+    ///         Ok(None) => break,
+    ///         Err(Elapsed { .. }) => println!("{} to come", pages.len()),
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     /// [`Elapsed`]; the tasks go on, and the next call may have more luck.
     #[expect(clippy::type_complexity, reason = "it is that of `next`, and a limit")]
