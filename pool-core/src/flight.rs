@@ -146,7 +146,10 @@ impl<F, I, R> Flight<F, I, R> {
     {
         let shared = Arc::clone(&pool.shared);
         let until = plan.deadline.map(|limit| (Instant::now() + bounded(limit), limit));
-        let feed = plan.progress.clone().map(|progress| Feed::new(progress, items.size_hint(), &shared));
+        let feed = plan
+            .progress
+            .clone()
+            .map(|progress| Feed::new(progress, items.size_hint(), vec![Arc::clone(&shared)]));
         Self {
             shared,
             abort: plan.on_failure.unwrap_or(default) == OnFailure::Abort,
