@@ -14,7 +14,7 @@ use crate::packed::Packed;
 use crate::policy::RestartPolicy;
 use crate::reply::Reply;
 use crate::supervisor::event::{Action, Event, Incarnation, TaskSpec, Ticket};
-use crate::supervisor::machine::{Config, Machine};
+use crate::supervisor::machine::{Config, Machine, Staffing};
 
 /// The state machine, with one worker that finishes at once what it is given. A result is a number.
 #[derive(Debug)]
@@ -40,9 +40,11 @@ impl Shop {
         // As the builder sets it.
         let config = Config {
             workers: 1,
+            staffing: Staffing::default(),
             executable: String::new(),
             restart: RestartPolicy::default(),
             start_timeout: limit,
+            init_timeout: limit,
             exit_timeout: limit,
             cancel_grace: limit,
             claim_timeout: limit,

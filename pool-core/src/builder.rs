@@ -11,19 +11,26 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::error::BuildError;
+use crate::events::{Events, Hook, WorkerEvent};
 use crate::executable::WorkerExe;
+use crate::gate::Gate;
 use crate::output::{Forwarder, Output};
 use crate::policy::{RestartPolicy, bounded};
 use crate::pool::Pool;
+use crate::sharing::Offer;
+use crate::signals;
 use crate::start_method::StartMethod;
+use crate::state::{StateEntry, WorkerState};
+use crate::supervisor::engine::seeing::Seeing;
+use crate::supervisor::engine::weigh::Limits;
 use crate::supervisor::engine::{Engine, Parts};
-use crate::supervisor::launch::Launcher;
+use crate::supervisor::launch::{Launcher, WorkerEnv};
 use crate::supervisor::lead::Lead;
-use crate::supervisor::machine::{Config, Machine};
+use crate::supervisor::machine::{Config, Machine, Staffing};
 use crate::supervisor::reactor;
 use crate::supervisor::shared::Shared;
 use crate::supervisor::token::{MAX_WORKERS, TIMER, WAKE};
-use crate::sys::{process, stdio};
+use crate::sys::{cpus, process, stdio};
 use crate::transport::Transport;
 use crate::worker::init;
 
@@ -39,6 +46,9 @@ const WAKE_UP: Duration = Duration::from_micros(50);
 const UNPACED: usize = 2;
 /// Bytes of arguments given to a worker ahead of time, unless a single task has more.
 const PREFETCH_BYTES: usize = 1 << 20;
+
+/// After how long an idle worker exits, unless the builder says otherwise.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The settings of a [`Pool`].
 ///
@@ -64,18 +74,36 @@ const PREFETCH_BYTES: usize = 1 << 20;
 pub struct Builder {
     name: String,
     workers: Option<usize>,
+    min_workers: Option<usize>,
+    idle_timeout: Option<Duration>,
     spares: usize,
+    max_tasks_per_worker: Option<u64>,
+    recycle_jitter: u64,
+    recycle_overlap: bool,
     worker: WorkerExe,
     env: Vec<(OsString, Option<OsString>)>,
+    worker_env: Option<WorkerEnv>,
+    inner_threads: Option<usize>,
     current_dir: Option<PathBuf>,
+    nice: i32,
+    cpu_affinity: Option<Vec<Vec<usize>>>,
+    states: Vec<StateEntry>,
+    recycle_above: Option<u64>,
+    memory_limit: Option<u64>,
     task_timeout: Option<Duration>,
     start_timeout: Duration,
+    init_timeout: Duration,
     exit_timeout: Duration,
     cancel_grace: Duration,
     restart: RestartPolicy,
     output: Output,
+    queue_limit: Option<usize>,
+    insights: bool,
+    on_event: Option<Hook>,
     frame_limit: u32,
     core_dumps: bool,
+    terminate_on_signals: bool,
+    pub(crate) sharing: Offer,
     transport: Transport,
     start: StartMethod,
 }
@@ -91,18 +119,36 @@ impl Builder {
         Self {
             name: "pool".to_owned(),
             workers: None,
+            min_workers: None,
+            idle_timeout: None,
             spares: 0,
+            max_tasks_per_worker: None,
+            recycle_jitter: 0,
+            recycle_overlap: true,
             worker: WorkerExe::current(),
             env: Vec::new(),
+            worker_env: None,
+            inner_threads: None,
             current_dir: None,
+            nice: 0,
+            cpu_affinity: None,
+            states: Vec::new(),
+            recycle_above: None,
+            memory_limit: None,
             task_timeout: None,
             start_timeout: Duration::from_secs(10),
+            init_timeout: Duration::from_secs(60),
             exit_timeout: Duration::from_secs(5),
             cancel_grace: Duration::from_millis(100),
             restart: RestartPolicy::default(),
             output: Output::Forward,
+            queue_limit: None,
+            insights: false,
+            on_event: None,
             frame_limit: pool_ipc::DEFAULT_FRAME_LIMIT,
             core_dumps: false,
+            terminate_on_signals: false,
+            sharing: Offer::default(),
             transport: Transport::default(),
             start: StartMethod::default(),
         }
@@ -129,6 +175,80 @@ impl Builder {
         self
     }
 
+    /// Lets the pool have fewer workers while it has little to do. Default: as many as [`workers`](Self::workers).
+    ///
+    /// It starts with so many. While more tasks have not ended than there are workers, and none of these is idle, it starts
+    /// more, up to `workers`; those that have been idle for [`idle_timeout`](Self::idle_timeout) exit. With 0 an unused
+    /// pool has no process, and its next task waits for one to start.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # pool_core::init();
+    /// let pool = pool_core::Pool::builder()
+    ///     .workers(16)
+    ///     .min_workers(1)
+    ///     .idle_timeout(Duration::from_secs(30))
+    ///     .build()?;
+    /// # drop(pool);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn min_workers(mut self, workers: usize) -> Self {
+        self.min_workers = Some(workers);
+        self
+    }
+
+    /// After how long without tasks a worker exits, if there are more than [`min_workers`](Self::min_workers). Default: 10 s.
+    ///
+    /// Without `min_workers` it has no effect.
+    pub fn idle_timeout(mut self, idle: Duration) -> Self {
+        self.idle_timeout = Some(idle);
+        self
+    }
+
+    /// Has each worker process run so many tasks at most, and then be replaced: for code that leaks. 0 counts as 1. Default:
+    /// no limit.
+    ///
+    /// While there is work a process runs exactly so many, less the [jitter](Self::recycle_jitter). Every attempt of a
+    /// task counts. Running tasks are never interrupted for this, and the successor starts before the old process has
+    /// finished its last task; see [`recycle_overlap`](Self::recycle_overlap).
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # pool_core::init();
+    /// let pool = pool_core::Pool::builder()
+    ///     .workers(8)
+    ///     .max_tasks_per_worker(1000)
+    ///     .recycle_jitter(100)
+    ///     .build()?;
+    /// # drop(pool);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn max_tasks_per_worker(mut self, tasks: u64) -> Self {
+        self.max_tasks_per_worker = Some(tasks);
+        self
+    }
+
+    /// Has each process exit up to so many tasks earlier, at random, so that not all are replaced at once. Default: 0.
+    ///
+    /// Only with [`max_tasks_per_worker`](Self::max_tasks_per_worker); every process runs one task at least.
+    pub fn recycle_jitter(mut self, tasks: u64) -> Self {
+        self.recycle_jitter = tasks;
+        self
+    }
+
+    /// Whether the successor of a worker that is to be replaced starts while the old one still works. Default: yes.
+    ///
+    /// Then there are for a while more processes than workers, by a quarter at most or by one; no more tasks run at once. With
+    /// `false` each process starts when the one before it has exited.
+    pub fn recycle_overlap(mut self, overlap: bool) -> Self {
+        self.recycle_overlap = overlap;
+        self
+    }
+
     /// Which program the workers run. Default: this one.
     pub fn worker(mut self, worker: WorkerExe) -> Self {
         self.worker = worker;
@@ -144,6 +264,72 @@ impl Builder {
     /// Removes an environment variable for the workers.
     pub fn env_remove(mut self, name: impl AsRef<OsStr>) -> Self {
         self.env.push((name.as_ref().to_owned(), None));
+        self
+    }
+
+    /// Sets environment variables of each worker by its [index](crate::TaskContext::worker_index), after [`env`](Self::env).
+    ///
+    /// The function is called on a thread of the pool each time a worker is started, so a worker that replaces another in the
+    /// same place is given what it returns for that place. If it panics, or a name cannot be one, the worker does not start.
+    /// Not for [`StartMethod::Zygote`], whose workers share one environment.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # pool_core::init();
+    /// let pool = pool_core::Pool::builder()
+    ///     .workers(2)
+    ///     .worker_env(|worker| [("CUDA_VISIBLE_DEVICES", worker.to_string())])
+    ///     .build()?;
+    /// # drop(pool);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn worker_env<K, V, E>(mut self, of: impl Fn(usize) -> E + Send + Sync + 'static) -> Self
+    where
+        E: IntoIterator<Item = (K, V)>,
+        K: AsRef<OsStr>,
+        V: AsRef<OsStr>,
+    {
+        self.worker_env = Some(WorkerEnv::new(move |worker| {
+            let owned = |(name, value): (K, V)| (name.as_ref().to_owned(), value.as_ref().to_owned());
+            of(worker).into_iter().map(owned).collect()
+        }));
+        self
+    }
+
+    /// How many threads the numeric libraries in each worker may use: sets the environment variables that OpenMP, OpenBLAS,
+    /// MKL, BLIS, Accelerate, Numba, NumExpr and Rayon read when they start. Default: what they find in the environment.
+    ///
+    /// A variable that [`env`](Self::env) sets or [`env_remove`](Self::env_remove) removes is left to these.
+    pub fn inner_threads(mut self, threads: usize) -> Self {
+        self.inner_threads = Some(threads);
+        self
+    }
+
+    /// Binds workers to CPUs: the one with the [index](crate::TaskContext::worker_index) `i` to the set `i mod n` of the `n`
+    /// sets. Default: each runs wherever this program may.
+    ///
+    /// The CPUs must be among those that this program may use when the pool is built.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # pool_core::init();
+    /// let pool = pool_core::Pool::builder().workers(2).cpu_affinity([[0, 1], [2, 3]]).build()?;
+    /// # drop(pool);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[doc(alias = "sched_setaffinity")]
+    pub fn cpu_affinity<S: AsRef<[usize]>>(mut self, sets: impl IntoIterator<Item = S>) -> Self {
+        self.cpu_affinity = Some(sets.into_iter().map(|set| set.as_ref().to_vec()).collect());
+        self
+    }
+
+    /// Adds this to the niceness of the workers, from −20 to 19; what is above 19 counts as 19. Default: 0.
+    ///
+    /// Less than 0 needs a privilege; workers that do not have it cannot start, which breaks the pool.
+    pub fn nice(mut self, by: i32) -> Self {
+        self.nice = by;
         self
     }
 
@@ -166,6 +352,23 @@ impl Builder {
         self
     }
 
+    /// Has every worker build this state when it starts, before it is ready, and not only when a task needs it.
+    ///
+    /// Some task of the worker executable must have the parameter `#[state] _: &mut S`, or the pool breaks.
+    pub fn state<S: WorkerState>(mut self) -> Self {
+        self.states.push(StateEntry::of::<S>());
+        self
+    }
+
+    /// How long a worker may take to build a [state](crate::WorkerState). Default: 60 s.
+    ///
+    /// A worker that takes longer is killed and replaced; no task is blamed. If the state has never been built in any worker,
+    /// or if it costs more workers in a row than [`RestartPolicy::max_restarts`] allows, the pool is broken.
+    pub fn init_timeout(mut self, limit: Duration) -> Self {
+        self.init_timeout = limit;
+        self
+    }
+
     /// How long a worker may take to exit when it is asked to. Default: 5 s.
     pub fn exit_timeout(mut self, limit: Duration) -> Self {
         self.exit_timeout = limit;
@@ -181,6 +384,36 @@ impl Builder {
         self
     }
 
+    /// Has a worker replaced whose private memory exceeds so many bytes, after the task that it runs. Default: no limit.
+    ///
+    /// No task is interrupted; those that wait behind it are given to others. What counts as private, and when a worker is looked
+    /// at, is as for [`memory_limit`](Self::memory_limit).
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), pool_core::BuildError> {
+    /// let pool = pool_core::Pool::builder().recycle_above(512 << 20).memory_limit(2 << 30).build()?;
+    /// # drop(pool);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn recycle_above(mut self, bytes: u64) -> Self {
+        self.recycle_above = Some(bytes);
+        self
+    }
+
+    /// Kills a worker whose private memory exceeds so many bytes. Default: no limit.
+    ///
+    /// The task that it runs ends with [`WorkerDied`](crate::TaskError::WorkerDied) and the cause
+    /// [`MemoryLimit`](crate::DeathCause::MemoryLimit), or is retried if it allows that; other tasks are not affected. Private is
+    /// what is resident and neither mapped from a file nor shared with another process, such as large arguments and results.
+    ///
+    /// A worker is looked at while it has tasks, every 5 to 100 ms and the more often the nearer it is to the limit, and once
+    /// afterwards; so a task that allocates fast can exceed it for a moment.
+    pub fn memory_limit(mut self, bytes: u64) -> Self {
+        self.memory_limit = Some(bytes);
+        self
+    }
+
     /// How workers that die without running a task are replaced, and when the pool gives up.
     pub fn restart(mut self, policy: RestartPolicy) -> Self {
         self.restart = policy;
@@ -190,6 +423,50 @@ impl Builder {
     /// What happens to the lines that workers print. Default: they are forwarded.
     pub fn output(mut self, output: Output) -> Self {
         self.output = output;
+        self
+    }
+
+    /// Most single tasks that may wait besides those that could run, one for each worker. Default: no limit.
+    ///
+    /// With more, [`apply`](Pool::apply) and [`apply_async`](Pool::apply_async) wait until one has ended, and
+    /// [`try_apply_async`](Pool::try_apply_async) gives the call back. Batches bound themselves, and do not count.
+    pub fn queue_limit(mut self, waiting: usize) -> Self {
+        self.queue_limit = Some(waiting);
+        self
+    }
+
+    /// Whether workers measure how long tasks wait and run, for [`Pool::insights`]. Default: no.
+    ///
+    /// It costs a worker two looks at the clock for each task, some 50 ns.
+    pub fn insights(mut self, measured: bool) -> Self {
+        self.insights = measured;
+        self
+    }
+
+    /// Has a function told what happens to workers: start, death, and what is between; see [`WorkerEvent`]. A second one
+    /// replaces the first.
+    ///
+    /// It is called on a thread of its own, in the order of the events, and nobody waits for it, but for
+    /// [`join`](Pool::join), [`shutdown`](Pool::shutdown), [`terminate`](Pool::terminate) and the end of the pool: these wait
+    /// until all events have been told, for one second at most. It may use the pool, and panic.
+    ///
+    /// ```no_run
+    /// use pool_core::{Pool, WorkerEvent};
+    ///
+    /// # fn main() -> Result<(), pool_core::BuildError> {
+    /// let pool = Pool::builder()
+    ///     .on_worker_event(|event| {
+    ///         if let WorkerEvent::Died(death) = event {
+    ///             eprintln!("{death}");
+    ///         }
+    ///     })
+    ///     .build()?;
+    /// # drop(pool);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn on_worker_event(mut self, function: impl Fn(&WorkerEvent) + Send + Sync + 'static) -> Self {
+        self.on_event = Some(Hook::new(function));
         self
     }
 
@@ -208,6 +485,21 @@ impl Builder {
     /// Whether workers may dump core. Default: no (`RLIMIT_CORE` is 0).
     pub fn core_dumps(mut self, allowed: bool) -> Self {
         self.core_dumps = allowed;
+        self
+    }
+
+    /// Whether SIGINT (Ctrl-C) and SIGTERM end this pool before they end the program. Default: no, they end the program at
+    /// once, and the workers with it.
+    ///
+    /// Every task ends with [`TaskError::Interrupted`](crate::TaskError::Interrupted), the workers are killed, and then the
+    /// signal does what it does by default: half a second later, so that `main` can report, or when the program exits, which
+    /// ends it by the signal and not with a status of its own. A second signal does so at once. Handlers of the program's own
+    /// go on to be called. A signal that the program ignores when the pool is built stays ignored, and in a worker, for a pool
+    /// inside a pool, this setting does nothing: the workers of inner pools die with their worker.
+    ///
+    /// The handlers, and a thread that waits for them, are made with the first such pool, and stay for the life of the program.
+    pub fn terminate_on_signals(mut self, handled: bool) -> Self {
+        self.terminate_on_signals = handled;
         self
     }
 
@@ -231,6 +523,14 @@ impl Builder {
         let exe = self.worker.open()?;
         let executable = exe.shown.display().to_string();
 
+        let signals = match self.terminate_on_signals && depth == 0 {
+            true => {
+                Some(signals::prepare().map_err(|source| BuildError::Os { what: "handle signals", source })?)
+            }
+            false => None,
+        };
+        let staffing = self.staffing(workers);
+        let shared = self.sharing.seal()?;
         let os = |what| move |source: nix::errno::Errno| BuildError::Os { what, source: source.into() };
         let epoll =
             Arc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(os("create an epoll instance"))?);
@@ -245,9 +545,11 @@ impl Builder {
         let lead = Arc::new(Lead::new(&epoll).map_err(os("create an epoll instance"))?);
         let config = Config {
             workers,
+            staffing,
             executable: executable.clone(),
             restart: self.restart.bounded(),
             start_timeout: bounded(self.start_timeout),
+            init_timeout: bounded(self.init_timeout),
             exit_timeout: bounded(self.exit_timeout),
             cancel_grace: bounded(self.cancel_grace),
             claim_timeout: bounded(self.start_timeout),
@@ -267,6 +569,9 @@ impl Builder {
                 let _ = wake.write(1);
             })
         };
+        let events = self.on_event.map(|hook| Events::start(&self.name, hook)).transpose();
+        let events =
+            events.map_err(|source| BuildError::Os { what: "start the thread for worker events", source })?;
         let now = Instant::now();
         let engine = Engine::new(Parts {
             machine: Machine::new(config, now).with_spares(spares, now),
@@ -277,20 +582,30 @@ impl Builder {
             executable,
             pool: self.name.clone(),
             frame_limit: self.frame_limit,
+            seeing: Seeing::new(self.name.clone(), events, self.insights),
+            limits: Limits { recycle: self.recycle_above, kill: self.memory_limit },
         });
         let launcher = Launcher {
             exe,
             pool: self.name.clone(),
-            env: self.env,
+            env: self.inner_threads.map(thread_variables).into_iter().flatten().chain(self.env).collect(),
+            worker_env: self.worker_env,
+            nice: self.nice,
+            cpu_affinity: self.cpu_affinity.unwrap_or_default(),
+            states: self.states.iter().map(|state| state.name().to_owned()).collect(),
             current_dir: self.current_dir,
             depth,
             frame_limit: self.frame_limit,
             core_dumps: self.core_dumps,
             transport: self.transport,
             start: self.start,
+            measured: self.insights,
             zygote: Mutex::default(),
+            shared,
         };
-        let shared = Arc::new(Shared::new(engine, wake, epoll, self.name.clone(), launcher));
+        let gate = Gate::new(self.queue_limit, workers as usize);
+        let shared =
+            Arc::new(Shared::new(engine, wake, epoll, self.name.clone(), workers as usize, launcher, gate));
         // The spawns that the machine wants from the start are waiting when the thread begins.
         shared.with(|_, _| ());
         let reactor = {
@@ -299,9 +614,12 @@ impl Builder {
                 .name(format!("{}-reactor", self.name))
                 .spawn(move || reactor::run(&shared))
         };
+        if let Some(place) = signals {
+            place.take(&shared);
+        }
         let reactor =
             reactor.map_err(|source| BuildError::Os { what: "start the reactor thread", source })?;
-        Ok(Pool::assemble(shared, reactor, workers as usize, PREFETCH, self.task_timeout))
+        Ok(Pool::assemble(shared, reactor, PREFETCH, self.task_timeout))
     }
 
     /// Checks the settings, and returns the number of workers.
@@ -309,6 +627,20 @@ impl Builder {
     pub fn transport(mut self, transport: Transport) -> Self {
         self.transport = transport;
         self
+    }
+
+    fn staffing(&self, workers: u32) -> Staffing {
+        // `check` has seen that it fits.
+        let least = self.min_workers.map(|least| least as u32).filter(|least| *least < workers);
+        Staffing {
+            least,
+            idle: self.min_workers.map(|_| bounded(self.idle_timeout.unwrap_or(IDLE_TIMEOUT))),
+            quota: self.max_tasks_per_worker,
+            jitter: self.recycle_jitter,
+            overlap: self.recycle_overlap,
+            weighs: self.recycle_above.is_some(),
+            ..Staffing::default()
+        }
     }
 
     fn check(&self) -> Result<(u32, u32), BuildError> {
@@ -327,6 +659,9 @@ impl Builder {
             let with = format!("{} with {workers} workers are too many", self.spares);
             return wrong("spares", format!("{with}, {MAX_WORKERS} of both is the limit"));
         }
+        if let Some(least) = self.min_workers.filter(|least| *least > workers) {
+            return wrong("min_workers", format!("{least} are more than the {workers} workers"));
+        }
         if self.name.is_empty() || self.name.contains('\0') {
             return wrong("name", format!("{:?} is empty or contains a NUL", self.name));
         }
@@ -342,6 +677,34 @@ impl Builder {
                     format!("{name:?} is empty, or contains `=` or a NUL, or its value does"),
                 );
             }
+        }
+        if self.worker_env.is_some() && self.start == StartMethod::Zygote {
+            return wrong("worker_env", "workers that a zygote forks share its environment".to_owned());
+        }
+        if self.inner_threads == Some(0) {
+            return wrong("inner_threads", "a library needs at least one thread".to_owned());
+        }
+        if !(-20..=19).contains(&self.nice) {
+            return wrong("nice", format!("{} is not from -20 to 19", self.nice));
+        }
+        if let Some(sets) = &self.cpu_affinity {
+            if sets.is_empty() || sets.iter().any(Vec::is_empty) {
+                return wrong("cpu_affinity", "a worker needs at least one CPU".to_owned());
+            }
+            let allowed = cpus::allowed()
+                .map_err(|source| BuildError::Os { what: "ask which CPUs may be used", source })?;
+            if let Some(cpu) = sets.iter().flatten().find(|cpu| !allowed.contains(cpu)) {
+                return wrong(
+                    "cpu_affinity",
+                    format!("CPU {cpu} is none of those that may be used: {allowed:?}"),
+                );
+            }
+        }
+        if self.memory_limit == Some(0) {
+            return wrong("memory_limit", "no worker can run without memory".to_owned());
+        }
+        if self.init_timeout.is_zero() {
+            return wrong("init_timeout", "no state can be built in no time".to_owned());
         }
         if let Some(dir) = self.current_dir.as_ref().filter(|dir| !dir.is_dir()) {
             return wrong("current_dir", format!("{} is no directory", dir.display()));
@@ -361,4 +724,20 @@ impl Builder {
         }
         Ok((workers as u32, self.spares as u32))
     }
+}
+
+/// The environment variables from which numeric libraries learn how many threads to use.
+const THREAD_VARIABLES: [&str; 8] = [
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "RAYON_NUM_THREADS",
+];
+
+fn thread_variables(threads: usize) -> impl Iterator<Item = (OsString, Option<OsString>)> {
+    THREAD_VARIABLES.iter().map(move |name| ((*name).into(), Some(threads.to_string().into())))
 }

@@ -29,7 +29,7 @@ pub trait Serde<T: ?Sized> {
     where
         T: Serialize,
     {
-        postcard::serialize_with_flavor(value, Append(output)).map_err(CodecError)
+        postcard::serialize_with_flavor(value, Append(output)).map_err(CodecError::Postcard)
     }
 
     /// Takes a `T` from the front of `input`.
@@ -92,7 +92,7 @@ pub trait Lend<'de> {
 
 /// Holds a value that is lent to a task.
 #[derive(Debug)]
-pub struct Held<T>(T);
+pub struct Held<T>(pub(crate) T);
 
 impl<T> Deref for Held<T> {
     type Target = T;
@@ -267,7 +267,7 @@ impl Wire<String> {
     pub fn decode_reply(encoded: Encoded<'_>) -> Result<String, ReplyError> {
         match encoded.block(None) {
             Some(block) => String::from_utf8(block)
-                .map_err(|_| ReplyError::Codec(CodecError(postcard::Error::DeserializeBadUtf8))),
+                .map_err(|_| ReplyError::Codec(CodecError::Postcard(postcard::Error::DeserializeBadUtf8))),
             None => encoded.read(|input| Wire::<String>::decode(input)),
         }
     }
@@ -371,22 +371,33 @@ impl Flavor for Append<'_> {
 }
 
 fn take<'de, T: Deserialize<'de>>(input: &mut &'de [u8]) -> Result<T, CodecError> {
-    let (value, rest) = postcard::take_from_bytes(input).map_err(CodecError)?;
+    let (value, rest) = postcard::take_from_bytes(input).map_err(CodecError::Postcard)?;
     *input = rest;
     Ok(value)
 }
 
 /// Why a value could not be encoded or decoded; reads on after the name of the value.
 #[derive(Debug)]
-pub struct CodecError(postcard::Error);
+pub enum CodecError {
+    /// Postcard refused it.
+    Postcard(postcard::Error),
+    /// It was to be JSON, and this is what is wrong with it.
+    #[cfg(feature = "json")]
+    Json(String),
+}
 
 impl fmt::Display for CodecError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use postcard::Error::*;
-        f.write_str(match self.0 {
+        let error = match self {
+            Self::Postcard(error) => error,
+            #[cfg(feature = "json")]
+            Self::Json(message) => return f.write_str(message),
+        };
+        f.write_str(match error {
             WontImplement | NotYetImplemented | SerializeSeqLengthUnknown => {
                 "cannot be carried by postcard (untagged, internally tagged, flatten, `serde_json::Value`, \
-                 or a sequence of unknown length); send it as bytes or a String"
+                 or a sequence of unknown length); wrap it in `pool_core::Json`"
             }
             SerdeSerCustom | CollectStrError => "was refused by its own `Serialize` implementation",
             SerdeDeCustom => "was refused by its own `Deserialize` implementation",
@@ -598,7 +609,7 @@ mod tests {
 
     #[test]
     fn the_first_argument_that_fails_is_the_error() {
-        let refused = || Err(CodecError(postcard::Error::SerdeSerCustom));
+        let refused = || Err(CodecError::Postcard(postcard::Error::SerdeSerCustom));
         let mut arguments = Arguments::new();
         arguments.push("a: u8", |output| Wire::<u8>::encode(&1, output));
         arguments.push("b: Lock", |_| refused());
@@ -615,7 +626,7 @@ mod tests {
         output.extend_from_slice(&[1, 2]);
         let error = encode_result("Lock", &mut output, |output| {
             output.push(3);
-            Err(CodecError(postcard::Error::SerdeSerCustom))
+            Err(CodecError::Postcard(postcard::Error::SerdeSerCustom))
         });
         let message = "the result, of type `Lock`, was refused by its own `Serialize` implementation";
         assert_eq!(error, Err(RunError::Encode(message.into())));

@@ -115,26 +115,30 @@ pub enum TaskError {
         /// What could not be decoded, and why.
         message: String,
     },
-    /// The worker's state (`#[state]`) could not be built.
-    #[error("task `{task}`: the worker state could not be built: {message}")]
-    #[non_exhaustive]
-    State {
-        /// The full name of the task.
-        task: String,
-        /// What `WorkerState::init` reported.
-        message: String,
-    },
     /// The pool gave up: see the reason.
     #[error("the pool is broken: {0}")]
     PoolBroken(Arc<BrokenReason>),
     /// The pool was closed, shut down or dropped before the task could finish.
     #[error("the pool is closed; build a new one to run more tasks")]
     PoolClosed,
+    /// The program was sent a signal that ends it, before the task could finish; see
+    /// [`Builder::terminate_on_signals`](crate::Builder::terminate_on_signals).
+    #[error("interrupted by {}", signal_name(*signal))]
+    #[non_exhaustive]
+    Interrupted {
+        /// The signal.
+        signal: i32,
+    },
     /// The handle is used in a forked child of the process that made the pool.
     #[error(
         "this pool belongs to another process: it was made before a fork; build a pool of its own in the child"
     )]
     Forked,
+}
+
+fn signal_name(signal: i32) -> String {
+    let known = nix::sys::signal::Signal::try_from(signal);
+    known.map_or_else(|_| format!("signal {signal}"), |signal| signal.as_str().to_owned())
 }
 
 impl TaskError {
@@ -150,7 +154,6 @@ impl TaskError {
                 | Self::TaskDiffers { .. }
                 | Self::Encode { .. }
                 | Self::Decode { .. }
-                | Self::State { .. }
         )
     }
 }
@@ -161,6 +164,10 @@ fn at(location: &Option<String>) -> String {
 
 fn last(deaths: &[Death]) -> String {
     deaths.last().map(ToString::to_string).unwrap_or_default()
+}
+
+fn after(deaths: &[Death]) -> String {
+    deaths.last().map(|death| format!("; the last time: {death}")).unwrap_or_default()
 }
 
 /// How and where a worker died, and what it was doing.
@@ -206,10 +213,10 @@ pub enum DeathCause {
         /// The counter that shows it.
         evidence: String,
     },
-    /// It used more memory than its limit, and the pool killed it.
+    /// It used more memory than [`memory_limit`](crate::Builder::memory_limit) allows, and the pool killed it.
     #[non_exhaustive]
     MemoryLimit {
-        /// Resident bytes when it was killed.
+        /// Bytes of private memory when it was looked at.
         rss: u64,
         /// The limit in bytes.
         limit: u64,
@@ -334,6 +341,17 @@ pub enum BrokenReason {
         /// What does not fit, and what to do.
         why: String,
     },
+    /// A [state](crate::WorkerState) of the workers cannot be built.
+    #[error("state `{state}` could not be built: {why}{}", after(deaths))]
+    #[non_exhaustive]
+    StateFailed {
+        /// The full name of its type.
+        state: String,
+        /// What [`WorkerState::init`](crate::WorkerState::init) reported, or what happened instead.
+        why: String,
+        /// The workers that it cost in a row, the oldest first; none if it failed or panicked.
+        deaths: Vec<Death>,
+    },
     /// A fault inside the pool itself.
     #[error("internal fault of the pool, please report it: {0}")]
     Internal(String),
@@ -363,7 +381,8 @@ impl std::error::Error for MapError {
     }
 }
 
-/// No result has come in time: what [`Imap::next_timeout`](crate::Imap::next_timeout) says. The batch goes on.
+/// No result has come in time: what [`Imap::next_timeout`](crate::Imap::next_timeout) and
+/// [`Completed::next_timeout`](crate::Completed::next_timeout) say. The tasks go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("no result has come in time")]
 #[non_exhaustive]

@@ -50,6 +50,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn this_kernel_wipes_a_page_so_that_a_look_is_one_load() {
+        let word = wipe::word().expect("Linux has had MADV_WIPEONFORK since 4.14");
+        let origin = Origin::here();
+        assert_ne!(origin.epoch, 0);
+        assert_eq!(word.load(Ordering::Relaxed), origin.epoch);
+        // A page as a child sees it, to a pool of the parent.
+        assert!(Origin { epoch: origin.epoch + 1, ..origin }.is_elsewhere());
+    }
+
+    #[test]
     fn stays_here_without_a_fork() {
         let origin = Origin::here();
         assert!(!origin.is_elsewhere());

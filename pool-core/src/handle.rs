@@ -47,7 +47,8 @@ pub(crate) type Decode<R> = fn(Encoded<'_>) -> Result<R, String>;
 /// # }
 /// ```
 ///
-/// A handle can be awaited in any async runtime: `handle.await` gives what [`get`](Self::get) would return.
+/// A handle can be awaited in any async runtime: `handle.await` gives what [`get`](Self::get) would return. Dropping the
+/// future cancels nothing, unless [`cancel_on_drop`](Self::cancel_on_drop) has been asked for.
 pub struct TaskHandle<R> {
     cell: Arc<Cell>,
     /// `None` when the task was refused, so there is nothing to cancel.
@@ -55,6 +56,26 @@ pub struct TaskHandle<R> {
     shared: Arc<Shared>,
     name: &'static str,
     decode: Decode<R>,
+    /// Cancels the task when the handle is dropped; most have none.
+    guard: Option<Box<CancelGuard>>,
+}
+
+/// Cancels a task when it is dropped, unless the task has ended.
+struct CancelGuard {
+    task: TaskKey,
+    shared: Arc<Shared>,
+}
+
+impl Drop for CancelGuard {
+    fn drop(&mut self) {
+        cancel(&self.shared, self.task);
+    }
+}
+
+fn cancel(shared: &Shared, task: TaskKey) {
+    if !shared.origin.is_elsewhere() {
+        shared.with(|engine, now| engine.machine.on(now, Event::Cancel(task)));
+    }
 }
 
 impl<R> TaskHandle<R> {
@@ -65,7 +86,7 @@ impl<R> TaskHandle<R> {
         name: &'static str,
         decode: Decode<R>,
     ) -> Self {
-        Self { cell, task, shared, name, decode }
+        Self { cell, task, shared, name, decode, guard: None }
     }
 
     /// Waits until the task has ended, and returns its result.
@@ -81,7 +102,7 @@ impl<R> TaskHandle<R> {
 
     /// As [`get`](Self::get), by a thread that may have the lead already.
     pub(crate) fn get_leading(self, leader: Option<Leader<'_>>) -> Result<R, TaskError> {
-        let Self { cell, shared, name, decode, .. } = self;
+        let Self { cell, shared, name, decode, guard: _guard, .. } = self;
         let sound = leader.is_some_and(|leader| leader.read_until(&*cell, None));
         if !sound {
             shared.wait_for(&*cell, None);
@@ -91,26 +112,44 @@ impl<R> TaskHandle<R> {
         result
     }
 
+    /// Waits until the task has ended. In a forked child it returns at once.
+    ///
+    /// For several tasks there are [`wait_any`](crate::wait_any), [`wait_all`](crate::wait_all) and
+    /// [`as_completed`](crate::as_completed).
+    pub fn wait(&self) {
+        if !self.shared.origin.is_elsewhere() {
+            self.shared.wait_for(&*self.cell, None);
+        }
+    }
+
     /// Waits until the task has ended, for at most this long; tells whether it has.
     ///
     /// A task that has not ended goes on. In a forked child it returns true at once, and [`get`](Self::get) tells why.
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
-        if self.shared.origin.is_elsewhere() {
-            return true;
-        }
         // A timeout too long to be represented is no timeout.
-        self.shared.wait_for(&*self.cell, Instant::now().checked_add(timeout));
-        self.cell.is_settled()
+        self.wait_until(Instant::now().checked_add(timeout))
+    }
+
+    pub(crate) fn wait_until(&self, deadline: Option<Instant>) -> bool {
+        if !self.shared.origin.is_elsewhere() {
+            self.shared.wait_for(&*self.cell, deadline);
+        }
+        self.is_finished()
     }
 
     /// Whether the task has ended, so that [`get`](Self::get) would return at once.
     pub fn is_finished(&self) -> bool {
-        if self.shared.origin.is_elsewhere() || self.cell.is_settled() {
+        if self.has_ended() {
             return true;
         }
         // The result may be there without anybody having read it: results that nobody waits for are announced late.
         self.shared.with(|engine, _| engine.glance());
         self.cell.is_settled()
+    }
+
+    /// As [`is_finished`](Self::is_finished), as far as results have been read.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.shared.origin.is_elsewhere() || self.cell.is_settled()
     }
 
     /// Cancels the task, unless it has ended.
@@ -119,9 +158,44 @@ impl<R> TaskHandle<R> {
     /// [`TaskContext::is_cancelled`](crate::TaskContext::is_cancelled); if it has not returned after the pool's
     /// [`cancel_grace`](crate::Builder::cancel_grace), its worker is killed and replaced. Other tasks are not affected.
     pub fn cancel(&self) {
-        if let (Some(task), false) = (self.task, self.shared.origin.is_elsewhere()) {
-            self.shared.with(|engine, now| engine.machine.on(now, Event::Cancel(task)));
+        if let Some(task) = self.task {
+            cancel(&self.shared, task);
         }
+    }
+
+    /// Has the task cancelled, as by [`cancel`](Self::cancel), when the handle or the future made of it is dropped before the
+    /// task has ended.
+    ///
+    /// ```no_run
+    /// # use pool_core::{Pool, task};
+    /// # #[task]
+    /// # fn render(page: u32) -> Vec<u8> {
+    /// #     vec![page as u8]
+    /// # }
+    /// # async fn timeout<F: Future>(f: F) -> Option<F::Output> {
+    /// #     Some(f.await)
+    /// # }
+    /// # async fn serve(pool: &Pool) {
+    /// // A request that takes too long is given up, and so is the task.
+    /// let page = timeout(pool.apply_async(render(7)).cancel_on_drop().into_future()).await;
+    /// # }
+    /// ```
+    #[must_use = "a handle that is dropped at once has its task cancelled at once"]
+    pub fn cancel_on_drop(mut self) -> Self {
+        if self.guard.is_none()
+            && let Some(task) = self.task
+        {
+            self.guard = Some(Box::new(CancelGuard { task, shared: Arc::clone(&self.shared) }));
+        }
+        self
+    }
+
+    pub(crate) fn cell(&self) -> &Cell {
+        &self.cell
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 
     fn outcome(&self) -> Result<R, TaskError> {
@@ -183,7 +257,8 @@ impl<R> fmt::Debug for TaskHandle<R> {
     }
 }
 
-/// The future of a task's result; made by `handle.await`. Dropping it cancels nothing.
+/// The future of a task's result; made by `handle.await`. Dropping it cancels nothing, unless
+/// [`cancel_on_drop`](TaskHandle::cancel_on_drop) has been asked for.
 #[derive(Debug)]
 #[must_use = "a future does nothing unless it is awaited"]
 pub struct TaskFuture<R> {

@@ -44,24 +44,35 @@ mod callbacks;
 mod codec;
 mod context;
 mod error;
+mod events;
 mod executable;
+mod exit_values;
 mod flight;
+mod flow;
 mod fork;
+mod gate;
 mod handle;
 mod ids;
 mod imap;
 mod inbox;
+mod insights;
 mod job;
+#[cfg(feature = "json")]
+mod json;
 mod memory;
 mod outcome;
 mod output;
 mod packed;
 mod passing;
+mod plain;
 mod policy;
 mod pool;
 mod progress;
 mod reply;
+mod resize;
 mod shared_bytes;
+mod sharing;
+mod signals;
 mod start_method;
 mod state;
 mod stats;
@@ -69,6 +80,7 @@ mod supervisor;
 mod sys;
 mod task;
 mod transport;
+mod wait;
 mod worker;
 
 pub use batch::{Batch, OnFailure};
@@ -76,23 +88,32 @@ pub use builder::{Builder, MAX_DEPTH};
 pub use call::{Call, IntoCall, RetryOn, RunHereError};
 pub use context::TaskContext;
 pub use error::{BrokenReason, BuildError, Death, DeathCause, Elapsed, MapError, TaskError};
+pub use events::WorkerEvent;
 pub use executable::WorkerExe;
+pub use exit_values::ExitValue;
+pub use flow::QueueFull;
 pub use handle::{TaskFuture, TaskHandle};
 #[doc(hidden)]
 pub use ids::Generation;
 pub use ids::{TaskId, WorkerId};
 pub use imap::{Imap, ImapUnordered};
+pub use insights::{Distribution, Insights, LongTask, Spread, WorkerInsights};
+#[cfg(feature = "json")]
+pub use json::Json;
 pub use output::{Output, OutputLine, OutputStream};
+pub use plain::Plain;
 pub use policy::RestartPolicy;
 pub use pool::Pool;
 pub use progress::{Progress, ProgressReport};
 pub use shared_bytes::{SharedBytes, SharedBytesBuilder};
+pub use sharing::SharedError;
 pub use start_method::StartMethod;
-pub use state::{StateContext, WorkerState};
-pub use stats::{DeathCounts, Stats, WorkerInfo, WorkerStatus};
+pub use state::{ExitContext, StateContext, WorkerState};
+pub use stats::{DeathCounts, RetireCounts, RetireReason, Stats, WorkerInfo, WorkerStatus};
 #[doc(inline)]
 pub use task::task;
 pub use transport::Transport;
+pub use wait::{Completed, as_completed, wait_all, wait_all_timeout, wait_any, wait_any_timeout};
 pub use worker::init::init;
 
 /// Compiles the example of the README.

@@ -1,6 +1,10 @@
 //! What the kernel tells about memory: resident sets, and whether the OOM killer has struck.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+
+use crate::sys::process;
 
 /// `VmRSS` and `VmHWM` of a process, in bytes.
 pub(crate) fn resident(pid: u32) -> Option<(u64, u64)> {
@@ -10,6 +14,31 @@ pub(crate) fn resident(pid: u32) -> Option<(u64, u64)> {
         line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
     };
     Some((field("VmRSS:")?, field("VmHWM:")?))
+}
+
+/// Tells again and again how much private memory a process has.
+#[derive(Debug)]
+pub(crate) struct Scales {
+    statm: File,
+    page: u64,
+}
+
+impl Scales {
+    /// The process must not have been reaped: its number could belong to another one.
+    pub(crate) fn of(pid: u32) -> Option<Self> {
+        let statm = File::open(format!("/proc/{pid}/statm")).ok()?;
+        Some(Self { statm, page: process::page_size() })
+    }
+
+    /// What is resident and neither mapped from a file nor shared, in bytes; `None` if the process is gone.
+    pub(crate) fn private(&self) -> Option<u64> {
+        let mut text = [0; 256];
+        let len = self.statm.read_at(&mut text, 0).ok()?;
+        let mut fields = std::str::from_utf8(&text[..len]).ok()?.split_ascii_whitespace().skip(1);
+        let mut pages = || fields.next()?.parse::<u64>().ok();
+        let (resident, shared) = (pages()?, pages()?);
+        Some(resident.saturating_sub(shared) * self.page)
+    }
 }
 
 /// Counts the kills of the kernel's OOM killer in the memory cgroup of this program.
@@ -79,6 +108,18 @@ mod tests {
         let (now, peak) = resident(std::process::id()).expect("Linux tells");
         assert!(now > 100_000 && peak >= now, "{now} {peak}");
         assert_eq!(resident(u32::MAX), None);
+    }
+
+    #[test]
+    fn weighs_what_is_private() {
+        let own = Scales::of(std::process::id()).expect("Linux tells");
+        let before = own.private().expect("it lives");
+        let block = std::hint::black_box(vec![0xA5_u8; 64 << 20]);
+        let with = own.private().expect("it lives");
+        // Other tests may give memory back meanwhile.
+        assert!(with > before + (32 << 20), "{before} {with}");
+        drop(block);
+        assert!(Scales::of(u32::MAX).is_none());
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::error::TaskError;
 use crate::reply::Reply;
 use crate::supervisor::lead::Wait;
 use crate::task::TaskEntry;
+use crate::wait::Tally;
 
 /// What workers returned, still encoded.
 #[derive(Debug)]
@@ -59,6 +60,8 @@ struct Rare {
     wakers: Vec<Waker>,
     threads: Vec<Thread>,
     callbacks: Vec<Callback>,
+    /// Who counts outcomes, this one under a number. Whether they want to be told at once is their own business.
+    tallies: Vec<(Arc<Tally>, usize)>,
 }
 
 impl Rare {
@@ -116,7 +119,7 @@ impl Cell {
     pub(crate) fn settle(&self, outcome: Outcome, watched: &Watched) -> Vec<Callback> {
         let mut state = self.lock();
         let State::Waiting { rare, .. } = &mut *state else { return Vec::new() };
-        let rare = rare.take().filter(|rare| rare.watched);
+        let rare = rare.take();
         *state = State::Ready(match outcome {
             Ok(Results::One(reply)) => Ok(reply),
             // Not for a task that is alone in its unit.
@@ -125,6 +128,10 @@ impl Cell {
         });
         drop(state);
         let Some(rare) = rare else { return Vec::new() };
+        rare.tallies.iter().for_each(|(tally, number)| tally.push(*number));
+        if !rare.watched {
+            return Vec::new();
+        }
         watched.remove();
         let foreign = !rare.wakers.is_empty();
         rare.threads.iter().for_each(Thread::unpark);
@@ -190,6 +197,23 @@ impl Cell {
         let registered = self.watch(watched, |watchers| watchers.callbacks.extend(callback.take()));
         debug_assert_eq!(registered.is_pending(), callback.is_none());
         callback
+    }
+
+    /// Has the outcome counted under a number, now if it is there.
+    pub(crate) fn count(&self, tally: &Arc<Tally>, number: usize) {
+        match &mut *self.lock() {
+            State::Ready(_) => tally.push(number),
+            State::Waiting { rare, .. } => {
+                rare.get_or_insert_default().tallies.push((Arc::clone(tally), number));
+            }
+        }
+    }
+
+    /// The tally counts no longer.
+    pub(crate) fn discount(&self, tally: &Arc<Tally>) {
+        if let State::Waiting { rare: Some(rare), .. } = &mut *self.lock() {
+            rare.tallies.retain(|(known, _)| !Arc::ptr_eq(known, tally));
+        }
     }
 
     /// Registers somebody who wants to be told, unless the outcome is there.

@@ -9,12 +9,17 @@ use crate::batch::Batch;
 use crate::builder::Builder;
 use crate::call::{CallOptions, IntoCall};
 use crate::error::{MapError, TaskError};
+use crate::exit_values::ExitValue;
+use crate::flow::QueueFull;
+use crate::gate::Place;
 use crate::handle::TaskHandle;
 use crate::imap::{Imap, ImapUnordered};
+use crate::insights::Insights;
 use crate::job::Job;
 use crate::outcome::{Cell, Results};
 use crate::policy::bounded;
 use crate::stats::{Stats, WorkerInfo, WorkerStatus};
+use crate::supervisor::engine::Engine;
 use crate::supervisor::engine::bells::Leading;
 use crate::supervisor::event::{Event, TaskSpec};
 use crate::supervisor::shared::Shared;
@@ -63,8 +68,7 @@ pub(crate) struct Inner {
     pub(crate) shared: Arc<Shared>,
     reactor: Mutex<Option<JoinHandle<()>>>,
     reactor_id: ThreadId,
-    workers: usize,
-    prefetch: usize,
+    pub(crate) prefetch: usize,
     pub(crate) task_timeout: Option<Duration>,
 }
 
@@ -95,13 +99,16 @@ impl Pool {
     pub(crate) fn assemble(
         shared: Arc<Shared>,
         reactor: JoinHandle<()>,
-        workers: usize,
         prefetch: usize,
         task_timeout: Option<Duration>,
     ) -> Self {
         let reactor_id = reactor.thread().id();
         let reactor = Mutex::new(Some(reactor));
-        Self { inner: Arc::new(Inner { shared, reactor, reactor_id, workers, prefetch, task_timeout }) }
+        Self { inner: Arc::new(Inner { shared, reactor, reactor_id, prefetch, task_timeout }) }
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.inner.shared
     }
 
     /// The name of the pool.
@@ -116,22 +123,50 @@ impl Pool {
     /// Why there is no result; see [`TaskError`]. Other tasks are not affected by its failure.
     pub fn apply<C: IntoCall>(&self, call: C) -> Result<C::Output, TaskError> {
         let shared = &self.inner.shared;
+        let place = self.enter();
         // Before the task is submitted: so its worker need not wake anybody when it is done.
         let leader = if shared.origin.is_elsewhere() { None } else { shared.try_lead() };
-        let handle = self.submit(call, leader.is_some());
+        let handle = self.submit(call, leader.is_some(), place);
         handle.get_leading(leader)
     }
 
-    /// Submits one task, and returns its handle at once.
+    /// Submits one task, and returns its handle at once, unless there is a [`queue_limit`](Builder::queue_limit) and the queue
+    /// is full: then it waits for a place.
     ///
     /// The failure of a task is its own: whatever it does to its worker, other tasks get their results. A task that the
     /// pool refuses (closed, broken, arguments that cannot be encoded) has its error in the handle.
     pub fn apply_async<C: IntoCall>(&self, call: C) -> TaskHandle<C::Output> {
-        self.submit(call, false)
+        self.submit(call, false, self.enter())
+    }
+
+    /// As [`apply_async`](Self::apply_async), but never waits.
+    ///
+    /// # Errors
+    /// [`QueueFull`], with the call, when as many tasks wait as [`Builder::queue_limit`] allows.
+    pub fn try_apply_async<C: IntoCall>(&self, call: C) -> Result<TaskHandle<C::Output>, QueueFull<C>> {
+        let shared = &self.inner.shared;
+        if !shared.gate.is_limited() || shared.origin.is_elsewhere() {
+            return Ok(self.submit(call, false, None));
+        }
+        let place = shared.gate.try_enter().or_else(|| {
+            // Some may have ended without anybody having read it.
+            shared.with(|engine, _| engine.glance());
+            shared.gate.try_enter()
+        });
+        match place {
+            Some(place) => Ok(self.submit(call, false, Some(place))),
+            None => Err(QueueFull(call)),
+        }
+    }
+
+    /// Waits for a place in the queue, if it is bounded.
+    fn enter(&self) -> Option<Place<'_>> {
+        let shared = &self.inner.shared;
+        (shared.gate.is_limited() && !shared.origin.is_elsewhere()).then(|| shared.gate.enter(shared))
     }
 
     /// `leading`: the caller has the lead, and is going to wait for this task.
-    fn submit<C: IntoCall>(&self, call: C, leading: bool) -> TaskHandle<C::Output> {
+    fn submit<C: IntoCall>(&self, call: C, leading: bool, place: Option<Place<'_>>) -> TaskHandle<C::Output> {
         let parts = call.into_call().into_parts();
         let shared = &self.inner.shared;
         let task = parts.entry.name;
@@ -150,6 +185,9 @@ impl Pool {
         let name = parts.options.and_then(|options| options.name);
         let cell = shared.cells.make(parts.entry, args, name);
         let job = Job::Single(Arc::clone(&cell));
+        if let Some(place) = place {
+            place.keep();
+        }
         let key = shared.with(|engine, now| {
             if leading {
                 engine.lead(Some(Leading::Awake));
@@ -267,8 +305,23 @@ impl Pool {
                 workers_ready: engine.machine.slots().iter().filter(ready).count(),
                 spawned: counters.spawned,
                 deaths: engine.deaths,
+                retired: counters.retired,
             }
         })
+    }
+
+    /// Where the time of the pool has gone: a table, when it is printed.
+    ///
+    /// With [`Builder::insights`] it says how long tasks wait and run, too.
+    #[must_use]
+    pub fn insights(&self) -> Insights {
+        let shared = &self.inner.shared;
+        if shared.origin.is_elsewhere() {
+            return Insights::none();
+        }
+        // First, because it has results read that nobody waits for.
+        let stats = self.stats();
+        Insights::new(shared.look(Engine::survey), stats)
     }
 
     /// A snapshot of every worker.
@@ -301,12 +354,25 @@ impl Pool {
                     rss: None,
                 }
             };
-            engine.machine.slots().iter().enumerate().map(describe).collect::<Vec<_>>()
+            // A vacant place is no worker, unless the pool is at its end.
+            let open = engine.machine.is_open();
+            let there = |slot: &crate::supervisor::slot::Slot| !open || !matches!(slot.phase, Phase::Stopped);
+            let slots = engine.machine.slots().iter().enumerate().filter(|(_, slot)| there(slot));
+            slots.map(describe).collect::<Vec<_>>()
         });
         for worker in &mut workers {
             worker.rss = worker.pid.and_then(crate::memory::resident).map(|(rss, _)| rss);
         }
         workers
+    }
+
+    /// The exit values of a state, by the name of its type.
+    pub(crate) fn exits_of(&self, state: &str) -> Vec<ExitValue<Vec<u8>>> {
+        let shared = &self.inner.shared;
+        if shared.origin.is_elsewhere() {
+            return Vec::new();
+        }
+        shared.look(|engine| engine.exits.of(state))
     }
 
     /// Takes no more tasks. What was submitted runs to its end; then the workers exit.
@@ -363,22 +429,12 @@ impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool")
             .field("name", &self.name())
-            .field("workers", &self.inner.workers)
+            .field("workers", &self.inner.shared.size())
             .finish_non_exhaustive()
     }
 }
 
 impl Inner {
-    /// How many workers there are.
-    pub(crate) fn size(&self) -> usize {
-        self.workers
-    }
-
-    /// How many items of a batch may be in flight.
-    pub(crate) fn window(&self) -> usize {
-        (4 * self.workers).saturating_mul(self.prefetch)
-    }
-
     fn terminate(&self) {
         self.shared.with(|engine, now| engine.machine.on(now, Event::Terminate));
         if std::thread::current().id() == self.reactor_id {
@@ -401,8 +457,12 @@ impl Inner {
     }
 
     fn flush(&self) {
-        let mut forwarder = self.shared.with(|engine, _| engine.take_forwarder());
+        let (mut forwarder, events) =
+            self.shared.with(|engine, _| (engine.take_forwarder(), engine.take_events()));
         forwarder.finish(OUTPUT_PATIENCE);
+        if let Some(events) = events {
+            events.finish(&self.shared.name, OUTPUT_PATIENCE);
+        }
     }
 }
 

@@ -10,6 +10,6 @@ pub use crate::codec::{
 };
 pub use crate::context::CancelProbe;
 pub use crate::reply::{Encoded, ReplyError};
-pub use crate::state::States;
+pub use crate::state::{StateEntry, States};
 pub use crate::task::{RunContext, RunError, RunFn, TASKS, TaskEntry};
 pub use crate::worker::test_support::TEST_WORKERS;

@@ -13,9 +13,10 @@ use crate::fork::Origin;
 use crate::supervisor::shared::Shared;
 
 /// Reports are this far apart at least.
-const INTERVAL: Duration = Duration::from_millis(100);
+pub(crate) const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Reports how far a batch is; given to [`Batch::progress`](crate::Batch::progress).
+/// Reports how far a batch is; given to [`Batch::progress`](crate::Batch::progress), or to [`Completed::progress`](crate::Completed::progress)
+/// for single tasks.
 ///
 /// ```no_run
 /// use pool_core::{Pool, Progress, task};

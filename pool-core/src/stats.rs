@@ -38,6 +38,53 @@ pub struct Stats {
     pub spawned: u64,
     /// Deaths of workers by cause. Workers that exit because they were asked to are not counted.
     pub deaths: DeathCounts,
+    /// Workers that were asked to exit.
+    pub retired: RetireCounts,
+}
+
+/// Why a worker exits that has done nothing wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RetireReason {
+    /// It has run as many tasks as it may; see
+    /// [`Builder::max_tasks_per_worker`](crate::Builder::max_tasks_per_worker).
+    Tasks,
+    /// It has grown too large; see [`Builder::recycle_above`](crate::Builder::recycle_above).
+    Memory,
+    /// The pool was made smaller; see [`Pool::resize`](crate::Pool::resize).
+    Resized,
+    /// It has had nothing to do for long; see [`Builder::idle_timeout`](crate::Builder::idle_timeout).
+    Idle,
+    /// The pool was closed.
+    Closed,
+}
+
+/// Workers that were asked to exit, by reason. They are no deaths.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RetireCounts {
+    /// They had run as many tasks as they may.
+    pub tasks: u64,
+    /// They had grown too large.
+    pub memory: u64,
+    /// The pool was made smaller.
+    pub resized: u64,
+    /// They had nothing to do for long.
+    pub idle: u64,
+    /// The pool was closed.
+    pub closed: u64,
+}
+
+impl RetireCounts {
+    pub(crate) fn count(&mut self, why: RetireReason) {
+        *match why {
+            RetireReason::Tasks => &mut self.tasks,
+            RetireReason::Memory => &mut self.memory,
+            RetireReason::Resized => &mut self.resized,
+            RetireReason::Idle => &mut self.idle,
+            RetireReason::Closed => &mut self.closed,
+        } += 1;
+    }
 }
 
 /// Deaths of workers by cause.

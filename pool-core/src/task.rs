@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::buffer::Buffer;
 use crate::context::TaskContext;
-use crate::state::States;
+use crate::state::{StateEntry, States};
 
 /// Turns a function into a task, which runs in a worker process.
 ///
@@ -45,8 +45,8 @@ use crate::state::States;
 ///
 /// Values travel in the [postcard](https://postcard.jamesmunns.com) format, which is not self-describing:
 /// types with `#[serde(untagged)]`, `#[serde(tag = …)]`, `#[serde(flatten)]`, and `serde_json::Value`, fail
-/// when they are encoded or decoded; send them as bytes or as a `String`. Do not use serde's
-/// `skip_serializing_if`: the worker could not tell that a field is missing.
+/// when they are encoded or decoded; wrap them in [`Json`](crate::Json). Do not use serde's `skip_serializing_if`: the
+/// worker could not tell that a field is missing.
 ///
 /// Type parameters, `impl Trait`, `async`, `unsafe`, `const` and `extern` functions, `self`, and arguments
 /// by `&mut` are compile errors.
@@ -83,6 +83,8 @@ pub struct TaskEntry {
     /// Decodes the arguments, runs the body, and appends the encoded result; a panic of the body unwinds.
     #[doc(hidden)]
     pub run: RunFn,
+    /// The state that must have been built before it runs.
+    pub(crate) state: Option<&'static StateEntry>,
 }
 
 /// See [`TaskEntry::run`].
@@ -92,7 +94,15 @@ pub type RunFn = fn(&mut RunContext<'_>, &[u8], &mut Buffer) -> Result<(), RunEr
 impl TaskEntry {
     #[doc(hidden)]
     pub const fn new(name: &'static str, signature: &'static str, run: RunFn) -> Self {
-        Self { name, signature, run }
+        Self { name, signature, run, state: None }
+    }
+
+    /// As it is, of a task that needs this state.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn with_state(mut self, state: &'static StateEntry) -> Self {
+        self.state = Some(state);
+        self
     }
 }
 

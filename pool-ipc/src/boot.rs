@@ -203,6 +203,11 @@ mod tests {
             core_dumps: false,
             oom_score_adj: 200,
             ring: true,
+            nice: 0,
+            cpus: Vec::new(),
+            states: Vec::new(),
+            measured: false,
+            marks: false,
         }
     }
 

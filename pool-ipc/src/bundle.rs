@@ -12,7 +12,7 @@ use crate::message::{MessageError, TaskHead};
 /// ```
 /// use pool_ipc::{Bundle, TaskHead};
 ///
-/// let head = TaskHead { index: 3, attempt: 1, task: 42, timeout_ns: 0 };
+/// let head = TaskHead { index: 3, attempt: 1, queued_us: 0, task: 42, timeout_ns: 0 };
 /// let mut payload = Bundle::start(head, 2).to_vec();
 /// Bundle::push(&mut payload, b"one");
 /// Bundle::push(&mut payload, b"");
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     fn bundle(items: &[&[u8]]) -> Vec<u8> {
-        let head = TaskHead { index: 1, attempt: 2, task: 3, timeout_ns: 4 };
+        let head = TaskHead { index: 1, attempt: 2, queued_us: 0, task: 3, timeout_ns: 4 };
         let mut payload = Bundle::start(head, items.len() as u32).to_vec();
         items.iter().for_each(|item| Bundle::push(&mut payload, item));
         payload
@@ -184,7 +184,7 @@ mod tests {
 
         #[test]
         fn arbitrary_bundles_never_panic(count in 0..40_u32, bytes in prop::collection::vec(0..12_u8, 0..100)) {
-            let head = TaskHead { index: 1, attempt: 2, task: 3, timeout_ns: 4 };
+            let head = TaskHead { index: 1, attempt: 2, queued_us: 0, task: 3, timeout_ns: 4 };
             let payload = [&Bundle::start(head, count)[..], &bytes].concat();
             if let Ok((_, items)) = Bundle::split(&payload) {
                 let found: Vec<_> = items.collect();

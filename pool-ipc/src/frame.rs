@@ -58,6 +58,14 @@ pub enum Kind {
     /// Worker to supervisor, instead of all further frames, and through the pipe even where frames travel through rings: it
     /// gives up between two tasks, because its memory has been overwritten. It has started no ticket above this one.
     Refused = 12,
+    /// Worker to supervisor: it builds a state from now on; its name. It has claimed nothing, and does not until it is done.
+    Preparing = 13,
+    /// Worker to supervisor: the state is built.
+    Prepared = 14,
+    /// Worker to supervisor, instead of all further frames: a state cannot be built; an [`Unfit`](crate::Unfit).
+    Unfit = 15,
+    /// Worker to supervisor, once it has been asked to [`Retire`](Self::Retire): an [`ExitNote`](crate::ExitNote).
+    ExitNote = 16,
 }
 
 impl TryFrom<u8> for Kind {
@@ -77,6 +85,10 @@ impl TryFrom<u8> for Kind {
             10 => Self::Release,
             11 => Self::Forget,
             12 => Self::Refused,
+            13 => Self::Preparing,
+            14 => Self::Prepared,
+            15 => Self::Unfit,
+            16 => Self::ExitNote,
             other => return Err(FrameError::UnknownKind(other)),
         })
     }
@@ -255,7 +267,7 @@ mod tests {
 
     use super::*;
 
-    const KINDS: [Kind; 12] = [
+    const KINDS: [Kind; 16] = [
         Kind::Hello,
         Kind::Task,
         Kind::Done,
@@ -268,6 +280,10 @@ mod tests {
         Kind::Release,
         Kind::Forget,
         Kind::Refused,
+        Kind::Preparing,
+        Kind::Prepared,
+        Kind::Unfit,
+        Kind::ExitNote,
     ];
 
     /// Gives changed bytes a check that fits.

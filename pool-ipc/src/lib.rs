@@ -49,6 +49,9 @@ pub mod board;
 pub mod boot;
 pub mod bundle;
 pub mod frame;
+#[cfg(not(loom))]
+pub mod gauges;
+pub mod mark;
 pub mod message;
 mod passing;
 pub mod pipe;
@@ -68,7 +71,12 @@ pub use board::{Board, SLOTS, Slot, coarse_now_ns, now_ns};
 pub use boot::{BOOT_ENV, BootError, WorkerEnds};
 pub use bundle::{Bundle, Items};
 pub use frame::{DEFAULT_FRAME_LIMIT, Frame, FrameError, HEADER_LEN, Header, Kind, SUMMED_MAX};
-pub use message::{Boot, Failure, Hello, MessageError, PROTOCOL_VERSION, TaskDecl, TaskHead};
+#[cfg(not(loom))]
+pub use gauges::{Gauges, Histogram, Longest, Measured};
+pub use message::{
+    Boot, ExitNote, Failure, Hello, MAX_EXIT_VALUE, MAX_STATE_NAME, MessageError, PROTOCOL_VERSION, TaskDecl,
+    TaskHead, Unfit,
+};
 pub use pipe::{pipe_pair, set_nonblocking};
 pub use reader::{Fill, FrameReader};
 #[cfg(not(loom))]

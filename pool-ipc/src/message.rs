@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
 /// The protocol of this build; supervisor and worker must have the same.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// The most bytes of an encoded [`Boot`].
 pub const MAX_BOOT_LEN: usize = 64 << 10;
@@ -21,6 +21,15 @@ pub const MAX_TASKS: usize = 65_536;
 pub const MAX_FAILURE_TEXT: usize = 64 << 10;
 /// The most bytes of an encoded [`Failure`]: three strings and their framing.
 pub const MAX_FAILURE_LEN: usize = 3 * MAX_FAILURE_TEXT + 64;
+
+/// The most bytes of the name of a state.
+pub const MAX_STATE_NAME: usize = 4 << 10;
+/// The most bytes of an encoded [`Unfit`].
+pub const MAX_UNFIT_LEN: usize = MAX_STATE_NAME + MAX_FAILURE_TEXT + 64;
+/// The most bytes of a value that a state leaves behind.
+pub const MAX_EXIT_VALUE: usize = 64 << 10;
+/// The most bytes of an encoded [`ExitNote`].
+pub const MAX_EXIT_NOTE_LEN: usize = MAX_STATE_NAME + MAX_EXIT_VALUE + 64;
 
 /// Ends a string that was cut.
 const CUT_MARK: &str = " [truncated]";
@@ -132,6 +141,16 @@ pub struct Boot {
     pub oom_score_adj: i32,
     /// Whether frames travel through the rings of the [`Region`](crate::Region); then the pipes are doorbells.
     pub ring: bool,
+    /// What the worker adds to its own niceness.
+    pub nice: i32,
+    /// The CPUs that it is bound to; none to leave it where it is.
+    pub cpus: Vec<u32>,
+    /// The states that it builds before it says hello, by name.
+    pub states: Vec<String>,
+    /// Whether the worker measures its tasks, in the [`Gauges`](crate::gauges) of the region.
+    pub measured: bool,
+    /// Whether the worker writes a [mark](crate::mark) into its output before each task.
+    pub marks: bool,
 }
 
 impl Boot {
@@ -256,8 +275,6 @@ pub enum Failure {
     Decode(String),
     /// The result could not be encoded.
     Encode(String),
-    /// The worker's state could not be built.
-    State(String),
     /// There is no such task in the worker's table.
     UnknownTask {
         /// The index that was asked for.
@@ -269,7 +286,7 @@ impl Failure {
     /// Cuts each string to [`MAX_FAILURE_TEXT`] bytes and marks the cut.
     #[must_use]
     pub fn bounded(mut self) -> Self {
-        self.texts_mut().for_each(cut);
+        self.texts_mut().for_each(|text| cut(text, MAX_FAILURE_TEXT));
         self
     }
 
@@ -278,7 +295,7 @@ impl Failure {
             Self::Panicked { message, location, backtrace } => {
                 [Some(message), location.as_mut(), backtrace.as_mut()]
             }
-            Self::Decode(text) | Self::Encode(text) | Self::State(text) => [Some(text), None, None],
+            Self::Decode(text) | Self::Encode(text) => [Some(text), None, None],
             Self::UnknownTask { .. } => [None, None, None],
         };
         texts.into_iter().flatten()
@@ -306,10 +323,81 @@ impl Failure {
     }
 }
 
-/// Cuts `text` to [`MAX_FAILURE_TEXT`] bytes, the mark included, at the end of a character.
-fn cut(text: &mut String) {
-    if text.len() > MAX_FAILURE_TEXT {
-        let mut end = MAX_FAILURE_TEXT - CUT_MARK.len();
+/// Why a worker cannot work: one of its states cannot be built.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unfit {
+    /// The name of the state.
+    pub state: String,
+    /// What its `init` reported.
+    pub why: String,
+}
+
+impl Unfit {
+    /// The message as it is sent; names over [`MAX_STATE_NAME`] and texts over [`MAX_FAILURE_TEXT`] bytes are cut.
+    ///
+    /// # Errors
+    /// [`MessageError::Encode`].
+    pub fn encode(&self) -> Result<Vec<u8>, MessageError> {
+        let mut bounded = self.clone();
+        cut(&mut bounded.state, MAX_STATE_NAME);
+        cut(&mut bounded.why, MAX_FAILURE_TEXT);
+        postcard::to_stdvec(&bounded).map_err(|source| MessageError::Encode { what: "unfit", source })
+    }
+
+    /// Reads the message.
+    ///
+    /// # Errors
+    /// [`MessageError::TooLong`] over [`MAX_UNFIT_LEN`] bytes; [`MessageError::Malformed`];
+    /// [`MessageError::TrailingBytes`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, MessageError> {
+        check_len("unfit", bytes.len(), MAX_UNFIT_LEN)?;
+        let (unfit, rest) = take("unfit", bytes)?;
+        nothing_left("unfit", rest)?;
+        Ok(unfit)
+    }
+}
+
+/// What a state leaves behind when its worker retires.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExitNote {
+    /// The name of the state.
+    pub state: String,
+    /// An encoded value, or why there is none.
+    pub value: Result<Vec<u8>, String>,
+}
+
+impl ExitNote {
+    /// The message as it is sent; a name over [`MAX_STATE_NAME`] and a text over [`MAX_FAILURE_TEXT`] bytes are cut.
+    ///
+    /// # Errors
+    /// [`MessageError::TooLong`] for a value over [`MAX_EXIT_VALUE`] bytes; [`MessageError::Encode`].
+    pub fn encode(&self) -> Result<Vec<u8>, MessageError> {
+        let mut bounded = self.clone();
+        cut(&mut bounded.state, MAX_STATE_NAME);
+        match &mut bounded.value {
+            Ok(value) => check_len("exit note", value.len(), MAX_EXIT_VALUE)?,
+            Err(why) => cut(why, MAX_EXIT_VALUE.min(MAX_FAILURE_TEXT)),
+        }
+        postcard::to_stdvec(&bounded).map_err(|source| MessageError::Encode { what: "exit note", source })
+    }
+
+    /// Reads the message.
+    ///
+    /// # Errors
+    /// [`MessageError::TooLong`] over [`MAX_EXIT_NOTE_LEN`] bytes; [`MessageError::Malformed`];
+    /// [`MessageError::TrailingBytes`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, MessageError> {
+        check_len("exit note", bytes.len(), MAX_EXIT_NOTE_LEN)?;
+        let (note, rest) = take("exit note", bytes)?;
+        nothing_left("exit note", rest)?;
+        Ok(note)
+    }
+}
+
+/// Cuts `text` to so many bytes, the mark included, at the end of a character.
+fn cut(text: &mut String, most: usize) {
+    if text.len() > most {
+        let mut end = most - CUT_MARK.len();
         while !text.is_char_boundary(end) {
             end -= 1;
         }
@@ -323,16 +411,18 @@ fn cut(text: &mut String) {
 /// ```
 /// use pool_ipc::TaskHead;
 ///
-/// let head = TaskHead { index: 3, attempt: 1, task: 42, timeout_ns: 0 };
+/// let head = TaskHead { index: 3, attempt: 1, queued_us: 0, task: 42, timeout_ns: 0 };
 /// let payload = [&head.encode()[..], b"arguments"].concat();
 /// assert_eq!(TaskHead::split(&payload), Ok((head, &b"arguments"[..])));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TaskHead {
-    /// Which task of the worker's table.
+    /// Which task of the worker's table; below [`MAX_TASKS`].
     pub index: u32,
-    /// Which attempt, counted from the supervisor's first.
+    /// Which attempt, counted from the supervisor's first. It arrives as 65,535 at most.
     pub attempt: u32,
+    /// When it was submitted: the low bits of the monotonic clock in microseconds, or 0 if that is not measured.
+    pub queued_us: u32,
     /// The number of the task, for people.
     pub task: u64,
     /// How long it may run, in nanoseconds; 0 for no limit.
@@ -347,8 +437,10 @@ impl TaskHead {
     #[must_use]
     pub fn encode(self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];
-        bytes[..4].copy_from_slice(&self.index.to_le_bytes());
-        bytes[4..8].copy_from_slice(&self.attempt.to_le_bytes());
+        let short = |number: u32| u16::try_from(number).unwrap_or(u16::MAX).to_le_bytes();
+        bytes[..2].copy_from_slice(&short(self.index));
+        bytes[2..4].copy_from_slice(&short(self.attempt));
+        bytes[4..8].copy_from_slice(&self.queued_us.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.task.to_le_bytes());
         bytes[16..].copy_from_slice(&self.timeout_ns.to_le_bytes());
         bytes
@@ -362,10 +454,11 @@ impl TaskHead {
         let (&head, arguments) = payload
             .split_first_chunk::<{ Self::LEN }>()
             .ok_or(MessageError::TooShort { what: "task", len: payload.len(), need: Self::LEN })?;
-        let [i0, i1, i2, i3, a0, a1, a2, a3, n0, n1, n2, n3, n4, n5, n6, n7, timeout @ ..] = head;
+        let [i0, i1, a0, a1, q0, q1, q2, q3, n0, n1, n2, n3, n4, n5, n6, n7, timeout @ ..] = head;
         let head = Self {
-            index: u32::from_le_bytes([i0, i1, i2, i3]),
-            attempt: u32::from_le_bytes([a0, a1, a2, a3]),
+            index: u16::from_le_bytes([i0, i1]).into(),
+            attempt: u16::from_le_bytes([a0, a1]).into(),
+            queued_us: u32::from_le_bytes([q0, q1, q2, q3]),
             task: u64::from_le_bytes([n0, n1, n2, n3, n4, n5, n6, n7]),
             timeout_ns: u64::from_le_bytes(timeout),
         };
@@ -443,6 +536,11 @@ mod tests {
             core_dumps: true,
             oom_score_adj: -5,
             ring: false,
+            nice: -3,
+            cpus: vec![0, 700],
+            states: vec!["a::B".into()],
+            measured: false,
+            marks: false,
         }
     }
 
@@ -481,6 +579,8 @@ mod tests {
         check(&boot().encode().unwrap(), Boot::decode);
         check(&hello(3).encode().unwrap(), Hello::decode);
         check(&Failure::Decode("why".into()).encode().unwrap(), Failure::decode);
+        check(&Unfit { state: "a::B".into(), why: "no".into() }.encode().unwrap(), Unfit::decode);
+        check(&ExitNote { state: "a::B".into(), value: Ok(vec![1, 2]) }.encode().unwrap(), ExitNote::decode);
     }
 
     #[test]
@@ -520,17 +620,39 @@ mod tests {
         }
         assert_eq!(received.clone().bounded(), received, "cutting twice changes nothing");
 
-        let exact = Failure::State("x".repeat(MAX_FAILURE_TEXT));
+        let exact = Failure::Decode("x".repeat(MAX_FAILURE_TEXT));
         assert_eq!(exact.clone().bounded(), exact);
         let oversized = vec![0; MAX_FAILURE_LEN + 1];
         assert!(matches!(Failure::decode(&oversized), Err(MessageError::TooLong { what: "failure", .. })));
     }
 
     #[test]
+    fn what_is_said_of_a_state_is_bounded() {
+        let long = "€".repeat(MAX_FAILURE_TEXT);
+        let sent = Unfit { state: long.clone(), why: long.clone() }.encode().unwrap();
+        let Unfit { state, why } = Unfit::decode(&sent).unwrap();
+        assert!(state.len() <= MAX_STATE_NAME && why.len() <= MAX_FAILURE_TEXT && why.ends_with(CUT_MARK));
+        let left = |value| ExitNote { state: long.clone(), value };
+        for value in [Ok(vec![7; MAX_EXIT_VALUE]), Err(long.clone())] {
+            let sent = left(value.clone()).encode().unwrap();
+            let received = ExitNote::decode(&sent).unwrap();
+            assert_eq!(received.value.is_ok(), value.is_ok());
+            assert!(value.is_err() || received.value == value);
+        }
+        let error = left(Ok(vec![7; MAX_EXIT_VALUE + 1])).encode().unwrap_err();
+        assert!(matches!(error, MessageError::TooLong { what: "exit note", .. }), "{error:?}");
+        let oversized = vec![0; MAX_EXIT_NOTE_LEN + 1];
+        assert!(matches!(ExitNote::decode(&oversized), Err(MessageError::TooLong { .. })));
+        let oversized = vec![0; MAX_UNFIT_LEN + 1];
+        assert!(matches!(Unfit::decode(&oversized), Err(MessageError::TooLong { .. })));
+    }
+
+    #[test]
     fn task_head_layout_is_fixed() {
-        let head = TaskHead { index: 0x0403_0201, attempt: 5, task: 6, timeout_ns: u64::MAX };
+        let head =
+            TaskHead { index: 0x0201, attempt: 3, queued_us: 0x0706_0504, task: 6, timeout_ns: u64::MAX };
         let mut expected = [0; 24];
-        expected[..5].copy_from_slice(&[1, 2, 3, 4, 5]);
+        expected[..8].copy_from_slice(&[1, 2, 3, 0, 4, 5, 6, 7]);
         expected[8] = 6;
         expected[16..].fill(0xff);
         assert_eq!(head.encode(), expected);
@@ -547,7 +669,6 @@ mod tests {
             ),
             ".*".prop_map(Failure::Decode),
             ".*".prop_map(Failure::Encode),
-            ".*".prop_map(Failure::State),
             any::<u32>().prop_map(|index| Failure::UnknownTask { index }),
         ]
     }
@@ -555,9 +676,12 @@ mod tests {
     proptest! {
         #[test]
         fn boot_round_trip(pool in ".*", worker: u32, generation: u64, depth: u32, frame_limit: u32,
-                           supervisor_pid: u32, core_dumps: bool, oom_score_adj: i32, ring: bool) {
+                           supervisor_pid: u32, core_dumps: bool, oom_score_adj: i32, ring: bool,
+                           nice: i32, cpus: Vec<u32>, states in prop::collection::vec(".*", 0..4),
+                           measured: bool, marks: bool) {
             let boot = Boot {
                 pool, worker, generation, depth, frame_limit, supervisor_pid, core_dumps, oom_score_adj, ring,
+                nice, cpus, states, measured, marks,
             };
             prop_assert_eq!(Boot::decode(&boot.encode().unwrap()), Ok(boot));
         }
@@ -576,8 +700,10 @@ mod tests {
         }
 
         #[test]
-        fn task_head_round_trip(index: u32, attempt: u32, task: u64, timeout_ns: u64, arguments: Vec<u8>) {
-            let head = TaskHead { index, attempt, task, timeout_ns };
+        fn task_head_round_trip(index: u16, attempt: u16, queued_us: u32, task: u64, timeout_ns: u64,
+                                arguments: Vec<u8>) {
+            let (index, attempt) = (index.into(), attempt.into());
+            let head = TaskHead { index, attempt, queued_us, task, timeout_ns };
             let payload = [&head.encode()[..], &arguments].concat();
             prop_assert_eq!(TaskHead::split(&payload), Ok((head, &arguments[..])));
         }
@@ -599,6 +725,12 @@ mod tests {
             }
             if let Ok(failure) = Failure::decode(&bytes) {
                 prop_assert_eq!(Failure::decode(&failure.encode().unwrap()), Ok(failure));
+            }
+            if let Ok(unfit) = Unfit::decode(&bytes) {
+                prop_assert!(unfit.encode().is_ok());
+            }
+            if let Ok(Ok(sent)) = ExitNote::decode(&bytes).map(|note| note.encode()) {
+                prop_assert!(ExitNote::decode(&sent).is_ok());
             }
             prop_assert_eq!(TaskHead::split(&bytes).is_ok(), bytes.len() >= TaskHead::LEN);
         }

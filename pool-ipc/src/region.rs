@@ -25,6 +25,7 @@ use std::{
 
 use crate::{
     board::{Board, Words},
+    gauges::{Figures, Gauges},
     ring::{Ring, RingReader, RingWriter},
     sys::{Mapping, Part},
     word::Word,
@@ -37,18 +38,20 @@ pub(crate) struct Layout {
     pub(crate) board: Words,
     tasks: Ring,
     results: Ring,
+    pub(crate) figures: Figures,
 }
 
 /// Changes with everything that the layout depends on.
-const MAGIC: u64 = u64::from_le_bytes(*b"POOLRGN3");
+const MAGIC: u64 = u64::from_le_bytes(*b"POOLRGN4");
 
 const _: () = {
     assert!(offset_of!(Layout, board) == 128);
     assert!(offset_of!(Layout, tasks) == 33_152 && size_of::<Words>() == 33_024);
     assert!(offset_of!(Layout, results) == 295_936 && size_of::<Ring>() == 262_784);
+    assert!(offset_of!(Layout, figures) == 561_152 && size_of::<Figures>() == 8_192);
 };
 
-/// The memory that a supervisor shares with one worker: claim board, task ring and result ring, in one sealed file.
+/// The memory that a supervisor shares with one worker: claim board, task ring, result ring and gauges, in one sealed file.
 ///
 /// A clone is another handle of the same memory.
 #[derive(Clone)]
@@ -96,6 +99,12 @@ impl Region {
     #[must_use]
     pub fn board(&self) -> Board {
         Board::new(&self.inner.mapping)
+    }
+
+    /// What the worker measures. It keeps the memory alive by itself.
+    #[must_use]
+    pub fn gauges(&self) -> Gauges {
+        Gauges::new(&self.inner.mapping)
     }
 
     /// The supervisor's ends of the rings: tasks to write, results to read. They keep the memory alive by themselves.

@@ -34,6 +34,11 @@ fn a_boot() -> Boot {
         core_dumps: false,
         oom_score_adj: 0,
         ring: true,
+        nice: 0,
+        cpus: Vec::new(),
+        states: Vec::new(),
+        measured: false,
+        marks: false,
     }
 }
 

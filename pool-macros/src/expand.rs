@@ -46,6 +46,13 @@ pub(crate) fn expand(options: &Options, item: &Item) -> TokenStream {
         }
     };
     let shape = shape(parameters, result.as_ref());
+    let state = parameters.iter().find(|parameter| parameter.kind == Kind::State).map(|parameter| {
+        let ty = types::inferred(referent(&parameter.ty).0);
+        quote_spanned!(Span::mixed_site().located_at(parameter.ty.span())=>
+            static __TASK_STATE: #private::StateEntry = #private::StateEntry::of::<#ty>();
+        )
+    });
+    let with_state = state.as_ref().map(|_| quote_spanned!(Span::mixed_site()=> .with_state(&__TASK_STATE)));
     let sources = format!(" (sources {})", sources::fingerprint());
 
     // the names of arguments and of the code around them must not meet: `mixed_site` keeps them apart
@@ -59,6 +66,8 @@ pub(crate) fn expand(options: &Options, item: &Item) -> TokenStream {
 
             #(#inner_attributes)*
             fn __task_body #generics (#(#inner_inputs),*) #output #where_clause #body
+
+            #state
 
             #run
 
@@ -76,7 +85,7 @@ pub(crate) fn expand(options: &Options, item: &Item) -> TokenStream {
                     ::core::env!("CARGO_PKG_NAME"), " ", ::core::env!("CARGO_PKG_VERSION"), ": ", #shape, #sources
                 ),
                 __task_run,
-            );
+            )#with_state;
 
             #private::call(&__TASK_ENTRY, #encode, __task_decode)
         }
@@ -102,7 +111,7 @@ fn run(parameters: &[Parameter], result: &Type, result_label: &str, private: &To
                 if borrowed { quote!(&*#value) } else { quote!(#value) }
             }
             Kind::Context => quote_spanned!(span=> run.context),
-            Kind::State => quote_spanned!(span=> run.states.get_or_init::<#ty>(run.context)?),
+            Kind::State => quote_spanned!(span=> run.states.get_or_init::<#ty>(&__TASK_STATE, run.context)?),
         });
     }
     let encode = wire(result, "encode_reply", quote_spanned!(mixed=> &result, output), private);

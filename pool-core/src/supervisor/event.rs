@@ -103,6 +103,12 @@ pub(crate) enum Event<P> {
     Tick,
     /// A worker has said hello and fits.
     Ready(Incarnation),
+    /// A worker builds this state from now on, before its hello or before it claims its next task.
+    Preparing(Incarnation, Arc<str>),
+    /// It is done with that.
+    Prepared(Incarnation),
+    /// A worker has said that a state cannot be built; the reason breaks the pool.
+    Unfit(Incarnation, BrokenReason),
     /// A worker has said something that shows it can never work; the reason breaks the pool.
     Unusable(Incarnation, BrokenReason),
     /// A worker could not be spawned for a reason that may pass.
@@ -123,6 +129,8 @@ pub(crate) enum Event<P> {
     Observed(Incarnation, Observation),
     /// Something that is no frame came out of a worker: the task that it runs has written into its result pipe.
     Garbage(Incarnation, String),
+    /// A worker has so many bytes of private memory, more than this limit.
+    OverLimit(Incarnation, u64, u64),
     /// A worker broke the protocol.
     Violation(Incarnation, String),
     /// A worker that is about to be reported dead had started these tasks besides its oldest one, and their results are
@@ -136,8 +144,14 @@ pub(crate) enum Event<P> {
     CloseGroup(GroupId),
     /// No more tasks will come.
     Close,
+    /// From now on so many workers are wanted.
+    Resize(u32),
+    /// A worker has grown so large that it is to be replaced once it has finished what it runs.
+    Heavy(Incarnation),
     /// Stop now.
     Terminate,
+    /// Stop now, because of this signal.
+    Interrupt(i32),
     /// The shell around the state machine has failed.
     Fault(String),
 }
@@ -170,6 +184,13 @@ pub(crate) enum KillReason {
     Violation(String),
     Unresponsive(Duration),
     StartTimeout(Duration),
+    /// It took longer than this to build a state.
+    InitTimeout(Duration),
+    /// It had so many bytes of private memory, more than the limit.
+    MemoryLimit {
+        rss: u64,
+        limit: u64,
+    },
     Terminated,
     ExitTimeout,
 }

@@ -1,18 +1,22 @@
 //! Starting a worker process.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::sys::epoll::Epoll;
 use pool_ipc::boot::{send_descriptor, socket_pair};
-use pool_ipc::{BOOT_ENV, Board, Boot, Region, Wake, pipe_pair, set_nonblocking};
+use pool_ipc::{BOOT_ENV, Board, Boot, Gauges, Region, Wake, pipe_pair, set_nonblocking};
 
 use crate::executable::OpenExe;
+use crate::sharing::SHARED;
 use crate::start_method::StartMethod;
 use crate::supervisor::event::Incarnation;
 use crate::supervisor::link::Rings;
@@ -32,14 +36,59 @@ pub(crate) struct Launcher {
     pub(crate) exe: OpenExe,
     pub(crate) pool: String,
     pub(crate) env: Vec<(OsString, Option<OsString>)>,
+    pub(crate) worker_env: Option<WorkerEnv>,
+    pub(crate) nice: i32,
+    /// The sets of CPUs that workers are bound to in turn; none to leave them where they are.
+    pub(crate) cpu_affinity: Vec<Vec<usize>>,
+    /// The states that a worker builds before it is ready.
+    pub(crate) states: Vec<String>,
     pub(crate) current_dir: Option<PathBuf>,
     pub(crate) depth: u32,
     pub(crate) frame_limit: u32,
     pub(crate) core_dumps: bool,
     pub(crate) transport: Transport,
     pub(crate) start: StartMethod,
+    /// Whether workers measure their tasks.
+    pub(crate) measured: bool,
     /// Only the reactor takes the lock.
     pub(crate) zygote: Mutex<Zygote>,
+    /// What all workers are given to read.
+    pub(crate) shared: Option<pool_ipc::Sealed>,
+}
+
+/// Environment variables of a worker by its place.
+#[derive(Clone)]
+pub(crate) struct WorkerEnv(Arc<VariablesOf>);
+
+type VariablesOf = dyn Fn(usize) -> Vec<(OsString, OsString)> + Send + Sync;
+
+impl WorkerEnv {
+    pub(crate) fn new(of: impl Fn(usize) -> Vec<(OsString, OsString)> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(of))
+    }
+
+    /// Asks the code of the program, which may panic.
+    fn of(&self, worker: usize) -> io::Result<Vec<(OsString, OsString)>> {
+        let variables = catch_unwind(AssertUnwindSafe(|| self.0(worker)))
+            .map_err(|_| io::Error::other("the function given to `Builder::worker_env` panicked"))?;
+        let is_name =
+            |name: &OsStr| !name.is_empty() && !name.as_bytes().iter().any(|byte| b"=\0".contains(byte));
+        match variables.iter().find(|(name, value)| !is_name(name) || value.as_bytes().contains(&0)) {
+            Some((name, _)) => {
+                let why = format!(
+                    "`Builder::worker_env`: {name:?} is empty, or contains `=` or a NUL, or its value does"
+                );
+                Err(io::Error::new(io::ErrorKind::InvalidInput, why))
+            }
+            None => Ok(variables),
+        }
+    }
+}
+
+impl fmt::Debug for WorkerEnv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WorkerEnv")
+    }
 }
 
 /// A worker that has been started.
@@ -48,6 +97,7 @@ pub(crate) struct Launched {
     pub(crate) pid: u32,
     pub(crate) pidfd: OwnedFd,
     pub(crate) board: Board,
+    pub(crate) gauges: Gauges,
     pub(crate) rings: Option<Rings>,
     /// Where the descriptors of large payloads go to and come from.
     pub(crate) socket: OwnedFd,
@@ -93,6 +143,11 @@ impl Launcher {
             core_dumps: self.core_dumps,
             oom_score_adj: 500,
             ring: rings.is_some(),
+            nice: self.nice,
+            cpus: self.cpus_of(who.index()),
+            states: self.states.clone(),
+            measured: self.measured,
+            marks: false,
         };
         pool_ipc::boot::send(
             ours.as_fd(),
@@ -104,6 +159,9 @@ impl Launcher {
         // standard input comes to its end.
         let (socket, their_socket) = socket_pair()?;
         send_descriptor(ours.as_fd(), PASSING, their_socket.as_fd())?;
+        if let Some(fd) = self.shared.as_ref().and_then(|shared| shared.fd()) {
+            send_descriptor(ours.as_fd(), SHARED, fd)?;
+        }
 
         let forked = match self.start {
             StartMethod::Zygote => self.zygote().fork(
@@ -118,11 +176,26 @@ impl Launcher {
             Some(Forked { pid, pidfd }) => (pid, pidfd),
             None => {
                 let mut command = self.command(&title(&self.pool, who.worker.get()), "1");
+                if let Some(env) = &self.worker_env {
+                    command.envs(env.of(who.index())?);
+                    self.mark(&mut command, "1");
+                }
                 command.stdin(theirs).stdout(stdout_writer).stderr(stderr_writer);
                 spawn(command)?
             }
         };
-        Ok(Launched { pid, pidfd, board: region.board(), rings, socket, tasks, results, stdout, stderr })
+        Ok(Launched {
+            pid,
+            pidfd,
+            board: region.board(),
+            gauges: region.gauges(),
+            rings,
+            socket,
+            tasks,
+            results,
+            stdout,
+            stderr,
+        })
     }
 
     /// Makes a zygote if one is wanted and there is none.
@@ -150,6 +223,17 @@ impl Launcher {
         self.zygote.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Says to a process of the worker executable what it is.
+    fn mark(&self, command: &mut Command, boot: &str) {
+        command.env(BOOT_ENV, boot).env(DEPTH_ENV, (self.depth + 1).to_string());
+    }
+
+    fn cpus_of(&self, worker: usize) -> Vec<u32> {
+        let set = worker.checked_rem(self.cpu_affinity.len()).map(|place| &self.cpu_affinity[place]);
+        // Numbers of CPUs that exist, as was checked when the pool was built.
+        set.into_iter().flatten().filter_map(|cpu| u32::try_from(*cpu).ok()).collect()
+    }
+
     /// The command of a process of the worker executable, without its standard streams.
     fn command(&self, title: &str, boot: &str) -> Command {
         let mut command = Command::new(&self.exe.launch);
@@ -160,7 +244,7 @@ impl Launcher {
                 None => command.env_remove(name),
             };
         }
-        command.env(BOOT_ENV, boot).env(DEPTH_ENV, (self.depth + 1).to_string());
+        self.mark(&mut command, boot);
         if let Some(dir) = &self.current_dir {
             command.current_dir(dir);
         }

@@ -8,14 +8,15 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollFlags};
 use pool_ipc::{
-    Board, Fill, Flush, FrameError, FrameReader, FrameWriter, HEADER_LEN, Header, Kind, RingError,
+    Board, Fill, Flush, FrameError, FrameReader, FrameWriter, Gauges, HEADER_LEN, Header, Kind, RingError,
     RingReader, RingWriter, Slot, TaskHead, Wake,
 };
 
 use crate::buffer::Args;
 use crate::error::{Death, DeathCause};
-use crate::memory::{self, OomCounter};
+use crate::memory::{self, OomCounter, Scales};
 use crate::output::{OutputStream, Splitter, Tail};
+use crate::supervisor::engine::seeing::Stages;
 use crate::supervisor::event::{Incarnation, KillReason, Ticket};
 use crate::supervisor::launch::Launched;
 use crate::supervisor::parcels::Parcels;
@@ -35,6 +36,9 @@ pub(crate) struct Link {
     pub(crate) pid: u32,
     pub(crate) pidfd: Watched,
     pub(crate) board: Board,
+    /// What it measures, if it does.
+    pub(crate) gauges: Gauges,
+    pub(crate) stages: Stages,
     /// The rings that frames travel through; without them they travel through the pipes.
     pub(crate) rings: Option<Rings>,
     /// What passes outside of the frames; kept until it is dead.
@@ -81,6 +85,13 @@ pub(crate) struct Link {
     /// Its death is of no interest to the state machine any more.
     pub(crate) fenced: bool,
     pub(crate) finished: u64,
+    /// It has begun to build a state.
+    pub(crate) preparing: bool,
+    scales: Option<Scales>,
+    /// Its private memory when it was looked at last, in bytes.
+    pub(crate) private: u64,
+    /// It has been given tasks since it was last looked at with an empty hand.
+    pub(crate) unweighed: bool,
 }
 
 /// Our ends of a worker's rings.
@@ -113,6 +124,8 @@ impl Link {
             pid: launched.pid,
             pidfd: watched(launched.pidfd),
             board: launched.board,
+            gauges: launched.gauges,
+            stages: Stages::new(Instant::now()),
             rings: launched.rings,
             parcels: Parcels::new(launched.socket),
             deaf: false,
@@ -139,6 +152,10 @@ impl Link {
             killed: None,
             fenced: false,
             finished: 0,
+            preparing: false,
+            scales: None,
+            private: 0,
+            unweighed: false,
         }
     }
 
@@ -359,6 +376,17 @@ impl Link {
         self.base_max_rss = base_max_rss;
     }
 
+    /// How much private memory it has, in bytes; `None` if it is gone.
+    pub(crate) fn weigh(&mut self) -> Option<u64> {
+        let pid = self.pid;
+        let scales = match &mut self.scales {
+            Some(scales) => scales,
+            none => none.insert(Scales::of(pid)?),
+        };
+        self.private = scales.private()?;
+        Some(self.private)
+    }
+
     /// Kills the worker and its process group. Its memory is looked at first: afterwards there is nothing left to see.
     pub(crate) fn kill(&mut self, why: KillReason) {
         if self.killed.is_none() {
@@ -411,6 +439,8 @@ impl Link {
         };
         let cause = match cause {
             DeathCause::StartFailed { .. } => cause,
+            // It has shown that it is a worker.
+            other if self.preparing => other,
             other if self.routes.is_none() && !matches!(other, DeathCause::Terminated) => {
                 let hint = if matches!(other, DeathCause::Exited(_)) {
                     "; is `pool_core::init()` the first line of its main(), or `pool_core::test_worker!();` at the root of the \
@@ -455,6 +485,10 @@ fn requested(why: &KillReason) -> DeathCause {
         KillReason::Unresponsive(waited) => DeathCause::Unresponsive { waited: *waited },
         KillReason::StartTimeout(limit) => DeathCause::StartFailed {
             why: format!("it did not report as a worker within {limit:?} (start_timeout)"),
+        },
+        KillReason::MemoryLimit { rss, limit } => DeathCause::MemoryLimit { rss: *rss, limit: *limit },
+        KillReason::InitTimeout(limit) => DeathCause::StartFailed {
+            why: format!("it did not build its state within {limit:?} (init_timeout)"),
         },
         KillReason::Terminated | KillReason::ExitTimeout => DeathCause::Terminated,
     }

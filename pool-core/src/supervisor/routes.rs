@@ -43,6 +43,11 @@ impl Routes {
         self.declared == declared
     }
 
+    /// What the worker calls the task of this number.
+    pub(crate) fn name(&self, number: u32) -> Option<&str> {
+        self.declared.get(number as usize).map(|task| task.name.as_str())
+    }
+
     /// The worker's number of a task.
     pub(crate) fn find(&self, entry: &'static TaskEntry) -> Result<u32, TaskError> {
         let table = task::table();

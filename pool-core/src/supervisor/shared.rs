@@ -10,6 +10,7 @@ use nix::sys::eventfd::EventFd;
 
 use crate::callbacks::Callbacks;
 use crate::fork::Origin;
+use crate::gate::Gate;
 use crate::job::{Settled, Sink};
 use crate::outcome::{Callback, Cell, Cells};
 use crate::supervisor::engine::Engine;
@@ -32,12 +33,15 @@ pub(crate) struct Shared {
     /// A buffer for outcomes that are to be delivered, between two uses.
     spare: Mutex<Vec<Settled>>,
     pub(crate) cells: Cells,
+    pub(crate) gate: Gate,
     /// Notified when everything has ended and every process is gone.
     gone: Condvar,
     wake: Arc<EventFd>,
     pub(crate) epoll: Arc<Epoll>,
     pub(crate) origin: Origin,
     pub(crate) name: String,
+    /// How many tasks may run at a time.
+    size: AtomicUsize,
     pub(crate) launcher: Launcher,
     callbacks: Callbacks,
 }
@@ -48,7 +52,9 @@ impl Shared {
         wake: Arc<EventFd>,
         epoll: Arc<Epoll>,
         name: String,
+        size: usize,
         launcher: Launcher,
+        gate: Gate,
     ) -> Self {
         Self {
             lead: Arc::clone(&engine.lead),
@@ -56,14 +62,30 @@ impl Shared {
             contenders: AtomicUsize::new(0),
             spare: Mutex::default(),
             cells: Cells::default(),
+            gate,
             gone: Condvar::new(),
             wake,
             epoll,
             origin: Origin::here(),
             name,
+            size: AtomicUsize::new(size),
             launcher,
             callbacks: Callbacks::default(),
         }
+    }
+
+    /// How many tasks may run at a time.
+    pub(crate) fn size(&self) -> usize {
+        self.size.load(Ordering::Relaxed)
+    }
+
+    /// From now on so many tasks may run at a time.
+    pub(crate) fn resize(&self, workers: u32) {
+        self.with(|engine, now| {
+            // Under the lock: so the last of several calls is the last for both.
+            self.size.store(workers as usize, Ordering::Relaxed);
+            engine.machine.on(now, Event::Resize(workers));
+        });
     }
 
     /// Does something with the engine, carries out what follows from it, and then, without the lock, tells everybody
@@ -91,6 +113,8 @@ impl Shared {
             false => std::mem::replace(&mut engine.settled, self.spare_settled()),
         };
         let wake = std::mem::take(&mut engine.needs_reactor);
+        let gate_moves =
+            self.gate.is_limited() && self.gate.adjust(engine.machine.workers(), engine.machine.is_open());
         if engine.is_gone() {
             self.gone.notify_all();
         }
@@ -98,7 +122,13 @@ impl Shared {
         if wake {
             self.wake();
         }
+        if gate_moves {
+            self.lead.kick();
+        }
         if !settled.is_empty() {
+            if self.gate.is_limited() {
+                self.gate.leave(settled.iter().filter(|ended| matches!(ended.sink, Sink::Handle(_))).count());
+            }
             for ended in settled.drain(..) {
                 self.deliver(ended);
             }

@@ -3,10 +3,13 @@
 //! ```text
 //!            spawn            hello               close, all done          dead
 //! Waiting ─────────▶ Starting ─────▶ Ready ─────────────────────▶ Retiring ─────▶ Stopped
-//!    ▲                  │ dead         │ dead, or killed by us
-//!    └──── back-off ────┴──────────────┘            Dying: killed by us, its death is still needed to settle what it holds
+//!    ▲                  │ dead         │ dead, or killed by us                       │ somebody
+//!    ├──── back-off ────┴──────────────┘                                             │ is missing
+//!    └───────────────────────────────────────────────────────────────────────────────┘
+//! Dying: killed by us, its death is still needed to settle what it holds
 //! ```
-//! `Dying` is entered from `Starting` and `Ready`, and left by the death like every other state.
+//! `Dying` is entered from `Starting` and `Ready`, and left by the death like every other state. A worker retires also when it
+//! is to be replaced, or is one too many; its place is vacant then. So is that of one that dies while enough others are left.
 //!
 //! A pool has more places than workers that work at a time, if it keeps *spares*: a worker that is ready is given tasks only
 //! while it is *active*. One that dies, or is about to be killed, is active no longer, and a spare becomes so in that moment.
@@ -15,10 +18,12 @@
 //! A worker that is killed for a timeout or a cancellation holds nothing any more, so its place is given to the next
 //! incarnation at once; whatever still comes from the old one carries an old generation and is dropped.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::Death;
 use crate::ids::{Generation, WorkerId};
+use crate::stats::RetireReason;
 use crate::supervisor::event::{Incarnation, TaskKey, Ticket};
 use crate::supervisor::machine::{Hand, Head, Pace, Standing};
 
@@ -32,14 +37,25 @@ pub(crate) struct Slot {
     pub(crate) strikes: Vec<Strike>,
     /// When this slot wants to be looked at again.
     pub(crate) timer: Option<Instant>,
+    /// When it is vacant: the back-off after the last death, which who comes next has to wait for.
+    pub(crate) rests_until: Option<Instant>,
     /// How long its incarnations have been ready, all told.
     pub(crate) uptime: Duration,
     /// Whether it is given tasks; it is ready then.
     pub(crate) active: bool,
+    /// The state that it builds, whether it starts or has said hello; also while its death is awaited.
+    pub(crate) preparing: Option<Preparing>,
     /// How it is counted among the others.
     pub(crate) standing: Standing,
     /// Whether it is in the list of those that have room.
     pub(crate) hungry: bool,
+}
+
+/// A state that is being built.
+#[derive(Debug, Clone)]
+pub(crate) struct Preparing {
+    pub(crate) since: Instant,
+    pub(crate) state: Arc<str>,
 }
 
 /// A death that counts against the restart policy.
@@ -62,10 +78,10 @@ pub(crate) enum Phase {
     /// Working.
     Ready(Ready),
     /// Killed by us with tasks still to settle.
-    Dying { hand: Hand, was_ready: bool },
+    Dying { hand: Hand, was_ready: bool, going: bool },
     /// Asked to exit.
-    Retiring { since: Instant, killed: bool },
-    /// Gone for good.
+    Retiring { since: Instant, killed: bool, why: RetireReason },
+    /// Vacant.
     Stopped,
 }
 
@@ -77,18 +93,24 @@ pub(crate) struct Ready {
     pub(crate) next_ticket: Ticket,
     /// A suspect that waits for this worker to become empty, so that it runs alone.
     pub(crate) reserved: Option<TaskKey>,
+    /// How many tickets it may still be given.
+    pub(crate) quota: u64,
+    /// Why it retires as soon as its hand is empty.
+    pub(crate) leaving: Option<RetireReason>,
 }
 
 impl Slot {
-    pub(crate) fn new(worker: WorkerId, now: Instant) -> Self {
+    pub(crate) fn new(worker: WorkerId) -> Self {
         Self {
             worker,
             generation: Generation::new(0),
-            phase: Phase::Waiting { until: now },
+            phase: Phase::Stopped,
             strikes: Vec::new(),
             timer: None,
+            rests_until: None,
             uptime: Duration::ZERO,
             active: false,
+            preparing: None,
             standing: Standing::default(),
             hungry: false,
         }
@@ -133,8 +155,13 @@ impl Slot {
 }
 
 impl Ready {
-    pub(crate) fn new(now: Instant, pace: Pace) -> Self {
-        Self { since: now, hand: Hand::new(now), pace, next_ticket: 1, reserved: None }
+    pub(crate) fn new(now: Instant, pace: Pace, quota: u64) -> Self {
+        Self { since: now, hand: Hand::new(now), pace, next_ticket: 1, reserved: None, quota, leaving: None }
+    }
+
+    /// Whether it is given nothing more, and retires when its hand is empty.
+    pub(crate) fn is_going(&self) -> bool {
+        self.quota == 0 || self.leaving.is_some()
     }
 
     /// Whether it has nothing to do, and may be given something.
@@ -144,6 +171,6 @@ impl Ready {
 
     /// Whether it may be given tasks now: nobody must wait behind a task that is to be stopped.
     pub(crate) fn is_open(&self) -> bool {
-        self.reserved.is_none() && self.hand.head().is_none_or(Head::lets_others_wait)
+        self.reserved.is_none() && !self.is_going() && self.hand.head().is_none_or(Head::lets_others_wait)
     }
 }

@@ -2,9 +2,12 @@
 
 pub(crate) mod build_id;
 pub(crate) mod clone;
+pub(crate) mod cpus;
 pub(crate) mod passing;
+pub(crate) mod plain;
 pub(crate) mod process;
 pub(crate) mod setup;
+pub(crate) mod signals;
 pub(crate) mod sigpipe;
 pub(crate) mod stdio;
 pub(crate) mod wipe;

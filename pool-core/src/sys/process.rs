@@ -195,6 +195,12 @@ pub(crate) fn own_max_rss() -> u64 {
     u64::try_from(usage.ru_maxrss).unwrap_or(0) * 1024
 }
 
+/// Bytes of a page of memory.
+pub(crate) fn page_size() -> u64 {
+    // SAFETY: takes an integer, and cannot fail for this one.
+    u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+}
+
 /// Arms a timerfd once, `after` from now; `None` disarms it.
 pub(crate) fn arm_timer(timer: BorrowedFd<'_>, after: Option<Duration>) -> io::Result<()> {
     // A value of zero would disarm, so what is due is due in a nanosecond.

@@ -150,6 +150,22 @@ pub(crate) fn wait_for_hang_up(fd: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
+/// Adds to the niceness of the calling thread, and so of those that it starts from now on.
+#[doc(alias = "setpriority")]
+pub(crate) fn renice(by: i32) -> io::Result<()> {
+    // SAFETY: both calls take integers; 0 stands for the calling thread. getpriority(2) may return -1 for good, which it tells
+    // by leaving errno alone.
+    let result = unsafe {
+        *libc::__errno_location() = 0;
+        let now = libc::getpriority(libc::PRIO_PROCESS, 0);
+        if now == -1 && *libc::__errno_location() != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        libc::setpriority(libc::PRIO_PROCESS, 0, now.saturating_add(by).clamp(-20, 19))
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Forbids core dumps (`RLIMIT_CORE` = 0).
 pub(crate) fn forbid_core_dumps() -> io::Result<()> {
     nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0).map_err(io::Error::from)

@@ -4,11 +4,12 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use pool_ipc::{BOOT_ENV, Boot, Hello, Kind, Region, TaskDecl, WorkerEnds};
+use pool_ipc::{BOOT_ENV, Boot, Hello, Region, TaskDecl, WorkerEnds};
 
+use crate::sharing;
 use crate::supervisor::launch::{self, DEPTH_ENV, PASSING};
 use crate::supervisor::zygote::{ZYGOTE_BOOT, title};
-use crate::sys::{build_id, process, setup};
+use crate::sys::{build_id, cpus, process, setup};
 use crate::task;
 use crate::worker::parcels::Parcels;
 use crate::worker::wire::{Inlet, Outlet};
@@ -49,8 +50,8 @@ pub fn init() {
             fail_to_start(&error.to_string());
         }
         match become_worker(is_forked) {
-            Ok((boot, region, inlet, outlet, parcels)) => {
-                serve::serve(&boot, &region, inlet, outlet, parcels)
+            Ok((boot, hello, region, inlet, outlet, parcels)) => {
+                serve::serve(&boot, &hello, &region, inlet, outlet, parcels)
             }
             Err(error) => fail_to_start(&error.to_string()),
         }
@@ -94,7 +95,7 @@ static ZYGOTE: AtomicBool = AtomicBool::new(false);
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-fn become_worker(is_forked: bool) -> Result<(Boot, Region, Inlet, Outlet, Parcels)> {
+fn become_worker(is_forked: bool) -> Result<(Boot, Vec<u8>, Region, Inlet, Outlet, Parcels)> {
     LAUNCHED.store(false, Ordering::Release);
     setup::remove_env(BOOT_ENV);
     setup::close_inherited();
@@ -103,10 +104,22 @@ fn become_worker(is_forked: bool) -> Result<(Boot, Region, Inlet, Outlet, Parcel
         Some((PASSING, socket)) => Parcels::new(socket),
         _ => return Err("the boot message came without the socket for large payloads".into()),
     };
+    sharing::receive(io::stdin().as_fd())?;
     // From here on the death of the supervisor is noticed; one that is dead already is found by its closed pipe.
     setup::die_with_parent()?;
     setup::reset_signals();
     setup::null_stdin()?;
+    // Before there is a second thread: all that are started later have the same.
+    if !boot.cpus.is_empty() {
+        cpus::bind_to(&boot.cpus).map_err(|error| {
+            format!("it cannot be bound to the CPUs {:?} (`Builder::cpu_affinity`): {error}", boot.cpus)
+        })?;
+    }
+    if boot.nice != 0 {
+        setup::renice(boot.nice).map_err(|error| {
+            format!("{} cannot be added to its niceness (`Builder::nice`): {error}", boot.nice)
+        })?;
+    }
     setup::set_name(&boot.pool);
     if is_forked {
         setup::replace_title(&title(&boot.pool), &launch::title(&boot.pool, boot.worker));
@@ -130,11 +143,10 @@ fn become_worker(is_forked: bool) -> Result<(Boot, Region, Inlet, Outlet, Parcel
     let inlet = Inlet::new(boot.frame_limit, task_ring, region.board(), tasks);
     let results: &'static OwnedFd = Box::leak(Box::new(results));
     serve::note_result_pipe(results);
-    let mut outlet = Outlet::new(result_ring, results, tasks);
+    let outlet = Outlet::new(result_ring, results, tasks);
     panics::install_hook();
     STATE.store(boot.depth.saturating_add(1), Ordering::Release);
-    outlet.send(Kind::Hello, 0, &hello()?);
-    Ok((boot, region, inlet, outlet, parcels))
+    Ok((boot, hello()?, region, inlet, outlet, parcels))
 }
 
 fn hello() -> Result<Vec<u8>> {

@@ -16,8 +16,9 @@ use crate::ids::{TaskId, WorkerId};
 use crate::state::States;
 use crate::sys::passing::lent;
 use crate::sys::setup;
-use crate::task::{self, RunContext, RunError};
+use crate::task::{self, RunContext, RunError, TaskEntry};
 use crate::transport::pace_note;
+use crate::worker::measure::Measure;
 use crate::worker::panics;
 use crate::worker::parcels::Parcels;
 use crate::worker::wire::{Inlet, Outlet, Source};
@@ -32,27 +33,28 @@ const GAVE_UP: i32 = 102;
 /// supervisor learns from it that this task has not been started.
 pub(crate) const SCRIBBLED: i32 = 103;
 
-struct Worker {
-    outlet: Outlet,
+pub(super) struct Worker {
+    pub(super) outlet: Outlet,
     parcels: Parcels,
-    board: Board,
+    pub(super) board: Board,
     frame_limit: usize,
-    states: States,
-    context: TaskContext,
+    pub(super) states: States,
+    pub(super) context: TaskContext,
     /// The ticket of the task that is running, for the cancel probe.
     current: Arc<AtomicU64>,
     /// When the latest task was claimed.
     claimed_ns: u64,
-    gauge: Gauge,
+    pub(super) gauge: Gauge,
     output: Buffer,
+    measure: Option<Measure>,
     /// This process, as opposed to one that a task has forked.
-    origin: Origin,
+    pub(super) origin: Origin,
 }
 
 /// Measures how long tasks take that come together, so that the supervisor need not conclude it from when it hears of them:
 /// a worker that sleeps, or waits for a core, is slow to begin and not slow.
 #[derive(Default)]
-struct Gauge {
+pub(super) struct Gauge {
     since: Option<Instant>,
     tasks: u32,
     /// How often something was measured, so that the same pace is seen to be news.
@@ -70,6 +72,11 @@ impl Gauge {
         }
     }
 
+    /// What has come together has been held up by something else than the tasks: what was measured means nothing.
+    pub(super) fn forget(&mut self) {
+        self.since = None;
+    }
+
     /// They have been run: what is to be noted.
     fn stop(&mut self) -> Option<u64> {
         let since = self.since.take()?;
@@ -81,13 +88,19 @@ impl Gauge {
 }
 
 /// Works until the supervisor says otherwise or is gone.
-pub(super) fn serve(boot: &Boot, region: &Region, mut inlet: Inlet, outlet: Outlet, parcels: Parcels) -> ! {
+pub(super) fn serve(
+    boot: &Boot,
+    hello: &[u8],
+    region: &Region,
+    mut inlet: Inlet,
+    outlet: Outlet,
+    parcels: Parcels,
+) -> ! {
     let current = Arc::new(AtomicU64::new(0));
     let probe: CancelProbe = {
         let (board, current) = (region.board(), Arc::clone(&current));
         Arc::new(move |_| board.cancel_requested(current.load(Ordering::Relaxed)))
     };
-    start_watch(inlet.source.pipe());
     let mut worker = Worker {
         outlet,
         parcels,
@@ -99,8 +112,18 @@ pub(super) fn serve(boot: &Boot, region: &Region, mut inlet: Inlet, outlet: Outl
         claimed_ns: pool_ipc::now_ns(),
         gauge: Gauge::default(),
         output: Buffer::new(),
+        measure: Measure::wanted(boot, region),
         origin: Origin::here(),
     };
+    if boot.states.is_empty() {
+        // The hello first: somebody waits for it.
+        worker.outlet.send(Kind::Hello, 0, hello);
+        start_watch(inlet.source.pipe());
+    } else {
+        start_watch(inlet.source.pipe());
+        worker.prepare_all(&boot.states);
+        worker.outlet.send(Kind::Hello, 0, hello);
+    }
     loop {
         if inlet.reader.unread() > ALONE {
             worker.gauge.start();
@@ -158,9 +181,20 @@ impl Worker {
 
     #[inline]
     fn run(&mut self, ticket: u64, head: &TaskHead, arguments: &[u8]) {
+        let entry = self.entry(ticket, head);
         if self.claim(ticket, head) {
-            self.answer(ticket, head, arguments);
+            self.answer(ticket, head, entry, arguments);
         }
+    }
+
+    /// The task that is to be run, with the state that it needs.
+    #[inline]
+    fn entry(&mut self, ticket: u64, head: &TaskHead) -> Option<&'static TaskEntry> {
+        let entry = usize::try_from(head.index).ok().and_then(|index| task::table().get(index));
+        if let Some(state) = entry.and_then(|entry| entry.state) {
+            self.prepare(ticket, state);
+        }
+        entry
     }
 
     /// Runs a task whose arguments are in shared memory.
@@ -170,19 +204,21 @@ impl Worker {
         if !segment.contains(locator.offset, locator.len) {
             give_up(&format!("arguments where none can be: {locator:?}"));
         }
+        let entry = self.entry(ticket, head);
         // Borrowed once it is claimed, because then nobody writes to them.
         if self.claim(ticket, head)
             && let Some(arguments) = lent(&segment, locator)
         {
-            self.answer(ticket, head, arguments);
+            self.answer(ticket, head, entry, arguments);
         }
     }
 
     /// Whether the task is to be run, by this worker.
     #[inline]
     fn claim(&mut self, ticket: u64, head: &TaskHead) -> bool {
-        // A limit counts from here, to the nanosecond; otherwise the time is for reports, and a reading less exact costs less.
-        let now = if head.timeout_ns > 0 { pool_ipc::now_ns() } else { pool_ipc::coarse_now_ns() };
+        // A limit counts from here, to the nanosecond, and so does what is measured; otherwise the time is for reports, and a reading less exact costs less.
+        let exact = head.timeout_ns > 0 || self.measure.is_some();
+        let now = if exact { pool_ipc::now_ns() } else { pool_ipc::coarse_now_ns() };
         if now.saturating_sub(self.claimed_ns) > LONG_NS {
             // Some time has passed since the last one: results that wait for company have waited long enough.
             self.outlet.run_low();
@@ -196,19 +232,26 @@ impl Worker {
             return false;
         }
         CLAIMED.store(ticket, Ordering::Relaxed);
+        if let Some(measure) = &mut self.measure {
+            measure.start(head, now, self.states.took_ns());
+        }
         true
     }
 
     #[inline]
-    fn answer(&mut self, ticket: u64, head: &TaskHead, arguments: &[u8]) {
+    fn answer(&mut self, ticket: u64, head: &TaskHead, entry: Option<&'static TaskEntry>, arguments: &[u8]) {
         self.parcels.protect();
         self.current.store(ticket, Ordering::Relaxed);
-        let failure = self.call(head, arguments);
+        let failure = self.call(head, entry, arguments);
         if self.origin.is_elsewhere() {
             // The task has forked, and this is the child: the worker's pipes and rings are not its own.
             setup::leave();
         }
         self.current.store(0, Ordering::Relaxed);
+        if let Some(measure) = &mut self.measure {
+            // Before its result can be seen.
+            measure.end(head, pool_ipc::now_ns(), self.states.took_ns());
+        }
         match failure {
             None if self.output.whole_len() <= self.frame_limit => {
                 match self.parcels.lend(&mut self.output) {
@@ -235,8 +278,13 @@ impl Worker {
     }
 
     /// Runs the task; its result is in `output` unless a failure is returned.
-    fn call(&mut self, head: &TaskHead, arguments: &[u8]) -> Option<Failure> {
-        let Some(entry) = usize::try_from(head.index).ok().and_then(|index| task::table().get(index)) else {
+    fn call(
+        &mut self,
+        head: &TaskHead,
+        entry: Option<&'static TaskEntry>,
+        arguments: &[u8],
+    ) -> Option<Failure> {
+        let Some(entry) = entry else {
             return Some(Failure::UnknownTask { index: head.index });
         };
         let deadline = (head.timeout_ns > 0)
@@ -250,7 +298,8 @@ impl Worker {
             Ok(Ok(())) => None,
             Ok(Err(RunError::Decode(message))) => Some(Failure::Decode(message)),
             Ok(Err(RunError::Encode(message))) => Some(Failure::Encode(message)),
-            Ok(Err(RunError::State(message))) => Some(Failure::State(message)),
+            // It was built before the task was claimed.
+            Ok(Err(RunError::State(message))) => give_up(&message),
             Err(payload) => {
                 let report = panics::report(&*payload);
                 // Dropping what was thrown, or states that were in use, may panic again; that must not end the worker.
@@ -271,8 +320,7 @@ impl Worker {
     }
 
     fn retire(&mut self) -> ! {
-        let states = &mut self.states;
-        let _ = catch_unwind(AssertUnwindSafe(|| states.clear()));
+        self.bequeath();
         self.outlet.send(Kind::Bye, 0, &[]);
         std::process::exit(0)
     }

@@ -11,10 +11,16 @@
 //! | `forks-while-leading` | forks again and again, while threads wait and submit; exits with the first child's failure |
 //! | `few-descriptors` | runs out of descriptors while workers are to be replaced, and has them again later |
 //! | `progress` | runs two batches at once, each with a progress bar |
+//! | `interrupted` | has a map, a handle and a submitter wait until SIGINT or SIGTERM ends it, and says how they ended |
+//! | `interrupted-and-returns` | as above, and then returns from `main` |
+//! | `interrupted-twice` | as above, while what the first signal does is held up |
+//! | `interrupted-where-ignored` | as `interrupted`, but ignores SIGINT |
+//! | `interrupted-children` | as `interrupted`, after it has forked a child that waits, and one that has a pool of its own |
 //! | `masked` | looks at a worker from outside after it has set signals, limits and descriptors in unusual ways |
 //!
 //! It prints one line for each finding, and exits with status 0 when it could play to the end.
 
+use std::future::{Future, IntoFuture};
 use std::io::Write;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,6 +52,18 @@ fn main() {
         "forks-while-leading" => forks_while_leading(&builder),
         "few-descriptors" => few_descriptors(&builder),
         "progress" => progress(&builder),
+        "interrupted" => {
+            interrupted(&builder);
+            wait_for_ever();
+        }
+        "interrupted-and-returns" => interrupted(&builder),
+        "interrupted-twice" => interrupted_twice(&builder),
+        "interrupted-where-ignored" => {
+            set_action(Signal::SIGINT, SigHandler::SigIgn);
+            interrupted(&builder);
+            wait_for_ever();
+        }
+        "interrupted-children" => interrupted_children(&builder),
         "masked" => masked(&builder),
         other => {
             eprintln!("host: `{other}` is no play");
@@ -158,9 +176,11 @@ fn waits_for_any_child(builder: &Builder) {
 }
 
 fn forks(builder: &Builder) {
-    let pool = builder.clone().workers(2).build().expect("a pool");
+    let pool = builder.clone().workers(2).queue_limit(1).build().expect("a pool");
     let running = pool.apply_async(play(1, Part::Cooperate(20_000)));
     wait_until("it runs", || pool.workers().iter().any(|worker| worker.task.is_some()));
+    let mut before =
+        pool_core::as_completed((0..2).map(|n| pool.apply_async(play(n, Part::Cooperate(20_000)))));
     // SAFETY: the child uses what a forked child of a threaded program may: it is this library's promise that its handles do
     // not lock, and the allocator of glibc works after a fork.
     match unsafe { fork() }.expect("room for a child") {
@@ -172,6 +192,13 @@ fn forks(builder: &Builder) {
                 pool.map_settled(|n| play(n, Part::Innocent), 0..3)
                     .iter()
                     .all(|result| result.as_ref().is_err_and(is_forked)),
+                pool.try_apply_async(play(1, Part::Innocent))
+                    .is_ok_and(|handle| matches!(handle.get(), Err(error) if is_forked(&error))),
+                pool_core::wait_any(std::slice::from_ref(&running)) == Some(0),
+                pool_core::wait_all_timeout(std::slice::from_ref(&running), Duration::ZERO),
+                before.by_ref().all(|(_, result)| result.as_ref().is_err_and(is_forked)),
+                pool_core::as_completed([pool.apply_async(play(1, Part::Innocent))])
+                    .all(|(index, result)| index == 0 && result.as_ref().is_err_and(is_forked)),
                 pool.workers().is_empty() && pool.stats().submitted == 0,
                 running.is_finished() && running.wait_timeout(Duration::from_secs(1)),
                 {
@@ -196,6 +223,8 @@ fn forks(builder: &Builder) {
             // What the child did has touched nothing.
             wait_until("it still runs", || pool.workers().iter().any(|worker| worker.task.is_some()));
             running.cancel();
+            assert!(before.next_timeout(Duration::ZERO).is_err(), "they are held");
+            drop(before);
             let results = pool.map(|n| play(n, Part::Innocent), 0..50).expect("nobody was harmed");
             say(&format!("{} right", (0..).zip(results).filter(|(n, answer)| *answer == right(*n)).count()));
         }
@@ -279,6 +308,114 @@ fn few_descriptors(builder: &Builder) {
     drop(hoard);
     wait_until("every worker is ready", || pool.stats().workers_ready == 2);
     say("full size again");
+}
+
+static HANDLED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn note_signal(_: libc::c_int) {
+    HANDLED.store(true, Ordering::SeqCst);
+}
+
+fn set_action(signal: Signal, handler: SigHandler) {
+    let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
+    // SAFETY: the only handler that is ever installed stores to an atomic.
+    unsafe { sigaction(signal, &action) }.expect("it can be handled");
+}
+
+fn wait_for_ever() -> ! {
+    loop {
+        std::thread::park();
+    }
+}
+
+/// A pool that a signal ends. Its workers are ready.
+fn interruptible(builder: &Builder) -> Pool {
+    let pool = builder.clone().workers(2).queue_limit(0).terminate_on_signals(true).build().expect("a pool");
+    wait_until("every worker is ready", || pool.stats().workers_ready == 2);
+    pool
+}
+
+/// Has everything wait that can, prints the pids of the workers, and says how each wait ended.
+fn interrupted(builder: &Builder) {
+    if !matches!(std::env::args().nth(1).as_deref(), Some("interrupted-where-ignored")) {
+        // SIGTERM has a handler of the program's own, and SIGINT none.
+        set_action(Signal::SIGTERM, SigHandler::Handler(note_signal));
+    }
+    let pool = interruptible(builder);
+    let handles: Vec<_> = (0..2).map(|_| pool.apply_async(drill::hang())).collect();
+    wait_until("they run", || pool.workers().iter().all(|worker| worker.task.is_some()));
+    let pids = pool.workers().into_iter().filter_map(|worker| worker.pid);
+    let pids = pids.map(|pid| pid.to_string()).collect::<Vec<_>>().join(" ");
+    let ended = std::thread::scope(|scope| {
+        let submitter = scope.spawn(|| pool.apply(drill::hang()).map_err(|error| error.to_string()));
+        let waiter = scope.spawn(|| pool_core::wait_any(&handles));
+        say(&pids);
+        let map = pool.map(|_| drill::hang(), 0..10).map_err(|error| error.error.to_string());
+        [
+            format!("map {map:?}"),
+            format!("submitter {:?}", submitter.join().expect("it does not panic")),
+            format!("waiter {:?}", waiter.join().expect("it does not panic").is_some()),
+        ]
+    });
+    ended.iter().for_each(|line| say(line));
+    for handle in handles {
+        say(&format!("handle {:?}", handle.get().map_err(|error| error.to_string())));
+    }
+    say(&format!("late {:?}", pool.apply(drill::hang()).map_err(|error| error.to_string())));
+    say(&format!("own handler {}", HANDLED.load(Ordering::SeqCst)));
+}
+
+/// A waker that never returns holds up whoever delivers the outcome.
+fn interrupted_twice(builder: &Builder) {
+    struct Stuck;
+    impl std::task::Wake for Stuck {
+        fn wake(self: std::sync::Arc<Self>) {
+            say("held up");
+            wait_for_ever();
+        }
+    }
+    let pool = interruptible(builder);
+    let mut future = Box::pin(pool.apply_async(drill::hang()).into_future());
+    wait_until("it runs", || pool.workers().iter().any(|worker| worker.task.is_some()));
+    let waker = std::sync::Arc::new(Stuck).into();
+    assert!(future.as_mut().poll(&mut std::task::Context::from_waker(&waker)).is_pending());
+    let pids = pool.workers().into_iter().filter_map(|worker| worker.pid);
+    say(&pids.map(|pid| pid.to_string()).collect::<Vec<_>>().join(" "));
+    wait_for_ever();
+}
+
+fn interrupted_children(builder: &Builder) {
+    let pool = interruptible(builder);
+    // SAFETY: the child waits for a signal, and nothing else.
+    match unsafe { fork() }.expect("room for a child") {
+        ForkResult::Child => wait_for_ever(),
+        ForkResult::Parent { child } => {
+            nix::sys::signal::kill(child, Signal::SIGINT).expect("it is our child");
+            let status = waitpid(child, None).expect("it is our child");
+            say(&format!("child: {}", matches!(status, WaitStatus::Signaled(_, Signal::SIGINT, _))));
+        }
+    }
+    // SAFETY: as in `forks`; no other thread makes a pool meanwhile.
+    match unsafe { fork() }.expect("room for a child") {
+        ForkResult::Child => {
+            let pool = interruptible(builder);
+            let ended = std::thread::scope(|scope| {
+                let map = scope.spawn(|| pool.map(|_| drill::hang(), 0..2));
+                wait_until("they run", || pool.workers().iter().all(|worker| worker.task.is_some()));
+                nix::sys::signal::raise(Signal::SIGINT).expect("a signal of its own");
+                map.join().expect("it does not panic").map_err(|error| error.error.to_string())
+            });
+            say(&format!("map in the child {ended:?}"));
+            wait_for_ever()
+        }
+        ForkResult::Parent { child } => {
+            let status = waitpid(child, None).expect("it is our child");
+            say(&format!("child: {}", matches!(status, WaitStatus::Signaled(_, Signal::SIGINT, _))));
+        }
+    }
+    // The parent has not noticed.
+    let answer = pool.apply(play(1, Part::Innocent)).expect("nobody was harmed");
+    say(&format!("parent: {}", answer == right(1)));
 }
 
 fn masked(builder: &Builder) {

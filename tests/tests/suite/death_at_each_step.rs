@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use pool_core::{BrokenReason, DeathCause, Pool, RestartPolicy, TaskError};
+use pool_core::{BrokenReason, DeathCause, MapError, Pool, RestartPolicy, TaskError};
 use pool_ipc::HEADER_LEN;
+
 use pool_tests::{
-    Mode, Part, Scene, Trial, expect_death, expect_healthy, innocent, is_signal, play, process, quiet, right,
-    sevens, victim, wait_until,
+    Mode, Part, Scene, Trial, block_on, expect_death, expect_healthy, innocent, is_signal, play, process,
+    right, sevens, victim, wait_until,
 };
 use pool_worker::drill;
 
@@ -36,39 +37,34 @@ fn before_the_handshake_nobody_is_blamed_and_the_worker_is_replaced() {
 }
 
 #[test]
-fn while_the_state_is_built_the_task_is_blamed_that_needs_it() {
+fn while_the_state_is_built_nobody_is_blamed_and_in_the_end_the_pool_gives_up() {
     for mode in Mode::ALL {
         let scene = Scene::new();
         let pool = scene.builder().worker(stock()).build().unwrap();
-        let trial = Trial { victim: drill::with_dying_state, innocent: quiet };
-        let death = expect_death(trial.run(&pool, mode, |_| ()));
-        assert!(is_signal(&death.cause, libc::SIGKILL), "{death}");
-        assert!(death.task.is_some_and(|task| task.ends_with("::with_dying_state")));
-        expect_healthy(&pool);
-    }
-}
-
-#[test]
-fn a_state_that_cannot_be_built_fails_the_task_and_not_the_worker() {
-    for mode in Mode::ALL {
-        let scene = Scene::new();
-        let pool = scene.builder().worker(stock()).build().unwrap();
-        let error = Trial { victim: drill::with_failing_state, innocent: quiet }
-            .run(&pool, mode, |_| ())
-            .unwrap_err();
-        assert!(
-            matches!(&error, TaskError::State { message, .. } if message.contains("this state cannot be built")),
-            "{error:?}"
-        );
-        let error = Trial { victim: drill::with_panicking_state, innocent: quiet }
-            .run(&pool, mode, |_| ())
-            .unwrap_err();
-        assert!(
-            matches!(&error, TaskError::Panicked { message, .. } if message == "panic while a state is built"),
-            "{error:?}"
-        );
-        expect_healthy(&pool);
-        assert_eq!(pool.stats().deaths.total(), pool.stats().deaths.cancelled);
+        let call = |_| drill::with_dying_state();
+        let handle = || pool.apply_async(drill::with_dying_state());
+        let first = |results: Result<Vec<_>, MapError>| results.map(|_| ()).map_err(|error| error.error);
+        let outcome = match mode {
+            Mode::ApplyAsync => handle().get().map(drop),
+            Mode::WaitTimeout => {
+                let handle = handle();
+                while !handle.wait_timeout(Duration::from_millis(20)) {}
+                handle.get().map(drop)
+            }
+            Mode::Future => block_on(handle()).map(drop),
+            Mode::Map => first(pool.map(call, 0..1)),
+            Mode::MapUnordered => first(pool.map_unordered(call, 0..1)),
+            Mode::Imap => pool.imap(call, 0..1).next().expect("one outcome").map(drop),
+            Mode::ImapUnordered => pool.imap_unordered(call, 0..1).next().expect("one outcome").map(drop),
+            Mode::MapSettled => pool.map_settled(call, 0..1).remove(0).map(drop),
+        };
+        let Err(TaskError::PoolBroken(reason)) = &outcome else { panic!("{mode:?}: {outcome:?}") };
+        let BrokenReason::StateFailed { state, deaths, .. } = &**reason else { panic!("{reason:?}") };
+        assert!(state.ends_with("::DyingState"), "{state}");
+        assert_eq!(deaths.len() as u32, RestartPolicy::default().max_restarts + 1);
+        for death in deaths {
+            assert!(is_signal(&death.cause, libc::SIGKILL) && death.task.is_none(), "{death}");
+        }
     }
 }
 

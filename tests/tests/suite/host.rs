@@ -2,7 +2,8 @@
 
 use std::process::Command;
 
-use pool_tests::Scene;
+use pool_core::{MAX_DEPTH, Pool, task};
+use pool_tests::{Scene, start_method, transport};
 
 use crate::programs::{host, stock_path};
 
@@ -48,4 +49,25 @@ fn a_program_that_runs_out_of_descriptors_goes_on_and_recovers() {
     let scene = Scene::new();
     let expected = ["death: true", "50 right", "full size again"];
     assert_eq!(findings(&scene, "few-descriptors"), expected);
+}
+
+/// Builds a pool whose worker builds a pool, and so on; how many there were, or why there were no more.
+#[task]
+fn descend(levels: u32) -> Result<u32, String> {
+    let Some(left) = levels.checked_sub(1) else { return Ok(0) };
+    // In a worker, signals are left alone whatever is asked for.
+    let builder = Pool::builder().name("deeper").workers(1).terminate_on_signals(true);
+    let pool = builder.transport(transport()).start(start_method()).build();
+    let below = pool.map_err(|error| error.to_string())?.apply(descend(left));
+    below.map_err(|error| error.to_string())?.map(|pools| pools + 1)
+}
+
+#[test]
+fn pools_nest_to_the_limit_and_no_deeper() {
+    let scene = Scene::new();
+    let pool = scene.builder().workers(1).build().unwrap();
+    // This one is the first.
+    assert_eq!(pool.apply(descend(MAX_DEPTH - 1)).unwrap(), Ok(MAX_DEPTH - 1));
+    let error = pool.apply(descend(MAX_DEPTH)).unwrap().unwrap_err();
+    assert!(error.starts_with("pools are nested 4 deep, 4 is the limit"), "{error}");
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use pool_core::Builder;
 use pool_tests::{Scene, wait_until};
 use pool_worker::drill;
 
@@ -36,12 +37,23 @@ fn all_sleeps(pool: &pool_core::Pool) -> Vec<u64> {
 #[test]
 fn nothing_of_an_idle_pool_wakes_up() {
     let scene = Scene::new();
-    let pool = scene.builder().name("idle").workers(2).worker(stock()).build().unwrap();
+    stays_idle(&scene, scene.builder());
+}
+
+#[test]
+fn nothing_of_an_idle_pool_with_a_memory_limit_wakes_up() {
+    let scene = Scene::new();
+    stays_idle(&scene, scene.builder().memory_limit(1 << 30));
+}
+
+fn stays_idle(scene: &Scene, builder: Builder) {
+    let pool = builder.name("idle").workers(2).worker(stock()).build().unwrap();
     assert_eq!(pool.map(drill::echo_u64, 0..1000).unwrap(), (0..1000).collect::<Vec<_>>());
     pool.apply(drill::echo_u64(1).timeout(Duration::from_secs(3600))).unwrap();
     let mut before = all_sleeps(&pool);
     wait_until("the last wake-ups of the work are over", || {
-        std::thread::sleep(Duration::from_millis(50));
+        // Workers with a limit are looked at for the last time a tenth of a second after their work.
+        std::thread::sleep(Duration::from_millis(150));
         let now = all_sleeps(&pool);
         std::mem::replace(&mut before, now.clone()) == now
     });

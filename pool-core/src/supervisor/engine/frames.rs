@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::io;
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -190,6 +189,12 @@ impl Engine {
                     link.deaf = true;
                     return false;
                 }
+                (Kind::Preparing | Kind::Prepared | Kind::Unfit | Kind::ExitNote, _) => {
+                    let (kind, payload) = (frame.kind, frame.payload.into_owned());
+                    if !self.note_state(now, who, kind, &payload) {
+                        return false;
+                    }
+                }
                 (Kind::Hello, false) => {
                     let hello = Hello::decode(&frame.payload);
                     self.greet(now, who, hello);
@@ -225,13 +230,9 @@ impl Engine {
             _ => Arc::new(Routes::new(&self.executable, hello.tasks)),
         };
         self.routes = Some(Arc::clone(&routes));
-        let discard = &mut self.buffer;
+        self.discard_banner(who);
         let Some(link) = self.links.get_mut(who.index()).and_then(Option::as_mut) else { return };
         link.set_base(hello.base_max_rss);
-        // What it printed before it was a worker (a banner of its main, say) is not for anybody.
-        if let Some(fd) = &link.stdout.fd {
-            while matches!(nix::unistd::read(fd.as_fd(), discard), Ok(read) if read == discard.len()) {}
-        }
         link.routes = Some(routes);
         let token = Token { who, source: Source::Results };
         if let Some(fd) = &mut link.results
@@ -240,7 +241,7 @@ impl Engine {
             let what = format!("its result pipe cannot be watched: {error}");
             return self.machine.on(now, Event::Violation(who, what));
         }
-        tracing::debug!(pool = self.pool, worker = %who.worker, pid = link.pid, build_id, "worker ready");
+        self.seeing.ready(link, now, &build_id);
         self.machine.on(now, Event::Ready(who));
     }
 
@@ -253,7 +254,6 @@ impl Engine {
             }
             Failure::Decode(message) => TaskError::Decode { task, message },
             Failure::Encode(message) => TaskError::Encode { task, message },
-            Failure::State(message) => TaskError::State { task, message },
             Failure::UnknownTask { .. } => {
                 TaskError::UnknownTask { task, executable: self.executable.clone() }
             }

@@ -16,6 +16,7 @@ use pool_ipc::{Bundle, Flush, Kind, Slot, TaskHead, Wake};
 use crate::arena::{self, ARENA, Limits, Opened};
 use crate::buffer::{Args, Passage};
 use crate::error::TaskError;
+use crate::exit_values::Exits;
 use crate::ids::TaskId;
 use crate::job::{Job, JobRef, Jobs, PartArgs, Settled};
 use crate::memory::OomCounter;
@@ -23,6 +24,8 @@ use crate::outcome::{Outcome, Results};
 use crate::output::{Forwarder, Lines};
 use crate::stats::DeathCounts;
 use crate::supervisor::engine::bells::Leading;
+use crate::supervisor::engine::seeing::Seeing;
+use crate::supervisor::engine::weigh::{Limits as MemoryLimits, Weigh};
 use crate::supervisor::event::{
     Action, Event, Incarnation, KillReason, Observation, Span, TaskKey, TaskSpec,
 };
@@ -36,8 +39,11 @@ use crate::sys::process;
 
 pub(crate) mod bells;
 mod frames;
+mod prepare;
 mod printing;
 mod processes;
+pub(crate) mod seeing;
+pub(crate) mod weigh;
 
 /// How long a worker may live on after it has closed its pipes.
 const CLOSED_PIPES_GRACE: Duration = Duration::from_millis(500);
@@ -87,6 +93,7 @@ pub(crate) struct Engine {
     muted: bool,
     timer: OwnedFd,
     armed: Option<Instant>,
+    weigh: Weigh,
     /// When memory for large payloads is looked through.
     tidy_at: Option<Instant>,
     _arena: Opened,
@@ -98,7 +105,10 @@ pub(crate) struct Engine {
     pool: String,
     frame_limit: u32,
     buffer: Vec<u8>,
+    pub(crate) seeing: Seeing,
     pub(crate) deaths: DeathCounts,
+    /// What the states of retired workers have left.
+    pub(crate) exits: Exits,
     /// What is to be delivered once the lock has been released.
     pub(crate) settled: Vec<Settled>,
     /// Whether the reactor has something to do that only it may do.
@@ -116,11 +126,14 @@ pub(crate) struct Parts {
     pub(crate) executable: String,
     pub(crate) pool: String,
     pub(crate) frame_limit: u32,
+    pub(crate) seeing: Seeing,
+    pub(crate) limits: MemoryLimits,
 }
 
 impl Engine {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { machine, epoll, lead, timer, forwarder, executable, pool, frame_limit } = parts;
+        let Parts { machine, epoll, lead, timer, forwarder, executable, pool, frame_limit, seeing, limits } =
+            parts;
         Self {
             links: machine.slots().iter().map(|_| None).collect(),
             machine,
@@ -145,6 +158,7 @@ impl Engine {
             muted: false,
             timer,
             armed: None,
+            weigh: Weigh::new(limits),
             tidy_at: None,
             _arena: ARENA.open(Limits::SUPERVISOR),
             forwarder,
@@ -155,7 +169,9 @@ impl Engine {
             pool,
             frame_limit,
             buffer: vec![0; 64 * 1024],
+            seeing,
             deaths: DeathCounts::default(),
+            exits: Exits::default(),
             settled: Vec::new(),
             needs_reactor: false,
         }
@@ -175,10 +191,12 @@ impl Engine {
         };
         match submitted {
             Ok(key) => {
+                self.seeing.submitted(key, spec.count, || job.shown());
                 self.jobs.insert(key.index, job);
                 Some(key)
             }
             Err(error) => {
+                self.seeing.refused(spec.count, || job.shown(), &error);
                 self.settled.push(Settled { sink: job.into_sink(), count: spec.count, outcome: Err(error) });
                 None
             }
@@ -214,7 +232,10 @@ impl Engine {
                 self.send(now, to, Span { first: ticket, count }, (task, first), attempt, limit);
             }
             Action::Resolve { task, first, count, result } => self.resolve(task, first, count, result),
-            Action::Split { from, at, into } => self.jobs.split(from.index, at, into.index),
+            Action::Split { from, at, into } => {
+                self.jobs.split(from.index, at, into.index);
+                self.seeing.split(from.index, into.index);
+            }
             Action::TakeBack(who, spans) => self.take_back(now, who, spans),
             Action::Inspect(who) => self.inspect(now, who),
             Action::FlagCancel(who, ticket) => {
@@ -229,14 +250,15 @@ impl Engine {
                     && link.push(Kind::Retire, 0, &[], &empty).is_ok()
                 {
                     self.mark_dirty(who.index());
+                    self.retiring(now, who);
                 }
             }
             Action::Spawn(who) => {
                 self.to_spawn.push_back(who);
                 self.needs_reactor = true;
             }
-            Action::Broken(reason) => tracing::error!(pool = self.pool, %reason, "pool is broken"),
-            Action::Drained => tracing::debug!(pool = self.pool, "pool is drained"),
+            Action::Broken(reason) => self.seeing.broken(&reason),
+            Action::Drained => self.seeing.drained(),
         }
     }
 
@@ -245,7 +267,7 @@ impl Engine {
     }
 
     fn mark_dirty(&mut self, index: usize) {
-        if let Some(link) = &mut self.links[index]
+        if let Some(Some(link)) = self.links.get_mut(index)
             && !link.dirty
         {
             link.dirty = true;
@@ -271,6 +293,7 @@ impl Engine {
 
     /// Tells whoever wants to know how items of a unit have ended.
     fn resolve(&mut self, task: TaskKey, first: u32, count: u32, outcome: Outcome) {
+        self.seeing.ended(task.item(first), count, outcome.as_ref().err());
         if let Some(sink) = self.jobs.settle(task.index, first, count) {
             self.settled.push(Settled { sink, count, outcome });
         }
@@ -296,7 +319,9 @@ impl Engine {
             Err(error) => return self.machine.on(now, Event::Unsendable(to, tickets, error)),
         };
         let timeout_ns = limit.map_or(0, |limit| u64::try_from(limit.as_nanos().max(1)).unwrap_or(u64::MAX));
-        let head = TaskHead { index, attempt, task: task.item(offset).get(), timeout_ns };
+        let queued_us = self.seeing.born(task.index);
+        let head = TaskHead { index, attempt, queued_us, task: task.item(offset).get(), timeout_ns };
+        self.seeing.sent(to, link.pid, task.item(offset), tickets.count, attempt);
         // Offered before the frame leaves, so that the worker never finds an older word in the slot.
         link.board.offer_all(tickets.first, tickets.count);
         link.offered = tickets.end() - 1;
@@ -326,7 +351,10 @@ impl Engine {
         };
         let pushed = news.and(pushed);
         match pushed {
-            Ok(()) => self.note_busy(to.index()),
+            Ok(()) => {
+                self.note_busy(to.index());
+                self.note_work(now, to.index());
+            }
             Err(PushError::Frame(error)) => {
                 let error = TaskError::Encode { task: job.shown(), message: error.to_string() };
                 self.machine.on(now, Event::Unsendable(to, tickets, error));
@@ -468,6 +496,7 @@ impl Engine {
             }
         }
         self.retry_output();
+        self.weigh(now);
         self.tidy(now);
     }
 
@@ -498,6 +527,7 @@ impl Engine {
             .into_iter()
             .chain(self.closed_pipes.iter().map(|(at, _)| *at))
             .chain(self.tidy_at)
+            .chain(self.weigh.due())
             .chain(self.arm_bells_at)
             .min();
         // One that fires too early is set again then. An idle pool has none.

@@ -7,6 +7,7 @@ use pool_ipc::Slot;
 
 use super::{Engine, LAST_READS};
 use crate::error::{BrokenReason, Death, DeathCause};
+use crate::insights::LongTask;
 use crate::supervisor::event::{Autopsy, Event, Incarnation, KillReason, Ticket};
 use crate::supervisor::launch::{Launched, may_pass};
 use crate::supervisor::link::Link;
@@ -29,10 +30,11 @@ impl Engine {
             decided.get_or_insert(why);
             return;
         }
-        let Some(link) = self.live(who) else { return };
-        tracing::debug!(pid = link.pid, worker = %who.worker, ?why, "killing worker");
+        let link = self.links.get_mut(who.index()).and_then(Option::as_mut).filter(|link| link.who == who);
+        let Some(link) = link else { return };
+        self.seeing.killed(link, &why);
         link.kill(why);
-        if fenced && let Some(mut link) = self.links[who.index()].take() {
+        if fenced && let Some(mut link) = self.links.get_mut(who.index()).and_then(Option::take) {
             link.fenced = true;
             // Nothing that it still writes is wanted; closing the pipes frees them now.
             link.turn_deaf();
@@ -45,6 +47,7 @@ impl Engine {
     pub(crate) fn next_spawn(&mut self) -> Option<Incarnation> {
         let who = self.to_spawn.pop_front()?;
         self.spawning = Some((who, None));
+        self.seeing.spawning();
         Some(who)
     }
 
@@ -55,7 +58,6 @@ impl Engine {
             Ok(launched) => launched,
             Err(error) => return self.not_launched(now, who, &error),
         };
-        tracing::debug!(pool = self.pool, worker = %who.worker, pid = launched.pid, "worker spawned");
         let mut link = Link::new(who, launched, self.frame_limit, &self.epoll);
         if let Err(error) = link.watch() {
             link.kill(KillReason::Terminated);
@@ -65,10 +67,15 @@ impl Engine {
             }
             return self.not_launched(now, who, &error);
         }
+        self.seeing.spawned(&mut link);
         if let Some(why) = decided {
+            self.seeing.killed(&link, &why);
             link.kill(why);
         }
         if self.machine.expects(who) {
+            if self.links.len() <= who.index() {
+                self.links.resize_with(who.index() + 1, || None);
+            }
             self.links[who.index()] = Some(link);
         } else {
             if link.killed.is_none() {
@@ -80,7 +87,7 @@ impl Engine {
     }
 
     pub(super) fn not_launched(&mut self, now: Instant, who: Incarnation, error: &io::Error) {
-        tracing::warn!(pool = self.pool, worker = %who.worker, %error, "worker cannot be spawned");
+        self.seeing.not_spawned(who, error);
         let event = if may_pass(error) || self.machine.was_ever_ready() {
             Event::SpawnFailed(who, unborn(who, format!("it cannot be spawned: {error}")))
         } else {
@@ -101,6 +108,8 @@ impl Engine {
                 self.last_words(&mut link);
                 let death = link.death(&remains, &mut self.oom);
                 self.deaths.count(&death.cause);
+                self.seeing.buried(&link, death.peak_rss, None);
+                self.seeing.died(who, &death);
                 self.buried.push(link);
             }
             return;
@@ -147,9 +156,12 @@ impl Engine {
             self.machine.on(now, Event::Lost(who, lost));
         }
         let retired = self.machine.is_retiring(who) && death.cause == DeathCause::Exited(0);
-        if !retired {
+        self.seeing.buried(&link, death.peak_rss, LongTask::ended_by(&death));
+        if retired {
+            self.seeing.exited(who, link.pid);
+        } else {
             self.deaths.count(&death.cause);
-            tracing::warn!(pool = self.pool, worker = %who.worker, pid = link.pid, cause = %death.cause, task = death.task, "worker died");
+            self.seeing.died(who, &death);
         }
         self.buried.push(link);
         self.machine.on(now, Event::Died(who, Autopsy { death, started }));

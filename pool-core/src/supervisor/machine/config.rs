@@ -3,16 +3,20 @@
 use std::time::Duration;
 
 use crate::policy::RestartPolicy;
+use crate::stats::RetireCounts;
 
 /// What the state machine is configured with.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
     /// Workers that are given tasks.
     pub(crate) workers: u32,
+    pub(crate) staffing: Staffing,
     /// The worker executable, for messages.
     pub(crate) executable: String,
     pub(crate) restart: RestartPolicy,
     pub(crate) start_timeout: Duration,
+    /// How long a worker may take to build a state.
+    pub(crate) init_timeout: Duration,
     pub(crate) exit_timeout: Duration,
     pub(crate) cancel_grace: Duration,
     /// How long a worker may leave its next task unclaimed.
@@ -36,6 +40,30 @@ pub(crate) struct Config {
     pub(crate) seed: u64,
 }
 
+/// When workers come and go that are healthy.
+#[derive(Debug, Clone)]
+pub(crate) struct Staffing {
+    /// How many are left when there is nothing to do; all of them if it does not say.
+    pub(crate) least: Option<u32>,
+    /// After how long without tasks a worker goes that is one of more than that.
+    pub(crate) idle: Option<Duration>,
+    /// Tasks that a process runs before it is replaced.
+    pub(crate) quota: Option<u64>,
+    /// So many fewer, at random.
+    pub(crate) jitter: u64,
+    /// Whether workers may be replaced for their size.
+    pub(crate) weighs: bool,
+    /// Whether a successor starts before its predecessor has gone.
+    pub(crate) overlap: bool,
+}
+
+impl Default for Staffing {
+    /// They stay as long as they live.
+    fn default() -> Self {
+        Self { least: None, idle: None, quota: None, jitter: 0, weighs: false, overlap: true }
+    }
+}
+
 /// Counters; they only grow.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Counters {
@@ -52,4 +80,5 @@ pub(crate) struct Counters {
     pub(crate) idle_deaths: u64,
     pub(crate) start_deaths: u64,
     pub(crate) kills: u64,
+    pub(crate) retired: RetireCounts,
 }

@@ -9,6 +9,8 @@ use crate::supervisor::slot::{Phase, Slot};
 /// The workers at a glance.
 #[derive(Debug, Default)]
 pub(crate) struct Crew {
+    /// How many will be there for more tasks, or will be replaced in their place.
+    pub(super) staffed: usize,
     /// How many are active.
     pub(super) active: usize,
     /// Those that are ready and not active. The last one has become ready last.
@@ -28,6 +30,7 @@ pub(crate) struct Crew {
 /// How a worker counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Standing {
+    pub(super) staffed: bool,
     pub(super) active: bool,
     pub(super) spare: bool,
     pub(super) idle: bool,
@@ -37,8 +40,15 @@ pub(crate) struct Standing {
 
 impl Standing {
     pub(super) fn of(slot: &Slot) -> Self {
-        let Phase::Ready(ready) = &slot.phase else { return Self::default() };
+        let ready = match &slot.phase {
+            Phase::Ready(ready) => ready,
+            Phase::Waiting { .. } | Phase::Starting { .. } | Phase::Dying { going: false, .. } => {
+                return Self { staffed: true, ..Self::default() };
+            }
+            Phase::Dying { .. } | Phase::Retiring { .. } | Phase::Stopped => return Self::default(),
+        };
         Self {
+            staffed: !ready.is_going(),
             active: slot.active,
             spare: !slot.active && ready.is_open(),
             idle: slot.active && ready.is_idle(),
@@ -59,6 +69,8 @@ impl<P> Machine<P> {
         }
         let count =
             |count: &mut usize, was: bool, now: bool| *count = *count + usize::from(now) - usize::from(was);
+        count(&mut self.crew.staffed, was.staffed, now.staffed);
+        self.unsettled |= was.staffed && !now.staffed;
         count(&mut self.crew.active, was.active, now.active);
         count(&mut self.crew.hoarders, was.hoards, now.hoards);
         count(&mut self.crew.reserved, was.reserved, now.reserved);
@@ -77,7 +89,14 @@ impl<P> Machine<P> {
 
     /// Has spares take the places of those that are active no longer.
     pub(super) fn muster(&mut self) {
-        while self.crew.active < self.config.workers as usize
+        // After a shrink: who leaves counts until it has gone, so somebody who has nothing to do waits for that.
+        while self.crew.active > self.sizing.most
+            && let Some(&idle) = self.crew.idle.first()
+        {
+            self.slots[idle as usize].active = false;
+            self.touch(idle as usize);
+        }
+        while self.crew.active < self.sizing.most
             && let Some(&spare) = self.crew.spare.last()
         {
             self.slots[spare as usize].active = true;

@@ -24,6 +24,13 @@ impl<P> Machine<P> {
     pub(super) fn on_died(&mut self, now: Instant, who: Incarnation, autopsy: Autopsy) {
         let Some(index) = self.alive(who) else { return };
         let Autopsy { death, started } = autopsy;
+        let preparing = self.slots[index].preparing.take();
+        if !started
+            && let Some(preparing) = preparing
+            && self.died_preparing(index, &preparing, &death)
+        {
+            return;
+        }
         match self.enter(index, Phase::Stopped) {
             Phase::Starting { .. } | Phase::Dying { was_ready: false, .. } => {
                 self.start_failed(now, index, death)
@@ -34,7 +41,8 @@ impl<P> Machine<P> {
                 self.bury(now, index, ready.hand, started, death);
             }
             Phase::Dying { hand, .. } => self.bury(now, index, hand, started, death),
-            Phase::Retiring { .. } | Phase::Stopped => {}
+            // Its place may be wanted.
+            Phase::Retiring { .. } | Phase::Stopped => self.unsettled = true,
             Phase::Waiting { until } => {
                 self.enter(index, Phase::Waiting { until });
             }
@@ -136,25 +144,17 @@ impl<P> Machine<P> {
         let policy = self.config.restart;
         let factor = 2_u32.saturating_pow(doublings.try_into().unwrap_or(u32::MAX));
         let delay = policy.first_delay.saturating_mul(factor).min(policy.max_delay);
+        let jitter = 0.8 + 0.4 * ((self.draw() >> 11) as f64 / (1_u64 << 53) as f64);
+        delay.mul_f64(jitter).min(policy.max_delay)
+    }
+
+    /// A random number.
+    pub(super) fn draw(&mut self) -> u64 {
         // xorshift64: jitter needs no better randomness, and a seed makes it repeatable.
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
-        let jitter = 0.8 + 0.4 * ((self.random >> 11) as f64 / (1_u64 << 53) as f64);
-        delay.mul_f64(jitter).min(policy.max_delay)
-    }
-
-    /// Puts the next incarnation into a slot, now or later.
-    fn replace(&mut self, now: Instant, index: usize, until: Instant) {
-        self.slots[index].timer = None;
-        if !matches!(self.life, Life::Open) && self.pending == 0 {
-            self.enter(index, Phase::Stopped);
-        } else if until <= now {
-            self.spawn(index, now);
-        } else {
-            self.enter(index, Phase::Waiting { until });
-            self.schedule(index, until);
-        }
+        self.random
     }
 
     /// A slot that waited for its back-off to pass.
@@ -176,18 +176,27 @@ impl<P> Machine<P> {
         self.dispatch(now);
     }
 
+    /// A worker has more memory than it may have. The task that it runs is to blame; if it runs none, it is a strike.
+    pub(super) fn on_over_limit(&mut self, now: Instant, who: Incarnation, rss: u64, limit: u64) {
+        if self.working(who).is_some() {
+            self.kill_and_await(now, who, KillReason::MemoryLimit { rss, limit });
+            self.dispatch(now);
+        }
+    }
+
     /// Kills a worker for a reason of its own making. What it holds is settled when it is dead, because only then the
     /// board has its last word.
     pub(super) fn kill_and_await(&mut self, now: Instant, who: Incarnation, why: KillReason) {
         let Some(index) = self.alive(who) else { return };
         let phase = match self.enter(index, Phase::Stopped) {
-            Phase::Starting { .. } => Phase::Dying { hand: Hand::new(now), was_ready: false },
+            Phase::Starting { .. } => Phase::Dying { hand: Hand::new(now), was_ready: false, going: false },
             Phase::Ready(ready) => {
                 self.slots[index].uptime += now.duration_since(ready.since);
                 self.release_reserved(ready.reserved);
-                Phase::Dying { hand: ready.hand, was_ready: true }
+                let going = ready.is_going();
+                Phase::Dying { hand: ready.hand, was_ready: true, going }
             }
-            Phase::Retiring { since, killed: false } => Phase::Retiring { since, killed: true },
+            Phase::Retiring { since, killed: false, why } => Phase::Retiring { since, killed: true, why },
             other => {
                 self.enter(index, other);
                 return;

@@ -55,6 +55,9 @@ impl<P> Machine<P> {
                 }
             }
         }
+        if self.may_grow() {
+            self.unsettled = true;
+        }
     }
 
     /// One worker has finished something: gives it more when it runs low.
@@ -263,7 +266,8 @@ impl<P> Machine<P> {
             // A single one is never too large.
             true => (room / unit.size as usize).max(usize::from(load == 0)),
         };
-        fitting.min(unit.left() as usize).min(tickets as usize)
+        let quota = usize::try_from(ready.quota).unwrap_or(usize::MAX);
+        fitting.min(unit.left() as usize).min(tickets as usize).min(quota)
     }
 
     /// Takes the first items of the first unit out of the queue, with its key.
@@ -289,6 +293,7 @@ impl<P> Machine<P> {
         let Some(ready) = self.slots[index].ready() else { return };
         let ticket = ready.next_ticket;
         ready.next_ticket += Ticket::from(count);
+        ready.quota -= u64::from(count);
         let idle = ready.hand.is_empty();
         if idle {
             ready.pace.start(now);
@@ -341,6 +346,9 @@ impl<P> Machine<P> {
 
     /// Finds every suspect a worker of its own: the emptiest one gets nothing else until it has run the suspect.
     fn reserve_suspects(&mut self, now: Instant) {
+        if self.crew.active > self.sizing.most {
+            return;
+        }
         while let Some((task, _)) = self.suspects.first(&self.units) {
             let fits =
                 |slot: &Slot| slot.active().filter(|ready| ready.is_open()).map(|ready| ready.hand.items());

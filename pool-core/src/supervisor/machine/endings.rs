@@ -85,6 +85,7 @@ impl<P> Machine<P> {
         };
         let task = front.task;
         ready.hand.advance(count, now);
+        let done = ready.hand.is_empty() && ready.is_going();
         if let Some(took) = ready.pace.report(now, count, &self.config) {
             self.tempo.note(took, &self.config);
         }
@@ -95,6 +96,10 @@ impl<P> Machine<P> {
             self.succeed(task, count, payload);
         }
         self.touch(index);
+        if done {
+            self.retire_if_done(now, index);
+            return self.dispatch(now);
+        }
         self.arm(index, now);
         self.refill(index, now);
     }
@@ -123,6 +128,9 @@ impl<P> Machine<P> {
         let held = self.extract(index, span, now);
         if let Some(task) = held.into_iter().find_map(|held| held.task) {
             self.mishap(now, task, Mishap::Error(error));
+        }
+        if self.retire_if_done(now, index) {
+            return self.dispatch(now);
         }
         self.arm(index, now);
         self.refill(index, now);
@@ -156,10 +164,12 @@ impl<P> Machine<P> {
         let Some(index) = self.alive(who) else { return };
         // They must not be taken for tasks that were started, when the worker is dead.
         let held = self.extract(index, span, now);
+        self.give_back_quota(index, &held);
         for task in held.into_iter().filter_map(|held| held.task) {
             self.fail(now, task, error.clone());
         }
         self.arm(index, now);
+        self.retire_if_done(now, index);
         self.dispatch(now);
     }
 

@@ -105,6 +105,11 @@ impl Hand {
         self.bytes
     }
 
+    /// Since when it has been empty, or its head has been the head.
+    pub(super) fn since(&self) -> Instant {
+        self.head.since
+    }
+
     /// Whether tasks are being taken back.
     pub(super) fn is_taking(&self) -> bool {
         self.taking > 0

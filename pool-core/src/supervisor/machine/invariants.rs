@@ -7,6 +7,7 @@ use super::hand::Hand;
 use super::unit::{Place, Unit};
 use super::{Counters, Life, Machine};
 use crate::ids::TaskId;
+use crate::stats::RetireCounts;
 use crate::supervisor::event::TaskKey;
 use crate::supervisor::slot::{Phase, Ready, Slot};
 
@@ -96,6 +97,7 @@ impl<P> Machine<P> {
         }
         let count = |is: fn(&Standing) -> bool| standings().filter(is).count();
         let found = [
+            count(|it| it.staffed),
             count(|it| it.active),
             count(|it| it.hoards),
             count(|it| it.reserved),
@@ -103,17 +105,25 @@ impl<P> Machine<P> {
             count(|it| it.spare),
         ];
         let crew = &self.crew;
-        let known = [crew.active, crew.hoarders, crew.reserved, crew.idle.len(), crew.spare.len()];
+        let known =
+            [crew.staffed, crew.active, crew.hoarders, crew.reserved, crew.idle.len(), crew.spare.len()];
         if found != known
             || crew.idle.iter().any(|idle| !self.slots[*idle as usize].standing.idle)
             || crew.spare.iter().any(|spare| !self.slots[*spare as usize].standing.spare)
         {
             return Err(format!("the crew is {crew:?}, but counts {found:?}"));
         }
-        let workers = self.config.workers as usize;
+        let workers = self.sizing.most;
         let needed = matches!(self.life, Life::Open) || self.pending > 0;
-        if crew.active > workers || crew.active < workers && !crew.spare.is_empty() && needed {
+        // After a shrink, those that are busy may still be more.
+        let begins = !crew.idle.is_empty() || crew.reserved > 0;
+        if crew.active > workers && begins || crew.active < workers && !crew.spare.is_empty() && needed {
             return Err(format!("{workers} should be active: {crew:?}"));
+        }
+        let missing = self.wanted_staff().min(self.sizing.at_rest()).saturating_sub(crew.staffed);
+        let vacant = self.sizing.places().saturating_sub(self.places_taken());
+        if missing > 0 && vacant > 0 && !self.is_over() && !self.drained {
+            return Err(format!("{missing} are missing: {crew:?}, {:?}", self.slots));
         }
         let listed = |index: usize| crew.hungry.iter().filter(|hungry| **hungry as usize == index).count();
         match self.slots.iter().enumerate().find(|(index, slot)| usize::from(slot.hungry) != listed(*index)) {
@@ -125,7 +135,10 @@ impl<P> Machine<P> {
     fn check_slot(&self, slot: &Slot) -> Result<(), String> {
         let due = match &slot.phase {
             Phase::Waiting { until } => Some(*until),
-            Phase::Starting { since } => Some(*since + self.config.start_timeout),
+            Phase::Starting { since } => Some(match &slot.preparing {
+                Some(preparing) => preparing.since + self.config.init_timeout,
+                None => *since + self.config.start_timeout,
+            }),
             Phase::Retiring { since, .. } => Some(*since + self.config.exit_timeout),
             Phase::Ready(ready) => {
                 self.check_hand(&ready.hand)?;
@@ -162,6 +175,13 @@ impl<P> Machine<P> {
 
     fn check_ready(&self, ready: &Ready) -> Result<(), String> {
         let hand = &ready.hand;
+        if hand.is_empty() && ready.is_going() {
+            return Err(format!("it should have retired: {ready:?}"));
+        }
+        let most = self.config.staffing.quota.map_or(u64::MAX, |quota| quota.max(1));
+        if ready.quota > most {
+            return Err(format!("it may run {} more tasks, over {most}", ready.quota));
+        }
         let (first, end) =
             (hand.front().map(|held| held.ticket), hand.spans().next_back().map(|held| held.end()));
         if end.is_some_and(|end| end > ready.next_ticket) {
@@ -227,7 +247,7 @@ impl Hand {
 }
 
 impl Counters {
-    fn each(&mut self) -> [&mut u64; 13] {
+    fn each(&mut self) -> [&mut u64; 18] {
         let Self {
             submitted,
             succeeded,
@@ -242,7 +262,9 @@ impl Counters {
             idle_deaths,
             start_deaths,
             kills,
+            retired,
         } = self;
+        let RetireCounts { tasks, memory, resized, idle, closed } = retired;
         [
             submitted,
             succeeded,
@@ -257,6 +279,11 @@ impl Counters {
             idle_deaths,
             start_deaths,
             kills,
+            tasks,
+            memory,
+            resized,
+            idle,
+            closed,
         ]
     }
 

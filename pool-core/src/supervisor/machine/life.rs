@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::Machine;
 use crate::error::{BrokenReason, TaskError};
+use crate::stats::RetireReason;
 use crate::supervisor::event::{Action, Incarnation, KillReason};
 use crate::supervisor::slot::Phase;
 
@@ -39,17 +40,15 @@ impl<P> Machine<P> {
             let who = self.slots[index].incarnation();
             match &self.slots[index].phase {
                 Phase::Ready(ready) if ready.hand.is_empty() => {
-                    self.enter(index, Phase::Retiring { since: now, killed: false });
-                    self.out.push(Action::Retire(who));
-                    self.schedule(index, now + self.config.exit_timeout);
+                    self.retire(now, index, RetireReason::Closed);
                     left += 1;
                 }
                 Phase::Starting { .. } => {
                     // It has nothing to lose, so it need not be asked.
                     self.out.push(Action::Kill { who, why: KillReason::Terminated, fenced: true });
-                    self.slots[index].phase = Phase::Stopped;
+                    self.enter(index, Phase::Stopped);
                 }
-                Phase::Waiting { .. } => self.slots[index].phase = Phase::Stopped,
+                Phase::Waiting { .. } => _ = self.enter(index, Phase::Stopped),
                 Phase::Stopped => {}
                 Phase::Ready(_) | Phase::Dying { .. } | Phase::Retiring { .. } => left += 1,
             }

@@ -64,6 +64,9 @@ mod invariants;
 mod life;
 mod line;
 mod pace;
+mod prepare;
+mod recycle;
+mod staff;
 mod taking;
 #[cfg(test)]
 mod tests;
@@ -75,7 +78,7 @@ use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub(crate) use config::{Config, Counters};
+pub(crate) use config::{Config, Counters, Staffing};
 use crew::Crew;
 pub(crate) use crew::Standing;
 use groups::Groups;
@@ -84,10 +87,13 @@ use life::Life;
 use line::Line;
 pub(crate) use pace::Pace;
 use pace::Tempo;
+use prepare::Known;
+use staff::Sizing;
 use unit::{Terms, Unit};
 
 use crate::error::{BrokenReason, TaskError};
 use crate::ids::{Generation, TaskId, WorkerId};
+use crate::stats::RetireReason;
 use crate::supervisor::event::{Action, Event, Incarnation, Span, TaskKey, TaskSpec, Ticket};
 use crate::supervisor::slot::{Phase, Ready, Slot};
 use crate::supervisor::table::TaskTable;
@@ -115,7 +121,10 @@ impl Holding {
 pub(crate) struct Machine<P> {
     config: Config,
     slots: Vec<Slot>,
+    sizing: Sizing,
     crew: Crew,
+    /// Whether somebody may be missing.
+    unsettled: bool,
     units: TaskTable<Unit>,
     /// What the last unit asked for that asked for anything.
     terms: Option<Arc<Terms>>,
@@ -143,6 +152,8 @@ pub(crate) struct Machine<P> {
     groups: Groups,
     drained: bool,
     ever_ready: bool,
+    /// What is known of the states of workers.
+    states: Vec<Known>,
     /// Items settled by a worker's doing; a sign of progress.
     settled: u64,
     random: u64,
@@ -151,13 +162,15 @@ pub(crate) struct Machine<P> {
 }
 
 impl<P> Machine<P> {
-    /// A machine whose workers are all due to be spawned at `now`.
+    /// A machine whose workers are all due to be spawned at `now`, as many as there are when there is nothing to do.
     pub(crate) fn new(config: Config, now: Instant) -> Self {
         let mut machine = Self {
             random: config.seed | 1,
+            sizing: Sizing::new(&config, config.workers, 0),
             config,
             slots: Vec::new(),
             crew: Crew::default(),
+            unsettled: false,
             units: TaskTable::new(),
             terms: None,
             queue: Line::new(),
@@ -176,16 +189,18 @@ impl<P> Machine<P> {
             groups: Groups::default(),
             drained: false,
             ever_ready: false,
+            states: Vec::new(),
             settled: 0,
             counters: Counters::default(),
             out: Vec::new(),
         };
-        machine.add_places(machine.config.workers, now);
+        machine.add_places(machine.sizing.least as u32, now);
         machine
     }
 
     /// Adds places for workers that stand by, and spawns these, too.
     pub(crate) fn with_spares(mut self, spares: u32, now: Instant) -> Self {
+        self.sizing.spares += spares as usize;
         self.add_places(spares, now);
         self
     }
@@ -193,7 +208,7 @@ impl<P> Machine<P> {
     fn add_places(&mut self, count: u32, now: Instant) {
         for _ in 0..count {
             let index = self.slots.len();
-            self.slots.push(Slot::new(WorkerId::new(index as u32), now));
+            self.slots.push(Slot::new(WorkerId::new(index as u32)));
             self.spawn(index, now);
         }
     }
@@ -228,6 +243,9 @@ impl<P> Machine<P> {
             Event::Pump => self.dispatch(now),
             Event::Tick => self.tick(now),
             Event::Ready(who) => self.on_ready(now, who),
+            Event::Preparing(who, state) => self.on_preparing(now, who, state),
+            Event::Prepared(who) => self.on_prepared(now, who),
+            Event::Unfit(who, reason) => self.on_unfit(who, reason),
             Event::Unusable(who, reason) => self.on_unusable(now, who, reason),
             Event::SpawnFailed(who, death) => self.on_spawn_failed(now, who, death),
             Event::Finished(who, ticket, count, payload) => {
@@ -239,6 +257,7 @@ impl<P> Machine<P> {
             Event::Illegible(who, spans) => self.on_illegible(now, who, &spans),
             Event::Observed(who, seen) => self.on_observed(now, who, seen),
             Event::Garbage(who, what) => self.on_garbage(now, who, what),
+            Event::OverLimit(who, rss, limit) => self.on_over_limit(now, who, rss, limit),
             Event::Violation(who, what) => self.on_violation(now, who, what),
             Event::Lost(who, lost) => self.on_lost(now, who, lost),
             Event::Died(who, autopsy) => self.on_died(now, who, autopsy),
@@ -252,8 +271,17 @@ impl<P> Machine<P> {
             }
             Event::Close => self.on_close(now),
             Event::Terminate => self.end(TaskError::PoolClosed),
+            Event::Interrupt(signal) => self.end(TaskError::Interrupted { signal }),
+            Event::Resize(workers) => self.resize(now, workers),
+            Event::Heavy(who) => {
+                if let Some((index, _)) = self.working(who) {
+                    self.leave(now, index, RetireReason::Memory);
+                    self.dispatch(now);
+                }
+            }
             Event::Fault(what) => self.break_pool(BrokenReason::Internal(what)),
         }
+        self.staff(now);
         self.wind_up(now);
     }
 
@@ -336,6 +364,11 @@ impl<P> Machine<P> {
         self.pending
     }
 
+    /// How many workers run tasks, as far as it depends on the settings.
+    pub(crate) fn workers(&self) -> usize {
+        self.config.workers as usize
+    }
+
     /// Whether any worker holds an item.
     pub(crate) fn holds_any(&self) -> bool {
         self.held > 0
@@ -343,6 +376,11 @@ impl<P> Machine<P> {
 
     pub(crate) fn slots(&self) -> &[Slot] {
         &self.slots
+    }
+
+    /// Whether it takes tasks.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.life, Life::Open)
     }
 
     /// Whether all tasks have ended and no worker is left, those being killed excepted.
@@ -368,6 +406,7 @@ impl<P> Machine<P> {
         slot.generation = Generation::new(self.next_generation);
         self.next_generation += 1;
         slot.timer = None;
+        slot.preparing = None;
         self.counters.spawned += 1;
         self.out.push(Action::Spawn(slot.incarnation()));
         self.schedule(index, now + self.config.start_timeout);
@@ -380,7 +419,9 @@ impl<P> Machine<P> {
         }
         self.ever_ready = true;
         self.slots[index].timer = None;
-        self.enter(index, Phase::Ready(Ready::new(now, Pace::new(now, &self.config))));
+        let quota = self.draw_quota();
+        self.enter(index, Phase::Ready(Ready::new(now, Pace::new(now, &self.config), quota)));
+        self.arm_idle(index);
         self.dispatch(now);
     }
 }

@@ -82,7 +82,7 @@ impl<P> Machine<P> {
     }
 
     /// Asks for the last items that a worker holds and is not known to have claimed.
-    fn take_back(&mut self, index: usize, most: usize) {
+    pub(super) fn take_back(&mut self, index: usize, most: usize) {
         let who = self.slots[index].incarnation();
         let Some(ready) = self.slots[index].ready() else { return };
         let spans = ready.hand.ask(most);
@@ -136,6 +136,7 @@ impl<P> Machine<P> {
         }
         self.arm(index, now);
         self.proceed(index);
+        self.retire_if_done(now, index);
         self.dispatch(now);
     }
 
@@ -147,9 +148,18 @@ impl<P> Machine<P> {
         {
             ticket = found.end();
             let held = self.extract(index, found, now);
+            self.give_back_quota(index, &held);
             back.extend(held.into_iter().filter_map(|held| held.task));
         }
         back
+    }
+
+    /// What a worker was given and has not begun does not count.
+    pub(super) fn give_back_quota(&mut self, index: usize, held: &[Held]) {
+        if let Some(ready) = self.slots[index].ready() {
+            ready.quota += held.iter().map(|held| u64::from(held.count)).sum::<u64>();
+            self.touch(index);
+        }
     }
 
     /// Task code has overwritten the board. The head may be running, so it stays. The others were not claimed before, or the
@@ -170,6 +180,7 @@ impl<P> Machine<P> {
         back.sort_by_key(|(first, _)| *first);
         self.requeue(back.into_iter().map(|(_, key)| key).collect());
         self.proceed(index);
+        self.retire_if_done(now, index);
         self.dispatch(now);
     }
 

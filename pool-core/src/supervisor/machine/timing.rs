@@ -77,9 +77,11 @@ impl<P> Machine<P> {
                 self.wake(now, index, until);
             }
             Phase::Starting { since } => {
-                let due = *since + self.config.start_timeout;
+                let due = self.init_due(index).unwrap_or(*since + self.config.start_timeout);
                 if now < due {
                     self.schedule(index, due);
+                } else if self.slots[index].preparing.is_some() {
+                    self.init_timed_out(now, index);
                 } else {
                     self.start_timed_out(index, now);
                 }
@@ -88,7 +90,11 @@ impl<P> Machine<P> {
                 Some(head) if head.doomed.is_none() && head.started.is_some() => {
                     self.out.push(Action::Inspect(who));
                 }
-                _ => self.check_head(index, now),
+                None => {
+                    self.rest(now, index);
+                    self.dispatch(now);
+                }
+                Some(_) => self.check_head(index, now),
             },
             Phase::Retiring { since, .. } => {
                 let due = *since + self.config.exit_timeout;
@@ -96,6 +102,7 @@ impl<P> Machine<P> {
                     self.schedule(index, due);
                 } else {
                     self.enter(index, Phase::Stopped);
+                    self.unsettled = true;
                     self.counters.kills += 1;
                     self.out.push(Action::Kill { who, why: KillReason::ExitTimeout, fenced: true });
                 }
@@ -123,12 +130,16 @@ impl<P> Machine<P> {
     pub(super) fn arm(&mut self, index: usize, now: Instant) {
         let (claim, grace) = (self.config.claim_timeout, self.config.cancel_grace);
         let Phase::Ready(ready) = &self.slots[index].phase else { return };
-        let (Some(front), Some(head)) = (ready.hand.front(), ready.hand.head()) else { return };
+        let (Some(front), Some(head)) = (ready.hand.front(), ready.hand.head()) else {
+            return self.arm_idle(index);
+        };
+        let unclaimed = self.init_due(index);
         let due = match (&head.doomed, head.started, front.limit.get()) {
             (Some((since, _)), _, _) => Some(*since + grace),
             // Looked at now and then in any case: the news of its end may have been lost.
             (None, Some(started), Some(limit)) => Some((started + limit).min(now + claim)),
             (None, Some(_), None) => Some(now + claim),
+            (None, None, _) if unclaimed.is_some() => unclaimed,
             (None, None, Some(limit)) => Some(head.since + limit.min(claim)),
             (None, None, None) => Some(head.since + claim),
         };
@@ -142,13 +153,16 @@ impl<P> Machine<P> {
         let (claim, grace) = (self.config.claim_timeout, self.config.cancel_grace);
         let Phase::Ready(ready) = &self.slots[index].phase else { return };
         let (Some(front), Some(head)) = (ready.hand.front(), ready.hand.head()) else { return };
+        let unclaimed = self.init_due(index);
         match (&head.doomed, head.started, front.limit.get()) {
             (Some((since, _)), _, _) if now >= *since + grace => self.condemn(now, index),
             // Inspected first: it may have finished in time, and only the news of it be late.
             (None, Some(started), Some(limit)) if now >= started + limit => {
                 self.out.push(Action::Inspect(who))
             }
-            (None, None, limit) if now >= head.since + limit.unwrap_or(claim).min(claim) => {
+            (None, None, limit)
+                if now >= unclaimed.unwrap_or(head.since + limit.unwrap_or(claim).min(claim)) =>
+            {
                 self.out.push(Action::Inspect(who));
             }
             _ => self.arm(index, now),
@@ -157,6 +171,7 @@ impl<P> Machine<P> {
 
     pub(super) fn on_observed(&mut self, now: Instant, who: Incarnation, seen: Observation) {
         let claim = self.config.claim_timeout;
+        let preparing = self.alive(who).and_then(|index| self.init_due(index));
         let Some((index, ready)) = self.working(who) else { return };
         let (since, taking) = (ready.since, ready.hand.is_taking());
         let front = ready.hand.front().filter(|front| Some(front.ticket) == seen.ticket);
@@ -179,6 +194,8 @@ impl<P> Machine<P> {
                 }
                 self.check_head(index, now);
             }
+            None if preparing.is_some_and(|due| now < due) => self.arm(index, now),
+            None if preparing.is_some() => self.init_timed_out(now, index),
             None if seen.moving => {
                 head.since = now;
                 self.arm(index, now);

@@ -41,7 +41,8 @@ impl World<'_> {
                 self.note(|_| "the shell fails".to_owned());
                 self.feed(Event::Fault("simulated".to_owned()), &[]);
             }
-            93..97 => self.feed(Event::Pump, &[]),
+            93..96 => self.feed(Event::Pump, &[]),
+            96..98 if self.scenario.resizes => self.resize(),
             _ => self.feed(Event::Tick, &[]),
         }
         if self.caller.left > 0 {
@@ -201,9 +202,19 @@ impl World<'_> {
         self.feed(Event::Close, &[]);
     }
 
+    fn resize(&mut self) {
+        let most = self.random.within(1, 8) as u32;
+        if most < self.most {
+            self.shrunk = Some(self.now);
+        }
+        self.most = most;
+        self.feed(Event::Resize(most), &[]);
+    }
+
     fn terminate(&mut self) {
         (self.terminated, self.closed) = (true, true);
-        self.feed(Event::Terminate, &[]);
+        let event = if self.random.chance(700) { Event::Terminate } else { Event::Interrupt(15) };
+        self.feed(event, &[]);
         assert_eq!(self.unresolved, 0, "tasks outlive the end of their pool");
     }
 }

@@ -9,7 +9,9 @@ use super::fact::{Answer, Answers, End, Item, Parcel};
 use super::process::{Out, Process};
 use super::world::{Streak, World};
 use crate::error::{BrokenReason, TaskError};
+use crate::stats::RetireReason;
 use crate::supervisor::event::{Action, Incarnation, KillReason, TaskKey, Ticket};
+use crate::supervisor::slot::{Phase, Slot};
 
 /// How long a waiting task and an idle worker may be there together when answers take their time.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -39,13 +41,7 @@ impl World<'_> {
             }
             Action::FlagCancel(who, ticket) => self.judge_flag(*who, *ticket),
             Action::Kill { who, why, fenced } => self.judge_kill(*who, why, *fenced),
-            Action::Retire(who) => {
-                assert!(self.closed && self.unresolved == 0, "{who:?} retires while there is work");
-                let now = self.now;
-                let process = self.process(who.generation.get());
-                assert!(process.is_working() && process.assigned.is_empty(), "cannot retire {process:?}");
-                process.retired = Some(now);
-            }
+            Action::Retire(who) => self.judge_retire(*who),
             Action::Resolve { task, first, count, result } => self.judge_ends(*task, *first, *count, result),
             Action::Broken(reason) => self.judge_broken(reason),
             Action::Drained => {
@@ -61,11 +57,114 @@ impl World<'_> {
         let generation = who.generation.get();
         assert_eq!(generation as usize, self.processes.len() + 1, "generations are numbered in order");
         let gone = |process: &Process| process.reported || process.fenced;
+        while self.latest.len() <= who.index() {
+            self.latest.push(0);
+            self.streaks.push(Streak { strikes: 0, last: self.now, explained: true });
+        }
         let latest = std::mem::replace(&mut self.latest[who.index()], generation);
         let former = latest.checked_sub(1).map(|former| &self.processes[former as usize]);
         assert!(former.is_none_or(gone), "{who:?} takes the place of {former:?}");
         self.judge_back_off(who);
         self.processes.push(Process::new(who, self.scenario.config.ticket_window, self.now));
+        self.judge_number(who);
+    }
+
+    /// How the machine sees the worker that a process is.
+    fn slot_of(&self, process: &Process) -> Option<&Slot> {
+        let slot = self.machine.slots().get(process.who.index())?;
+        (slot.incarnation() == process.who).then_some(slot)
+    }
+
+    /// There are never more processes than there should be, those excepted that were given up.
+    fn judge_number(&self, who: Incarnation) {
+        let given_up = |process: &&Process| {
+            let why = self.slot_of(process).and_then(|slot| match &slot.phase {
+                Phase::Ready(ready) => ready.leaving,
+                Phase::Retiring { why, .. } => Some(*why),
+                _ => None,
+            });
+            matches!(why, Some(RetireReason::Resized | RetireReason::Idle))
+        };
+        let (given_up, others) = self.living().partition::<Vec<_>, _>(given_up);
+        let staffing = &self.scenario.config.staffing;
+        let recycles = staffing.overlap && (staffing.quota.is_some() || staffing.weighs);
+        let reliefs = if recycles { (self.most / 4).max(1) } else { 0 };
+        let most = (self.most + self.scenario.spares + reliefs) as usize;
+        assert!(others.len() <= most, "{who:?} is one too many: {others:?} besides {given_up:?}");
+    }
+
+    /// A worker is asked to exit only if it holds nothing, and for a reason.
+    fn judge_retire(&mut self, who: Incarnation) {
+        let (now, staffing) = (self.now, self.scenario.config.staffing.clone());
+        let process = self.process(who.generation.get());
+        assert!(process.is_working() && process.assigned.is_empty(), "cannot retire {process:?}");
+        process.retired = Some(now);
+        let process = &self.processes[who.generation.get() as usize - 1];
+        let why = self.slot_of(process).map(|slot| &slot.phase);
+        // Unless it has been killed in the same moment.
+        let Some(Phase::Retiring { why, .. }) = why else { return };
+        let right = match why {
+            RetireReason::Closed => self.closed && self.unresolved == 0,
+            RetireReason::Tasks => staffing.quota.is_some_and(|most| {
+                let least = most.saturating_sub(staffing.jitter).max(1);
+                (least..=most).contains(&process.claims)
+            }),
+            RetireReason::Memory => process.heavy,
+            RetireReason::Resized => self.shrunk.is_some_and(|at| process.spawned_at <= at),
+            RetireReason::Idle => {
+                staffing.idle.is_some_and(|idle| now >= process.idle_since + idle)
+                    && self.staffed() >= self.at_rest()
+            }
+        };
+        assert!(right, "{who:?} retires for being {why:?}: {process:?}");
+    }
+
+    /// Workers that are there for more tasks, or will be.
+    fn staffed(&self) -> usize {
+        let counts = |slot: &&Slot| match &slot.phase {
+            Phase::Waiting { .. } | Phase::Starting { .. } => true,
+            Phase::Ready(ready) => !ready.is_going(),
+            Phase::Dying { going, .. } => !going,
+            Phase::Retiring { .. } | Phase::Stopped => false,
+        };
+        self.machine.slots().iter().filter(counts).count()
+    }
+
+    fn at_rest(&self) -> usize {
+        let least = self.scenario.config.staffing.least.map_or(self.most, |least| least.min(self.most));
+        (least + self.scenario.spares) as usize
+    }
+
+    /// Whether there are as many workers as there should be.
+    pub(super) fn is_staffed(&self) -> bool {
+        let idle = self.living().any(|process| process.is_working() && process.assigned.is_empty());
+        let going = |process: &&Process| {
+            self.slot_of(process).is_some_and(|slot| match &slot.phase {
+                Phase::Ready(ready) => ready.is_going(),
+                _ => false,
+            })
+        };
+        let open = |item: &&Item| !self.facts[**item as usize - 1].resolved;
+        let theirs = self.living().filter(going).flat_map(|process| process.assigned.values()).filter(open);
+        let theirs = theirs.count();
+        let tasks = if idle { 0 } else { self.unresolved.saturating_sub(theirs) };
+        let (spares, most) = (self.scenario.spares as usize, self.most as usize);
+        self.staffed() >= self.at_rest().max(tasks.min(most) + spares)
+    }
+
+    /// When all has been quiet for long, there are as many workers as there should be then.
+    pub(super) fn check_rest(&self) {
+        if self.closed || self.broken {
+            return;
+        }
+        let (there, rest) = (self.staffed(), self.at_rest());
+        // One that was taken back from may be one too many, and stays.
+        let surplus = if self.scenario.config.staffing.quota.is_some() { there } else { rest };
+        assert!(
+            rest <= there && (there <= surplus || self.scenario.config.staffing.least.is_none()),
+            "{there} workers are there, not {rest}: {:#?}",
+            self.machine.slots()
+        );
     }
 
     /// The second unexplained death in a row is followed by `first_delay`, each further one by twice as much.
@@ -81,6 +180,11 @@ impl World<'_> {
             waited >= delay.mul_f64(0.79),
             "{who:?} comes {waited:?} after death {strikes}, not {delay:?}"
         );
+        let staffing = &self.scenario.config.staffing;
+        if staffing.least.is_some() || staffing.quota.is_some() || staffing.weighs || self.scenario.resizes {
+            // The place may have been vacant.
+            return;
+        }
         let late = delay.mul_f64(1.21) + Duration::from_millis(400);
         assert!(waited <= late, "{who:?} comes {waited:?} after death {strikes}, not {delay:?}");
     }
@@ -151,7 +255,7 @@ impl World<'_> {
         let counts = |process: &&Process| {
             process.is_working() && !process.assigned.is_empty() && process.flagged.is_empty()
         };
-        let (busy, most) = (self.living().filter(counts).count(), self.scenario.config.workers as usize);
+        let (busy, most) = (self.living().filter(counts).count(), self.most as usize);
         let begins = self.process(generation).assigned.is_empty();
         assert!(!begins || busy < most, "{busy} workers have tasks, and number {generation} is given some");
     }
@@ -230,13 +334,26 @@ impl World<'_> {
                     .is_some_and(|(ticket, _)| process.board.observe(*ticket) == Mark::Offered);
                 let waited = now.duration_since(process.head_since);
                 assert!(remote || unclaimed, "{who:?} has claimed its head: {process:?}");
+                assert!(process.preparing.is_none(), "{who:?} builds a state: {process:?}");
                 assert!(waited >= config.claim_timeout, "{who:?} had only {waited:?} to claim");
             }
             KillReason::StartTimeout(_) => {
                 let had = now.duration_since(process.spawned_at);
                 assert!(!process.ready && had >= config.start_timeout, "{who:?} had {had:?} to start");
             }
-            KillReason::Terminated => assert!(over || idle_close && !process.ready, "{who:?} is terminated"),
+            KillReason::MemoryLimit { rss, limit } => {
+                assert!(rss > limit && process.over_limit, "{who:?} has no more than {limit}: {process:?}");
+                self.sights.heavy += 1;
+            }
+            KillReason::InitTimeout(_) => {
+                let had = process.preparing.map(|since| now.duration_since(since));
+                assert!(had.is_some_and(|had| had >= config.init_timeout), "{who:?} had {had:?} to prepare");
+                self.sights.overdue += 1;
+            }
+            KillReason::Terminated => {
+                let too_many = self.shrunk == Some(now);
+                assert!(over || (idle_close || too_many) && !process.ready, "{who:?} is terminated");
+            }
             KillReason::ExitTimeout => {
                 let had = process.retired.map(|at| now.duration_since(at));
                 assert!(had.is_some_and(|had| had >= config.exit_timeout), "{who:?} had {had:?} to exit");
@@ -310,7 +427,7 @@ impl World<'_> {
             Err(TaskError::Panicked { .. }) => fact.last_end() == Some(End::Panicked),
             Err(TaskError::Decode { .. }) => fact.last_end() == Some(End::Failed),
             Err(TaskError::Encode { .. }) => fact.unsendable,
-            Err(TaskError::PoolBroken(_) | TaskError::PoolClosed) => over,
+            Err(TaskError::PoolBroken(_) | TaskError::PoolClosed | TaskError::Interrupted { .. }) => over,
             Err(_) => false,
         };
         assert!(right, "task {task} ends with {result:?}, which does not follow from {fact:?}");
@@ -329,6 +446,18 @@ impl World<'_> {
                 assert!(deaths.len() > config.restart.max_restarts as usize, "{reason}");
                 let strikes = self.streaks[worker.get() as usize].strikes;
                 assert!(strikes > config.restart.max_restarts, "{worker} had {strikes} deaths: {reason}");
+                self.broken = true;
+            }
+            BrokenReason::StateFailed { deaths, .. } if !deaths.is_empty() => {
+                let fatal = config.restart.max_restarts + 1;
+                assert_eq!((self.unprepared, deaths.len()), (fatal, fatal as usize), "{reason}");
+                self.broken = true;
+            }
+            BrokenReason::StateFailed { .. } if !self.broken => {
+                let late = |process: &Process| {
+                    process.preparing.is_some_and(|since| self.now >= since + config.init_timeout)
+                };
+                assert!(!self.ever_prepared && self.processes.iter().any(late), "{reason}");
                 self.broken = true;
             }
             BrokenReason::CannotStart { .. } => {
@@ -370,7 +499,7 @@ impl World<'_> {
     pub(super) fn check_work_conservation(&mut self) {
         let working = || self.living().filter(|process| process.is_working());
         let busy = working().filter(|process| !process.assigned.is_empty()).count();
-        let idle = busy < working().count().min(self.scenario.config.workers as usize);
+        let idle = busy < working().count().min(self.most as usize);
         if !self.scenario.config.wake.is_zero() {
             return self.check_guesses(idle);
         }
@@ -425,12 +554,11 @@ impl World<'_> {
     /// What has not ended after everything came to rest runs without a limit, or waits for such tasks to end.
     pub(super) fn check_stragglers(&mut self) {
         let forever = self.living().filter(|process| process.runs_for_ever()).count();
-        let working = self.living().count().min(self.scenario.config.workers as usize);
         for fact in self.facts.iter().filter(|fact| !fact.resolved) {
             let runs = fact.claims.last().is_some_and(|claim| {
                 claim.end.is_none() && self.processes[claim.generation as usize - 1].runs_for_ever()
             });
-            let waits = forever == working && forever > 0;
+            let waits = forever >= self.most as usize;
             assert!(
                 runs && fact.limit.is_none() || waits,
                 "nothing happens to {fact:?}: {:#?}",

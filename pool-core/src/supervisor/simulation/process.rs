@@ -19,6 +19,11 @@ pub(super) enum Frame {
 #[derive(Debug, Clone)]
 pub(super) enum Out {
     Hello,
+    /// It builds a state.
+    Preparing,
+    Prepared,
+    /// A state cannot be built.
+    Unfit,
     /// A hello from which it follows that no worker can ever work.
     BadHello,
     Done(Ticket, Answer),
@@ -41,6 +46,8 @@ pub(super) enum Stage {
     Booting,
     /// Reads its next frame.
     Looking,
+    /// Builds a state.
+    Preparing,
     Running(Outcome),
     /// The result is written, the board does not say so yet.
     Written,
@@ -71,6 +78,8 @@ pub(super) struct Process {
     pub(super) inbox: VecDeque<(Instant, Frame)>,
     pub(super) results: VecDeque<Out>,
     pub(super) current: Option<(Ticket, Item)>,
+    /// The last ticket before whose claim it built a state.
+    pub(super) prepared_for: Ticket,
     /// It wrote something that makes no sense.
     pub(super) misbehaved: bool,
     /// It found its board overwritten when it was to start a task.
@@ -100,6 +109,12 @@ pub(super) struct Process {
     pub(super) killed: Option<KillReason>,
     pub(super) fenced: bool,
     pub(super) retired: Option<Instant>,
+    /// Tasks that it has claimed.
+    pub(super) claims: u64,
+    /// It was reported to have grown too large.
+    pub(super) heavy: bool,
+    /// Since when it has had nothing to do, if it has nothing to do.
+    pub(super) idle_since: Instant,
     /// Its death, or that it was never born, has been reported.
     pub(super) reported: bool,
     /// Tickets that the machine has given to it and has no answer for.
@@ -107,6 +122,10 @@ pub(super) struct Process {
     /// When the oldest of them came to be the oldest.
     pub(super) head_since: Instant,
     pub(super) flagged: HashMap<Ticket, Instant>,
+    /// Since when the machine knows it to build a state.
+    pub(super) preparing: Option<Instant>,
+    /// It has more memory than it may have.
+    pub(super) over_limit: bool,
 }
 
 impl Process {
@@ -120,6 +139,7 @@ impl Process {
             inbox: VecDeque::new(),
             results: VecDeque::new(),
             current: None,
+            prepared_for: 0,
             misbehaved: false,
             refused: false,
             linked: false,
@@ -137,10 +157,15 @@ impl Process {
             killed: None,
             fenced: false,
             retired: None,
+            claims: 0,
+            heavy: false,
+            idle_since: now,
             reported: false,
             assigned: BTreeMap::new(),
             head_since: now,
             flagged: HashMap::new(),
+            preparing: None,
+            over_limit: false,
         }
     }
 
@@ -191,6 +216,7 @@ impl World<'_> {
             }
             Stage::Booting => self.boot(generation),
             Stage::Looking => self.look_for_work(generation),
+            Stage::Preparing => self.prepare(generation),
             Stage::Running(outcome) => self.end_task(generation, outcome),
             Stage::Written => self.finish(generation),
             Stage::Retiring => {
@@ -274,6 +300,17 @@ impl World<'_> {
         if self.chance(temper.dies_idle) {
             return self.die(generation);
         }
+        if let Frame::Task(ticket, _) = frame
+            && self.process(generation).prepared_for != ticket
+            && self.chance(temper.prepares)
+        {
+            self.process(generation).prepared_for = ticket;
+            self.write(generation, Out::Preparing);
+            self.process(generation).stage = Stage::Preparing;
+            let most = self.random.pick(&[100, 10_000, 60_000]);
+            let takes = self.random.micros(0, most);
+            return self.step_after(generation, takes);
+        }
         let process = self.process(generation);
         process.inbox.pop_front();
         process.received += 1;
@@ -300,13 +337,41 @@ impl World<'_> {
         }
     }
 
+    /// The state is built, or is not.
+    fn prepare(&mut self, generation: u64) {
+        let temper = self.scenario.temper;
+        if self.chance(temper.dies_preparing) {
+            return self.die(generation);
+        }
+        if self.chance(temper.unfit) {
+            self.write(generation, Out::Unfit);
+            return self.die(generation);
+        }
+        if self.chance(temper.hangs) {
+            self.process(generation).stage = Stage::Stuck;
+            return;
+        }
+        self.write(generation, Out::Prepared);
+        self.process(generation).stage = Stage::Looking;
+        self.step_after(generation, Duration::ZERO);
+    }
+
     fn begin(&mut self, generation: u64, ticket: Ticket, item: Item) {
         let (now, temper) = (self.now, self.scenario.temper);
         self.note(|_| format!("  process {generation} claims ticket {ticket}, task {item}"));
-        self.process(generation).current = Some((ticket, item));
+        let quota = self.scenario.config.staffing.quota;
+        let process = self.process(generation);
+        process.current = Some((ticket, item));
+        process.claims += 1;
+        assert!(quota.is_none_or(|most| process.claims <= most), "it claims too many: {process:?}");
         let fact = self.fact(item);
         fact.claims.push(Claim { generation, ticket, at: now, end: None });
         let nature = fact.nature;
+        if self.chance(temper.grows) {
+            self.process(generation).over_limit = true;
+            let noticed = self.random.micros(0, 20_000);
+            self.plan(noticed, Happening::Weigh(generation));
+        }
         if self.chance(temper.dies_at_claim) {
             return self.die(generation);
         }

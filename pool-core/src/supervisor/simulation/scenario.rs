@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::random::Random;
 use crate::policy::RestartPolicy;
-use crate::supervisor::machine::Config;
+use crate::supervisor::machine::{Config, Staffing};
 
 /// How often workers do what, in a thousand opportunities.
 #[derive(Debug, Clone, Copy, Default)]
@@ -15,7 +15,13 @@ pub(super) struct Temper {
     pub(super) unusable: u32,
     pub(super) garbage_boot: u32,
     pub(super) dies_idle: u32,
+    /// Build a state before they claim a task.
+    pub(super) prepares: u32,
+    pub(super) dies_preparing: u32,
+    pub(super) unfit: u32,
     pub(super) dies_at_claim: u32,
+    /// Have more memory than they may have.
+    pub(super) grows: u32,
     pub(super) dies_running: u32,
     pub(super) dies_before_writing: u32,
     pub(super) dies_after_writing: u32,
@@ -32,6 +38,8 @@ pub(super) struct Temper {
     pub(super) silent: u32,
     /// Tasks that misbehave wherever they run.
     pub(super) poison: u32,
+    /// Workers that have grown too large after a task.
+    pub(super) heavy: u32,
     /// Late events of incarnations that are gone.
     pub(super) ghosts: u32,
 }
@@ -52,6 +60,22 @@ pub(super) struct Scenario {
     pub(super) remote: bool,
     /// The supervisor itself is held up from time to time.
     pub(super) sluggish: bool,
+    /// Callers change the number of workers.
+    pub(super) resizes: bool,
+}
+
+/// When healthy workers come and go.
+fn staffing(random: &mut Random) -> Staffing {
+    let least = random.pick(&[None, None, None, Some(0), Some(1), Some(3)]);
+    let idle = Duration::from_micros(random.pick(&[0, 500, 20_000, 300_000]));
+    Staffing {
+        least,
+        idle: least.map(|_| idle),
+        quota: random.pick(&[None, None, None, Some(1), Some(3), Some(20)]),
+        jitter: random.pick(&[0, 0, 2, 30]),
+        weighs: random.chance(250),
+        overlap: random.chance(700),
+    }
 }
 
 impl Scenario {
@@ -66,9 +90,11 @@ impl Scenario {
         };
         let config = Config {
             workers: random.pick(&[1, 1, 2, 2, 3, 4, 8]),
+            staffing: staffing(random),
             executable: "simulated".to_owned(),
             restart,
             start_timeout: millis(random, &[60, 500]),
+            init_timeout: millis(random, &[40, 400]),
             exit_timeout: millis(random, &[10, 300]),
             cancel_grace: millis(random, &[0, 0, 10, 50]),
             claim_timeout: millis(random, &[40, 300]),
@@ -93,7 +119,11 @@ impl Scenario {
             unusable: rate(16),
             garbage_boot: rate(60),
             dies_idle: rate(40),
+            prepares: rate(200),
+            dies_preparing: rate(300),
+            unfit: rate(8),
             dies_at_claim: rate(60),
+            grows: rate(40),
             dies_running: rate(60),
             dies_before_writing: rate(60),
             dies_after_writing: rate(60),
@@ -108,6 +138,7 @@ impl Scenario {
             unsendable: rate(30),
             silent: rate(60),
             poison: rate(80),
+            heavy: rate(100),
             ghosts: rate(100),
         };
         Self {
@@ -119,6 +150,7 @@ impl Scenario {
             work: Duration::from_micros(random.pick(&[3, 50, 2_000, 30_000, 200_000])),
             remote: random.chance(250),
             sluggish: random.chance(250),
+            resizes: random.chance(250),
         }
     }
 }

@@ -105,6 +105,7 @@ impl World<'_> {
         if process.assigned.first_key_value().is_some_and(|(first, _)| *first == ticket) {
             process.head_since = now;
         }
+        process.idle_since = now;
         process.assigned.remove(&ticket)
     }
 
@@ -315,7 +316,7 @@ impl World<'_> {
 
     /// Reports everything that a worker has written.
     pub(super) fn read_results(&mut self, generation: u64) {
-        let who = self.incarnation(generation);
+        let (who, now) = (self.incarnation(generation), self.now);
         loop {
             let process = self.process(generation);
             if !process.linked || !process.readable {
@@ -326,7 +327,7 @@ impl World<'_> {
                 Out::Hello if !process.greeted => {
                     process.greeted = true;
                     if process.killed.is_none() && !process.fenced {
-                        process.ready = true;
+                        (process.ready, process.idle_since) = (true, now);
                     }
                     self.feed(Event::Ready(who), &[]);
                 }
@@ -335,6 +336,27 @@ impl World<'_> {
                     self.broken |= !process.fenced;
                     let reason = BrokenReason::Incompatible { executable: String::new(), why: String::new() };
                     self.feed(Event::Unusable(who, reason), &[]);
+                }
+                Out::Preparing => {
+                    let now = self.now;
+                    let process = self.process(generation);
+                    if process.is_working() {
+                        process.preparing = Some(now);
+                    }
+                    self.feed(Event::Preparing(who, "state".into()), &[]);
+                }
+                Out::Prepared => {
+                    let (now, known) = (self.now, self.process(generation).preparing.take().is_some());
+                    if known && self.process(generation).is_working() {
+                        self.process(generation).head_since = now;
+                        (self.unprepared, self.ever_prepared) = (0, true);
+                        self.sights.prepared += 1;
+                    }
+                    self.feed(Event::Prepared(who), &[]);
+                }
+                Out::Unfit => {
+                    self.broken |= !process.fenced;
+                    self.feed(Event::Unfit(who, state_failed()), &[]);
                 }
                 Out::Answers(answers, illegible) => self.answer(generation, answers, illegible),
                 Out::Seen(seen) => self.feed(Event::Observed(who, seen), &[]),
@@ -424,6 +446,19 @@ impl World<'_> {
                 "the result of task {item} was read and is lost: {fact:?}"
             );
         }
+        if self.scenario.config.staffing.weighs && self.chance(self.scenario.temper.heavy) {
+            self.process(generation).heavy = true;
+            let who = self.incarnation(generation);
+            self.feed(Event::Heavy(who), &[]);
+        }
+    }
+
+    /// The memory of a worker is looked at from outside.
+    pub(super) fn weigh(&mut self, generation: u64) {
+        let (who, process) = (self.incarnation(generation), self.process(generation));
+        if process.linked && process.heavy {
+            self.feed(Event::OverLimit(who, 2, 1), &[]);
+        }
     }
 
     /// The death of a worker has been noticed.
@@ -443,7 +478,9 @@ impl World<'_> {
             return;
         }
         let (started, back) = self.examine(generation);
-        self.count_death(generation, !started.is_empty());
+        // Whatever it did after it was asked to exit is of no interest.
+        let retired = self.process(generation).retired.is_some();
+        self.count_death(generation, retired || !started.is_empty());
         let explained = !started.is_empty() && self.process(generation).ready;
         let born = self.processes.len();
         let head = self.head(who);
@@ -454,10 +491,15 @@ impl World<'_> {
             self.feed(Event::Lost(who, rest.into_iter().map(report).collect()), &[]);
         }
         let autopsy = Autopsy { death: death(generation, who.worker), started: !first.is_empty() };
+        let process = self.process(generation);
+        if process.preparing.is_some() && !autopsy.started && process.retired.is_none() {
+            self.unprepared += 1;
+            self.sights.unprepared += 1;
+        }
         self.feed(Event::Died(who, autopsy), &back);
         let replaced = self.processes[born..].iter().any(|process| process.who.worker == who.worker);
         assert!(
-            !explained || replaced || self.unresolved == 0,
+            !explained || replaced || self.unresolved == 0 || self.is_staffed(),
             "{who:?} died in a task, and is not replaced at once"
         );
         self.haunt(generation);
@@ -525,7 +567,7 @@ impl World<'_> {
         let who = self.incarnation(generation);
         let ticket = self.random.within(1, 40);
         let answer = Answer { task: self.random.within(1, 40), generation, ticket };
-        match self.random.below(11) {
+        match self.random.below(16) {
             0 => Event::Ready(who),
             1 => Event::Finished(who, ticket, 1, vec![answer]),
             2 => Event::Failed(who, ticket, panicked()),
@@ -544,7 +586,12 @@ impl World<'_> {
                 let why = "late".to_owned();
                 Event::Unusable(who, BrokenReason::Incompatible { executable: String::new(), why })
             }
-            9 => Event::Cancel(TaskKey { index: ticket as u32, id: TaskId::new(u64::MAX) }),
+            9 => Event::Heavy(who),
+            10 => Event::Preparing(who, "late".into()),
+            11 => Event::Prepared(who),
+            12 => Event::Unfit(who, state_failed()),
+            13 => Event::OverLimit(who, 2, 1),
+            14 => Event::Cancel(TaskKey { index: ticket as u32, id: TaskId::new(u64::MAX) }),
             _ => Event::Died(who, Autopsy { death: death(generation, who.worker), started: false }),
         }
     }
@@ -553,12 +600,13 @@ impl World<'_> {
     pub(super) fn haunt_the_drained(&mut self) {
         self.settle();
         for _ in 0..20 {
-            let event = match self.random.below(6) {
+            let event = match self.random.below(7) {
                 0 => Event::Tick,
                 1 => Event::Pump,
                 2 => Event::Close,
                 3 => Event::Terminate,
                 4 => Event::Fault("late".to_owned()),
+                5 => Event::Resize(self.random.within(1, 8) as u32),
                 _ => {
                     let generation = self.random.within(1, self.processes.len() as u64);
                     self.ghost(generation)
@@ -570,4 +618,8 @@ impl World<'_> {
             assert!(self.pending.is_empty(), "a drained pool acts: {:?} after {text}", self.pending);
         }
     }
+}
+
+fn state_failed() -> BrokenReason {
+    BrokenReason::StateFailed { state: "state".to_owned(), why: String::new(), deaths: Vec::new() }
 }

@@ -37,6 +37,8 @@ pub(super) enum Happening {
     Look(u64),
     /// A worker far away is asked to give tasks back.
     Take(u64, Vec<Span>),
+    /// The memory of a worker is looked at.
+    Weigh(u64),
     /// Somebody uses the pool.
     Caller,
 }
@@ -98,6 +100,14 @@ pub(super) struct Sights {
     pub(super) rests: u64,
     /// Several items that ended by one cancellation.
     pub(super) cancelled: u64,
+    /// A state that was built.
+    pub(super) prepared: u64,
+    /// A worker that died while it built one.
+    pub(super) unprepared: u64,
+    /// A worker that was killed because it took too long for that.
+    pub(super) overdue: u64,
+    /// A worker that was killed for its memory.
+    pub(super) heavy: u64,
 }
 
 impl Sights {
@@ -107,11 +117,17 @@ impl Sights {
             overtaken: self.overtaken + other.overtaken,
             rests: self.rests + other.rests,
             cancelled: self.cancelled + other.cancelled,
+            prepared: self.prepared + other.prepared,
+            unprepared: self.unprepared + other.unprepared,
+            overdue: self.overdue + other.overdue,
+            heavy: self.heavy + other.heavy,
         }
     }
 
     pub(super) fn least(self) -> u64 {
-        self.runs.min(self.overtaken).min(self.rests).min(self.cancelled)
+        let Self { runs, overtaken, rests, cancelled, prepared, unprepared, overdue, heavy } = self;
+        let all = [runs, overtaken, rests, cancelled, prepared, unprepared, overdue, heavy];
+        all.into_iter().min().unwrap_or(0)
     }
 }
 
@@ -139,7 +155,14 @@ pub(super) struct World<'a> {
     pub(super) closed: bool,
     pub(super) broken: bool,
     pub(super) drained: bool,
+    /// Workers that have died while they built a state, since it was built last.
+    pub(super) unprepared: u32,
+    pub(super) ever_prepared: bool,
     pub(super) unresolved: usize,
+    /// How many workers there should be at most.
+    pub(super) most: u32,
+    /// When somebody last wanted fewer.
+    pub(super) shrunk: Option<Instant>,
     /// Tasks that were told to stop during the present event.
     pub(super) flagged: Vec<Item>,
     /// Batches that have failed during the present event.
@@ -170,14 +193,14 @@ impl<'a> World<'a> {
         let mut random = Random::new(seed);
         let scenario = Scenario::new(&mut random);
         let base = Instant::now();
-        let places = (scenario.config.workers + scenario.spares) as usize;
+        let most = scenario.config.workers;
         let machine = Machine::new(scenario.config.clone(), base).with_spares(scenario.spares, base);
         let mut world = Self {
             base,
             now: base,
             caller: Caller::new(scenario.operations),
-            latest: vec![0; places],
-            streaks: vec![Streak { strikes: 0, last: base, explained: true }; places],
+            latest: Vec::new(),
+            streaks: Vec::new(),
             random,
             scenario,
             machine,
@@ -191,7 +214,11 @@ impl<'a> World<'a> {
             closed: false,
             broken: false,
             drained: false,
+            unprepared: 0,
+            ever_prepared: false,
             unresolved: 0,
+            most,
+            shrunk: None,
             flagged: Vec::new(),
             aborting: Vec::new(),
             starving_since: None,
@@ -225,6 +252,7 @@ impl<'a> World<'a> {
         self.cancel_all();
         self.rest();
         assert!(self.unresolved == 0, "{} tasks never end: {:?}", self.unresolved, self.first_unresolved());
+        self.doze();
         self.note(|_| "--- close".to_owned());
         self.close();
         self.rest();
@@ -241,6 +269,14 @@ impl<'a> World<'a> {
             && self.turn()
         {}
         self.settle();
+    }
+
+    /// Those that are not needed go when nothing happens for long.
+    fn doze(&mut self) {
+        let end = self.now + QUIET;
+        while self.now < end && self.turn() {}
+        self.settle();
+        self.check_rest();
     }
 
     /// Lets the next thing happen; false if there is none.
@@ -285,6 +321,7 @@ impl<'a> World<'a> {
             Happening::Kill(generation) => self.die(generation),
             Happening::Look(generation) => self.look(generation),
             Happening::Take(generation, spans) => self.take(generation, &spans),
+            Happening::Weigh(generation) => self.weigh(generation),
             Happening::Caller => self.call(),
         }
     }

@@ -80,7 +80,7 @@ fn desk() -> Outcome<Desk> {
 /// A bundle of so many items.
 fn bundle(bytes: &mut Vec<u8>, count: u32) {
     bytes.clear();
-    let head = TaskHead { index: 3, attempt: 1, task: 42, timeout_ns: 0 };
+    let head = TaskHead { index: 3, attempt: 1, queued_us: 0, task: 42, timeout_ns: 0 };
     bytes.extend_from_slice(&Bundle::start(head, count));
     (0..count).for_each(|_| Bundle::push(bytes, PAYLOAD));
 }

@@ -2,6 +2,7 @@
 //! looks for the stories that nobody has thought of.
 
 mod pace;
+mod preparing;
 mod schedules;
 mod singles;
 mod spares;
@@ -10,7 +11,7 @@ mod units;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
-use super::{Config, Machine};
+use super::{Config, Machine, Staffing};
 use crate::call::RetryOn;
 use crate::error::{BrokenReason, Death, DeathCause, TaskError};
 use crate::ids::{Generation, WorkerId};
@@ -21,14 +22,17 @@ use crate::supervisor::event::{
 
 const MILLI: Duration = Duration::from_millis(1);
 const START_TIMEOUT: Duration = Duration::from_secs(10);
+const INIT_TIMEOUT: Duration = Duration::from_secs(60);
 const GRACE: Duration = Duration::from_millis(50);
 
 pub(in crate::supervisor::machine) fn config(workers: u32) -> Config {
     Config {
         workers,
+        staffing: Staffing::default(),
         executable: "worker".to_owned(),
         restart: RestartPolicy::default(),
         start_timeout: START_TIMEOUT,
+        init_timeout: INIT_TIMEOUT,
         exit_timeout: Duration::from_secs(5),
         cancel_grace: GRACE,
         claim_timeout: START_TIMEOUT,

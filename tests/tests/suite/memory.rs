@@ -1,0 +1,97 @@
+//! Workers that use more memory than they may.
+
+use std::time::Duration;
+
+use pool_core::{DeathCause, TaskError, task};
+use pool_tests::{Mode, Scene, Trial, expect_death, expect_healthy, innocent, sevens, wait_until};
+
+use crate::programs::stock;
+use pool_worker::drill;
+
+const MIB: u64 = 1 << 20;
+
+/// Memory that is allowed: far above what a worker has anyway.
+const LIMIT: u64 = 200 * MIB;
+
+/// Touches memory without end, until the worker is killed.
+#[task]
+fn grow() -> Vec<u8> {
+    let mut blocks = Vec::new();
+    loop {
+        blocks.push(std::hint::black_box(vec![0xA5_u8; 1 << 20]));
+        // Slow enough that the machine of the test has the memory.
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_task_that_exceeds_the_memory_limit_is_killed_and_nobody_else() {
+    for mode in Mode::ALL {
+        let scene = Scene::new();
+        let pool = scene.builder().memory_limit(LIMIT).build().unwrap();
+        let death = expect_death(Trial { victim: grow, innocent }.run(&pool, mode, sevens));
+        match &death.cause {
+            DeathCause::MemoryLimit { rss, limit, .. } => assert!(*limit == LIMIT && *rss > LIMIT, "{death}"),
+            other => panic!("{mode:?}: {other}"),
+        }
+        assert!(death.task.as_ref().is_some_and(|task| task.ends_with("::grow")), "{death}");
+        assert!(death.peak_rss.is_some_and(|peak| peak > LIMIT), "{death}");
+        expect_healthy(&pool);
+        let deaths = pool.stats().deaths;
+        assert_eq!((deaths.memory_limit, deaths.out_of_memory), (1, 0), "{mode:?}: {deaths:?}");
+    }
+}
+
+#[test]
+fn retries_are_for_this_as_for_any_death() {
+    let scene = Scene::new();
+    let pool = scene.builder().memory_limit(LIMIT).build().unwrap();
+    match pool.apply(grow().retries(1)) {
+        Err(TaskError::Poisoned { deaths, .. }) => {
+            let by_limit = |death: &pool_core::Death| matches!(death.cause, DeathCause::MemoryLimit { .. });
+            assert!(deaths.len() == 2 && deaths.iter().all(by_limit), "{deaths:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+    expect_healthy(&pool);
+}
+
+#[test]
+fn what_a_task_leaves_behind_is_found_after_its_end() {
+    let scene = Scene::new();
+    let pool = scene.builder().worker(stock()).workers(1).memory_limit(LIMIT).build().unwrap();
+    let leaked = 2 * LIMIT;
+    // It may be over before it is looked at, or not.
+    match pool.apply(drill::leak(leaked)) {
+        Ok(bytes) => assert_eq!(bytes, leaked),
+        Err(error) => assert!(matches!(error, TaskError::WorkerDied(_)), "{error}"),
+    }
+    wait_until("the worker is killed", || pool.stats().deaths.memory_limit == 1);
+    expect_healthy(&pool);
+    assert_eq!(pool.stats().deaths.total(), 1);
+}
+
+#[test]
+fn a_worker_that_leaks_is_replaced_after_its_task_and_no_task_is_lost() {
+    let scene = Scene::new();
+    let pool = scene.builder().worker(stock()).workers(1).recycle_above(LIMIT).build().unwrap();
+    let leaked = 2 * LIMIT;
+    for recycled in 1..=2 {
+        assert_eq!(pool.apply(drill::leak(leaked)), Ok(leaked));
+        wait_until("the worker is replaced", || pool.stats().retired.memory == recycled);
+        expect_healthy(&pool);
+    }
+    let stats = pool.stats();
+    assert_eq!((stats.deaths.total(), stats.failed, stats.retired.tasks), (0, 0, 0), "{stats:?}");
+}
+
+#[test]
+fn memory_that_is_shared_does_not_count() {
+    let scene = Scene::new();
+    let pool = scene.builder().memory_limit(LIMIT).build().unwrap();
+    // Results of twice the limit, in shared memory until they are read.
+    let len = 50 * MIB;
+    let results = pool.map(drill::make_bytes, vec![len; 8]).unwrap();
+    assert!(results.iter().all(|result| result.len() as u64 == len));
+    assert_eq!(pool.stats().deaths.total(), 0);
+}
