@@ -19,7 +19,9 @@ const TASKS: u64 = BOARD + 2 * WORD + 8 * SLOTS as u64;
 /// Control words of a ring: positions of its writer and its reader, and whether its reader and its writer sleep.
 const BYTES: u64 = 5 * WORD;
 const RESULTS: u64 = TASKS + BYTES + CAPACITY as u64;
-const END: u64 = RESULTS + BYTES + CAPACITY as u64;
+/// On pages of their own.
+const GAUGES: u64 = (RESULTS + BYTES + CAPACITY as u64).next_multiple_of(4096);
+const END: u64 = GAUGES + 2 * 4096;
 
 /// One of the two rings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +47,8 @@ pub enum Place {
     WriterWaits(Ring),
     /// What a ring holds, and what it has held.
     Bytes(Ring),
+    /// What the worker measures.
+    Gauges,
     /// All of it.
     Everything,
 }
@@ -74,6 +78,7 @@ impl Place {
             Self::ReaderWaits(of) => ring(of) + 2 * WORD,
             Self::WriterWaits(of) => ring(of) + 3 * WORD,
             Self::Bytes(of) => ring(of) + BYTES,
+            Self::Gauges => GAUGES,
         }
     }
 
@@ -84,6 +89,7 @@ impl Place {
             Self::Everything => END as usize,
             Self::Board => (TASKS - BOARD) as usize,
             Self::Bytes(_) => CAPACITY,
+            Self::Gauges => (END - GAUGES) as usize,
             _ => size_of::<u64>(),
         }
     }

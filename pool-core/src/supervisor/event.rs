@@ -219,8 +219,8 @@ pub(crate) enum Action<P> {
     /// Look at the board for the oldest task that the worker holds, after delivering what the worker had written before;
     /// answered by [`Event::Observed`].
     Inspect(Incarnation),
-    /// Raise the cooperative cancel flag of a running task.
-    FlagCancel(Incarnation, Ticket),
+    /// Raise the cooperative cancel flag of a running task: the item of a unit at an offset, unless that has ended.
+    FlagCancel(Incarnation, Ticket, Option<(TaskKey, u32)>),
     /// Kill a worker and its process group. When `fenced`, its death is of no further interest to the state machine.
     Kill { who: Incarnation, why: KillReason, fenced: bool },
     /// Ask an idle worker to exit.

@@ -16,7 +16,7 @@ use crate::buffer::Args;
 use crate::error::{Death, DeathCause};
 use crate::memory::{self, OomCounter, Scales};
 use crate::output::{OutputStream, Splitter, Tail};
-use crate::supervisor::engine::seeing::Stages;
+use crate::supervisor::engine::seeing::{Doomed, Stages};
 use crate::supervisor::event::{Incarnation, KillReason, Ticket};
 use crate::supervisor::launch::Launched;
 use crate::supervisor::parcels::Parcels;
@@ -39,6 +39,8 @@ pub(crate) struct Link {
     /// What it measures, if it does.
     pub(crate) gauges: Gauges,
     pub(crate) stages: Stages,
+    /// The task that it has been told to stop.
+    pub(crate) doomed: Option<Doomed>,
     /// The rings that frames travel through; without them they travel through the pipes.
     pub(crate) rings: Option<Rings>,
     /// What passes outside of the frames; kept until it is dead.
@@ -126,6 +128,7 @@ impl Link {
             board: launched.board,
             gauges: launched.gauges,
             stages: Stages::new(Instant::now()),
+            doomed: None,
             rings: launched.rings,
             parcels: Parcels::new(launched.socket),
             deaf: false,

@@ -10,12 +10,12 @@
 //! | `forks` | forks, and uses pool and handle in the child; exits with the child's status |
 //! | `forks-while-leading` | forks again and again, while threads wait and submit; exits with the first child's failure |
 //! | `few-descriptors` | runs out of descriptors while workers are to be replaced, and has them again later |
-//! | `progress` | runs two batches at once, each with a progress bar |
 //! | `interrupted` | has a map, a handle and a submitter wait until SIGINT or SIGTERM ends it, and says how they ended |
 //! | `interrupted-and-returns` | as above, and then returns from `main` |
 //! | `interrupted-twice` | as above, while what the first signal does is held up |
 //! | `interrupted-where-ignored` | as `interrupted`, but ignores SIGINT |
 //! | `interrupted-children` | as `interrupted`, after it has forked a child that waits, and one that has a pool of its own |
+//! | `progress` | runs two batches at once, each with a progress bar |
 //! | `masked` | looks at a worker from outside after it has set signals, limits and descriptors in unusual ways |
 //!
 //! It prints one line for each finding, and exits with status 0 when it could play to the end.
@@ -51,7 +51,6 @@ fn main() {
         "forks" => forks(&builder),
         "forks-while-leading" => forks_while_leading(&builder),
         "few-descriptors" => few_descriptors(&builder),
-        "progress" => progress(&builder),
         "interrupted" => {
             interrupted(&builder);
             wait_for_ever();
@@ -64,6 +63,7 @@ fn main() {
             wait_for_ever();
         }
         "interrupted-children" => interrupted_children(&builder),
+        "progress" => progress(&builder),
         "masked" => masked(&builder),
         other => {
             eprintln!("host: `{other}` is no play");

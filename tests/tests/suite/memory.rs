@@ -77,7 +77,7 @@ fn a_worker_that_leaks_is_replaced_after_its_task_and_no_task_is_lost() {
     let pool = scene.builder().worker(stock()).workers(1).recycle_above(LIMIT).build().unwrap();
     let leaked = 2 * LIMIT;
     for recycled in 1..=2 {
-        assert_eq!(pool.apply(drill::leak(leaked)), Ok(leaked));
+        assert_eq!(pool.apply(drill::leak(leaked)).unwrap(), leaked);
         wait_until("the worker is replaced", || pool.stats().retired.memory == recycled);
         expect_healthy(&pool);
     }

@@ -238,11 +238,7 @@ impl Engine {
             }
             Action::TakeBack(who, spans) => self.take_back(now, who, spans),
             Action::Inspect(who) => self.inspect(now, who),
-            Action::FlagCancel(who, ticket) => {
-                if let Some(link) = self.live(who) {
-                    link.board.request_cancel(ticket);
-                }
-            }
+            Action::FlagCancel(who, ticket, task) => self.flag(who, ticket, task),
             Action::Kill { who, why, fenced } => self.kill(now, who, why, fenced),
             Action::Retire(who) => {
                 let empty = Arc::new(Vec::new());

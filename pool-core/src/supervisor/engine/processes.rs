@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use pool_ipc::Slot;
 
+use super::seeing::explain;
 use super::{Engine, LAST_READS};
 use crate::error::{BrokenReason, Death, DeathCause};
-use crate::insights::LongTask;
 use crate::supervisor::event::{Autopsy, Event, Incarnation, KillReason, Ticket};
 use crate::supervisor::launch::{Launched, may_pass};
 use crate::supervisor::link::Link;
@@ -106,9 +106,10 @@ impl Engine {
             if let Some(remains) = self.reap(who) {
                 let mut link = self.dying.swap_remove(place);
                 self.last_words(&mut link);
-                let death = link.death(&remains, &mut self.oom);
+                let mut death = link.death(&remains, &mut self.oom);
+                explain(&link, &mut death);
                 self.deaths.count(&death.cause);
-                self.seeing.buried(&link, death.peak_rss, None);
+                self.seeing.buried(&link, &death);
                 self.seeing.died(who, &death);
                 self.buried.push(link);
             }
@@ -156,7 +157,7 @@ impl Engine {
             self.machine.on(now, Event::Lost(who, lost));
         }
         let retired = self.machine.is_retiring(who) && death.cause == DeathCause::Exited(0);
-        self.seeing.buried(&link, death.peak_rss, LongTask::ended_by(&death));
+        self.seeing.buried(&link, &death);
         if retired {
             self.seeing.exited(who, link.pid);
         } else {

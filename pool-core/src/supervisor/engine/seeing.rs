@@ -13,7 +13,7 @@ use crate::error::{BrokenReason, Death, TaskError};
 use crate::events::{Events, WorkerEvent};
 use crate::ids::{TaskId, WorkerId};
 use crate::insights::{LongTask, Survey, Totals, WorkerInsights};
-use crate::supervisor::event::{Incarnation, KillReason, TaskKey};
+use crate::supervisor::event::{Incarnation, KillReason, TaskKey, Ticket};
 use crate::supervisor::link::Link;
 
 /// What the engine needs to tell and to keep it.
@@ -41,6 +41,14 @@ pub(crate) struct Stages {
     spawned: Instant,
     ready: Option<Instant>,
     retiring: Option<Instant>,
+}
+
+/// A task that has been told to stop.
+#[derive(Debug)]
+pub(crate) struct Doomed {
+    ticket: Ticket,
+    /// Its number and its name, unless it had ended for its caller by then.
+    task: Option<(TaskId, String)>,
 }
 
 impl Stages {
@@ -221,14 +229,16 @@ impl Seeing {
     }
 
     /// Keeps what a dead worker has done, and what it was doing when it died.
-    pub(super) fn buried(&mut self, link: &Link, peak: Option<u64>, running: Option<LongTask>) {
-        let mut done = self.done(link, running.as_ref().map(|task| task.ran_for));
-        done.peak_memory = peak;
+    pub(super) fn buried(&mut self, link: &Link, death: &Death) {
+        let mut done = self.done(link, death.ran_for);
+        done.peak_memory = death.peak_rss;
         if self.measured {
             let figures = self.figures(link);
             take(&mut self.totals, figures.as_ref(), link);
-            if let Some(task) = running {
-                self.totals.runs.record(nanos(task.ran_for));
+            if let Some(ran_for) = death.ran_for {
+                self.totals.runs.record(nanos(ran_for));
+            }
+            if let Some(task) = LongTask::ended_by(death) {
                 self.totals.list(task);
             }
         }
@@ -280,6 +290,16 @@ impl Engine {
         }
     }
 
+    /// Tells a running task to stop.
+    pub(super) fn flag(&mut self, who: Incarnation, ticket: Ticket, task: Option<(TaskKey, u32)>) {
+        let name = |(key, offset): (TaskKey, u32)| Some((key.item(offset), self.job(key)?.shown()));
+        let task = task.and_then(name);
+        if let Some(link) = self.live(who) {
+            link.board.request_cancel(ticket);
+            link.doomed = Some(Doomed { ticket, task });
+        }
+    }
+
     /// Hands the events over, so that they can be waited for outside of the lock.
     pub(crate) fn take_events(&mut self) -> Option<Events> {
         self.seeing.events.take()
@@ -315,6 +335,17 @@ impl Engine {
             _ => None,
         }
     }
+}
+
+/// Says in the report of a worker that has been killed for a task what that task was, if it was still running.
+pub(super) fn explain(link: &Link, death: &mut Death) {
+    let Some(doomed) = &link.doomed else { return };
+    let Slot::Claimed { since_ns } = link.board.observe(doomed.ticket) else { return };
+    let now = Instant::now();
+    let since = link.started_at(since_ns, now);
+    death.ran_for = Some(now.saturating_duration_since(since));
+    death.stderr_tail = link.tail.text(Some(since));
+    (death.task_id, death.task) = doomed.task.clone().unzip();
 }
 
 /// Adds what a worker has measured.

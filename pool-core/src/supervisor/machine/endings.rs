@@ -284,11 +284,12 @@ impl<P> Machine<P> {
     pub(super) fn doom(&mut self, now: Instant, index: usize, why: KillReason) {
         let who = self.slots[index].incarnation();
         self.isolate_head(index);
+        let task = self.head(who).and_then(|head| head.unit);
         let Some(ready) = self.slots[index].ready() else { return };
         let Some(ticket) = ready.hand.front().map(|front| front.ticket) else { return };
         let Some(head) = ready.hand.head_mut().filter(|head| head.doomed.is_none()) else { return };
         head.doomed = Some((now, why));
-        self.out.push(Action::FlagCancel(who, ticket));
+        self.out.push(Action::FlagCancel(who, ticket, task));
         self.schedule(index, now + self.config.cancel_grace);
         self.touch(index);
     }

@@ -39,7 +39,7 @@ impl World<'_> {
             Action::Inspect(who) => {
                 assert!(self.process(who.generation.get()).is_working(), "{who:?} is gone")
             }
-            Action::FlagCancel(who, ticket) => self.judge_flag(*who, *ticket),
+            Action::FlagCancel(who, ticket, _) => self.judge_flag(*who, *ticket),
             Action::Kill { who, why, fenced } => self.judge_kill(*who, why, *fenced),
             Action::Retire(who) => self.judge_retire(*who),
             Action::Resolve { task, first, count, result } => self.judge_ends(*task, *first, *count, result),

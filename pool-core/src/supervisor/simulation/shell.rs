@@ -55,7 +55,7 @@ impl World<'_> {
                 self.plan(after, Happening::Look(who.generation.get()));
             }
             Action::Inspect(who) => self.inspect(who.generation.get()),
-            Action::FlagCancel(who, ticket) => {
+            Action::FlagCancel(who, ticket, _) => {
                 if self.process(who.generation.get()).linked {
                     self.flag(who.generation.get(), ticket);
                 }

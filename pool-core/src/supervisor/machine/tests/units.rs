@@ -226,7 +226,7 @@ fn a_cancelled_unit_ends_at_once_and_only_its_running_item_is_told_to_stop() {
     assert!(
         matches!(&pool.done[..], [
         Action::TakeBack(_, spans),
-        Action::FlagCancel(_, 2),
+        Action::FlagCancel(_, 2, _),
         Action::Resolve { first: 1, count: 4, .. },
     ] if *spans == [span(3, 3)]),
         "{:?}",
@@ -245,7 +245,7 @@ fn a_cancelled_unit_of_which_nobody_knows_what_runs_is_asked_for_as_a_whole() {
     assert_eq!(pool.taken(), [(pool.who(0), vec![1, 2, 3, 4, 5])]);
     pool.on(Event::TookBack(pool.who(0), vec![(span(1, 1), false), (span(2, 4), true)]));
     assert!(
-        matches!(&pool.done[..], [.., Action::FlagCancel(_, 1)]),
+        matches!(&pool.done[..], [.., Action::FlagCancel(_, 1, _)]),
         "it runs the first one: {:?}",
         pool.done
     );
