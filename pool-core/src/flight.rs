@@ -42,7 +42,7 @@ use crate::outcome::Results;
 use crate::packed::Packed;
 use crate::policy::bounded;
 use crate::pool::{Inner, spec_of};
-use crate::progress::Feed;
+use crate::progress::{self, Feed};
 use crate::reply::Encoded;
 use crate::supervisor::event::{Event, GroupId, GroupSpec, TaskSpec};
 use crate::supervisor::shared::Shared;
@@ -60,8 +60,6 @@ const PATIENCE: Duration = Duration::from_micros(100);
 const LOOK: usize = 32;
 /// Results that have come are looked at after this, whatever else there is to do.
 const SOON: Duration = Duration::from_millis(1);
-/// How often progress is reported while nothing comes.
-const TICK: Duration = Duration::from_millis(100);
 /// Most bytes of arguments in flight, unless a single one is larger; and about as many bytes of results are held.
 const BYTES_IN_FLIGHT: usize = 64 << 20;
 
@@ -73,10 +71,8 @@ pub(crate) struct Flight<F, I, R> {
     abort: bool,
     /// Whether results count as held until somebody has taken them.
     lazy: bool,
-    /// The pool's workers.
-    size: usize,
-    /// Most items that are held.
-    window: usize,
+    /// Most items that are given to a worker ahead.
+    prefetch: usize,
     task_timeout: Option<Duration>,
     until: Option<(Instant, Duration)>,
     f: F,
@@ -146,14 +142,16 @@ impl<F, I, R> Flight<F, I, R> {
     {
         let shared = Arc::clone(&pool.shared);
         let until = plan.deadline.map(|limit| (Instant::now() + bounded(limit), limit));
-        let feed = plan.progress.clone().map(|progress| Feed::new(progress, items.size_hint(), &shared));
+        let feed = plan
+            .progress
+            .clone()
+            .map(|progress| Feed::new(progress, items.size_hint(), vec![Arc::clone(&shared)]));
         Self {
             shared,
             abort: plan.on_failure.unwrap_or(default) == OnFailure::Abort,
             plan,
             lazy,
-            size: pool.size(),
-            window: pool.window(),
+            prefetch: pool.prefetch,
             task_timeout: pool.task_timeout,
             until,
             f,
@@ -240,15 +238,17 @@ impl<F, I, R> Flight<F, I, R> {
         if let Some(most) = self.plan.in_flight {
             return most.max(1);
         }
+        let size = self.shared.size();
+        let window = (4 * size).saturating_mul(self.prefetch);
         if !self.lazy {
-            return self.window;
+            return window;
         }
         // Whoever takes the first results may want no more of them, and results may be large.
         let chunk = self.plan.chunk.min(1024) as usize;
-        let enough = (8 * self.size).max(2 * chunk * self.size).max(4 * self.landed);
-        let fit = (BYTES_IN_FLIGHT.saturating_mul(self.landed) / self.result_bytes.max(1)).max(2 * self.size);
+        let enough = (8 * size).max(2 * chunk * size).max(4 * self.landed);
+        let fit = (BYTES_IN_FLIGHT.saturating_mul(self.landed) / self.result_bytes.max(1)).max(2 * size);
         let fit = if self.landed == 0 { enough } else { fit };
-        self.window.min(enough).min(fit)
+        window.min(enough).min(fit)
     }
 
     fn has_room(&self) -> bool {
@@ -386,7 +386,7 @@ impl<F, I, R> Flight<F, I, R> {
     /// Waits until so many outcomes have come, one of them is an error, or until the time has come.
     fn wait(&mut self, wanted: usize, until: Option<Instant>) {
         self.inbox.want(wanted);
-        let tick = self.feed.is_some().then(|| Instant::now() + TICK);
+        let tick = self.feed.is_some().then(|| Instant::now() + progress::INTERVAL);
         self.shared.wait_for(&*self.inbox, tick.into_iter().chain(until).min());
     }
 
@@ -540,7 +540,7 @@ where
             if !self.is_open() || !self.has_room() || until.is_some_and(|until| now >= until) {
                 return;
             }
-            let supplied = self.flying >= 2 * self.size || now.duration_since(begun) > SOON;
+            let supplied = self.flying >= 2 * self.shared.size() || now.duration_since(begun) > SOON;
             if supplied && self.inbox.has_any() {
                 return;
             }

@@ -68,7 +68,7 @@ pub(crate) struct Inner {
     pub(crate) shared: Arc<Shared>,
     reactor: Mutex<Option<JoinHandle<()>>>,
     reactor_id: ThreadId,
-    prefetch: usize,
+    pub(crate) prefetch: usize,
     pub(crate) task_timeout: Option<Duration>,
 }
 
@@ -435,16 +435,6 @@ impl fmt::Debug for Pool {
 }
 
 impl Inner {
-    /// How many workers there are.
-    pub(crate) fn size(&self) -> usize {
-        self.shared.size()
-    }
-
-    /// How many items of a batch may be in flight.
-    pub(crate) fn window(&self) -> usize {
-        (4 * self.shared.size()).saturating_mul(self.prefetch)
-    }
-
     fn terminate(&self) {
         self.shared.with(|engine, now| engine.machine.on(now, Event::Terminate));
         if std::thread::current().id() == self.reactor_id {

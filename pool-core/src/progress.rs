@@ -9,12 +9,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::TaskError;
+use crate::fork::Origin;
 use crate::supervisor::shared::Shared;
 
 /// Reports are this far apart at least.
-const INTERVAL: Duration = Duration::from_millis(100);
+pub(crate) const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Reports how far a batch is; given to [`Batch::progress`](crate::Batch::progress).
+/// Reports how far a batch is; given to [`Batch::progress`](crate::Batch::progress), or to [`Completed::progress`](crate::Completed::progress)
+/// for single tasks.
 ///
 /// ```no_run
 /// use pool_core::{Pool, Progress, task};
@@ -135,9 +137,9 @@ impl ProgressReport {
 /// The counts of one batch, and where they are shown. Dropped, it gives the last report.
 pub(crate) struct Feed {
     show: Option<Shown>,
-    shared: Arc<Shared>,
-    /// Deaths in the pool before the batch.
-    buried: u64,
+    /// The pools, each with its deaths before the batch.
+    pools: Vec<(Arc<Shared>, u64)>,
+    origin: Origin,
     begun: Instant,
     reported: Instant,
     done: u64,
@@ -153,13 +155,11 @@ enum Shown {
 }
 
 impl Feed {
-    /// Begins to count. `hint` is what the input says of its length.
-    pub(crate) fn new(progress: Progress, hint: (usize, Option<usize>), shared: &Arc<Shared>) -> Self {
+    /// Begins to count. `hint` is what the input says of its length; the tasks are those of these pools.
+    pub(crate) fn new(progress: Progress, hint: (usize, Option<usize>), pools: Vec<Arc<Shared>>) -> Self {
         let exact = hint.1.filter(|most| *most == hint.0).map(|items| items as u64);
         let total = progress.total.or(exact);
-        let elsewhere = shared.origin.is_elsewhere();
         let show = match progress.show {
-            _ if elsewhere => None,
             Show::Call(report) => Some(Shown::Call(report)),
             #[cfg(feature = "progress")]
             Show::Bar(name) => bar::Bar::new(name, total).map(Shown::Bar),
@@ -167,8 +167,8 @@ impl Feed {
         let now = Instant::now();
         Self {
             show,
-            shared: Arc::clone(shared),
-            buried: if elsewhere { 0 } else { deaths(shared) },
+            pools: pools.into_iter().map(|pool| (Arc::clone(&pool), deaths(&pool))).collect(),
+            origin: Origin::here(),
             begun: now,
             reported: now,
             done: 0,
@@ -203,7 +203,7 @@ impl Feed {
     }
 
     fn report(&mut self, finished: bool) {
-        if self.shared.origin.is_elsewhere() {
+        if self.origin.is_elsewhere() {
             // What it was shown on belongs to another process.
             std::mem::forget(self.show.take());
             return;
@@ -216,7 +216,7 @@ impl Feed {
             total: self.total,
             elapsed,
             rate: self.done as f64 / elapsed.as_secs_f64().max(1e-9),
-            deaths: deaths(&self.shared).saturating_sub(self.buried),
+            deaths: self.pools.iter().map(|(pool, before)| deaths(pool).saturating_sub(*before)).sum(),
             last_failure: self.last_failure.clone(),
             finished,
         };
@@ -226,7 +226,7 @@ impl Feed {
             Shown::Bar(bar) => bar.show(&report),
         }));
         if shown.is_err() {
-            tracing::warn!(pool = self.shared.name, "a progress report has panicked: no more are given");
+            tracing::warn!("a progress report has panicked: no more are given");
             self.show = None;
         }
     }
@@ -244,8 +244,12 @@ impl fmt::Debug for Feed {
     }
 }
 
-fn deaths(shared: &Shared) -> u64 {
-    shared.look(|engine| engine.deaths.total())
+/// How many workers of a pool have died; none that is known of, if it is another process's.
+fn deaths(pool: &Shared) -> u64 {
+    if pool.origin.is_elsewhere() {
+        return 0;
+    }
+    pool.look(|engine| engine.deaths.total())
 }
 
 #[cfg(feature = "progress")]

@@ -28,6 +28,7 @@ use crate::error::{Elapsed, TaskError};
 use crate::fork::Origin;
 use crate::handle::TaskHandle;
 use crate::outcome::Watched;
+use crate::progress::{self, Feed, Progress};
 use crate::supervisor::lead::Wait;
 use crate::supervisor::shared::Shared;
 
@@ -253,7 +254,7 @@ pub fn wait_all_timeout<R>(handles: &[TaskHandle<R>], timeout: Duration) -> bool
 pub fn as_completed<R>(handles: impl IntoIterator<Item = TaskHandle<R>>) -> Completed<R> {
     let handles: Vec<_> = handles.into_iter().map(Some).collect();
     let count = Count::of(handles.iter().flatten());
-    Completed { left: handles.len(), handles, count, next_forked: 0, origin: Origin::here() }
+    Completed { left: handles.len(), handles, count, next_forked: 0, origin: Origin::here(), feed: None }
 }
 
 /// The results of tasks in the order in which they end; made by [`as_completed`].
@@ -265,9 +266,35 @@ pub struct Completed<R> {
     /// Where to go on in a forked child, which goes through them in their order.
     next_forked: usize,
     origin: Origin,
+    feed: Option<Feed>,
 }
 
 impl<R> Completed<R> {
+    /// Reports how many of the tasks have ended, while somebody waits for them: see [`Progress`].
+    ///
+    /// ```no_run
+    /// # use pool_core::{Pool, Progress, task};
+    /// # #[task]
+    /// # fn fetch(page: u64) -> String {
+    /// #     page.to_string()
+    /// # }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # pool_core::init();
+    /// # let pool = Pool::builder().build()?;
+    /// let handles = (0..100).map(|page| pool.apply_async(fetch(page)));
+    /// let progress = Progress::with(|report| eprintln!("{report}"));
+    /// for (page, text) in pool_core::as_completed(handles).progress(progress) {
+    ///     println!("{page}: {}", text?);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn progress(mut self, progress: Progress) -> Self {
+        let pools = self.count.pools.clone();
+        self.feed = Some(Feed::new(progress, (self.left, Some(self.left)), pools));
+        self
+    }
+
     /// The next result, unless it takes longer than this. `None` when all have been returned.
     ///
     /// ```no_run
@@ -308,13 +335,19 @@ impl<R> Completed<R> {
         deadline: Option<Instant>,
     ) -> Result<Option<(usize, Result<R, TaskError>)>, Elapsed> {
         if self.left == 0 {
+            self.feed = None;
             return Ok(None);
         }
         let index = if self.origin.is_elsewhere() {
             self.first_left()
         } else {
-            if !self.count.tally.is_over() {
-                self.count.wait(deadline);
+            while !self.count.tally.is_over() {
+                let tick = self.feed.is_some().then(|| Instant::now() + progress::INTERVAL);
+                self.count.wait(tick.into_iter().chain(deadline).min());
+                match &mut self.feed {
+                    Some(feed) if !is_past(deadline) => feed.tick(),
+                    _ => break,
+                }
             }
             self.count.tally.pop()
         };
@@ -322,7 +355,12 @@ impl<R> Completed<R> {
         // Every number is pushed once.
         let Some(handle) = self.handles.get_mut(index).and_then(Option::take) else { return Ok(None) };
         self.left -= 1;
-        Ok(Some((index, handle.get())))
+        let result = handle.get();
+        if let Some(feed) = &mut self.feed {
+            result.as_ref().err().into_iter().for_each(|error| feed.failed(error));
+            feed.landed(1);
+        }
+        Ok(Some((index, result)))
     }
 
     fn first_left(&mut self) -> Option<usize> {
@@ -331,6 +369,10 @@ impl<R> Completed<R> {
         self.next_forked = index.unwrap_or(self.handles.len());
         index
     }
+}
+
+fn is_past(deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(|deadline| Instant::now() >= deadline)
 }
 
 impl<R> Iterator for Completed<R> {

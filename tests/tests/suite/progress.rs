@@ -71,6 +71,31 @@ fn every_call_reports_its_counts_and_its_end() {
 }
 
 #[test]
+fn single_tasks_are_reported_as_they_end() {
+    let scene = Scene::new();
+    let (pool, other) = (scene.builder().worker(stock()).build().unwrap(), scene.builder().build().unwrap());
+    let (progress, reports) = noted();
+    let part = |n| if n == 7 { Part::Exit(3) } else { Part::Sleep(5) };
+    let handles = (0..100).map(|n| if n < 80 { &pool } else { &other }.apply_async(play(n, part(n))));
+    let ended = pool_core::as_completed(handles).progress(progress);
+    assert_eq!(ended.filter(|(_, result)| result.is_ok()).count(), 99);
+    assert!(reports.lock().unwrap().len() >= 2);
+    let report = last(&reports);
+    assert_eq!((report.done, report.failed, report.total, report.deaths), (100, 1, Some(100), 1));
+
+    // Nobody asks again after the last one.
+    let (progress, reports) = noted();
+    let hanging = pool.apply_async(play(1, Part::Hang).timeout(Duration::from_millis(300)));
+    let mut ended = pool_core::as_completed([hanging]).progress(progress);
+    assert!(ended.next().unwrap().1.is_err());
+    assert!(reports.lock().unwrap().iter().any(|report| report.done == 0), "300 ms without a report");
+    drop(ended);
+    assert_eq!(last(&reports).failed, 1);
+    expect_healthy(&pool);
+    expect_healthy(&other);
+}
+
+#[test]
 fn the_end_is_reported_however_it_comes() {
     let scene = Scene::new();
     let pool = scene.builder().worker(stock()).build().unwrap();
