@@ -312,8 +312,9 @@ impl Engine {
     pub(super) fn flag(&mut self, who: Incarnation, ticket: Ticket, task: Option<(TaskKey, u32)>) {
         let name = |(key, offset): (TaskKey, u32)| Some((key.item(offset), self.job(key)?.shown()));
         let task = task.and_then(name);
-        let printed = self.printed_by(who, ticket);
-        self.seeing.printed = task.as_ref().map(|(task, _)| *task).zip(printed);
+        if let Some((task, _)) = &task {
+            self.seeing.printed = self.printed_by(who, ticket).map(|printed| (*task, printed));
+        }
         if let Some(link) = self.live(who) {
             link.board.request_cancel(ticket);
             link.doomed = Some(Doomed { ticket, task });
