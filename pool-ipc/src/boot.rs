@@ -201,11 +201,11 @@ mod tests {
             depth: 1,
             frame_limit: 1 << 30,
             supervisor_pid: 77,
+            measured: false,
+            marks: false,
             core_dumps: false,
             oom_score_adj: 200,
             ring: true,
-            measured: false,
-            marks: false,
         }
     }
 

@@ -126,16 +126,16 @@ pub struct Boot {
     pub frame_limit: u32,
     /// Process id of the supervisor.
     pub supervisor_pid: u32,
+    /// Whether the worker measures its tasks, in the [`Gauges`](crate::gauges) of the region.
+    pub measured: bool,
+    /// Whether the worker writes a [mark](crate::mark) into its output before each task.
+    pub marks: bool,
     /// Whether a crash may leave a core dump.
     pub core_dumps: bool,
     /// What the worker adds to its own `oom_score_adj`.
     pub oom_score_adj: i32,
     /// Whether frames travel through the rings of the [`Region`](crate::Region); then the pipes are doorbells.
     pub ring: bool,
-    /// Whether the worker measures its tasks, in the [`Gauges`](crate::gauges) of the region.
-    pub measured: bool,
-    /// Whether the worker writes a [mark](crate::mark) into its output before each task.
-    pub marks: bool,
 }
 
 impl Boot {
@@ -449,11 +449,11 @@ mod tests {
             depth: 1,
             frame_limit: 1 << 30,
             supervisor_pid: 77,
+            measured: false,
+            marks: false,
             core_dumps: true,
             oom_score_adj: -5,
             ring: false,
-            measured: false,
-            marks: false,
         }
     }
 
@@ -567,11 +567,11 @@ mod tests {
     proptest! {
         #[test]
         fn boot_round_trip(pool in ".*", worker: u32, generation: u64, depth: u32, frame_limit: u32,
-                           supervisor_pid: u32, core_dumps: bool, oom_score_adj: i32, ring: bool,
-                           measured: bool, marks: bool) {
+                           measured: bool, marks: bool,
+                           supervisor_pid: u32, core_dumps: bool, oom_score_adj: i32, ring: bool) {
             let boot = Boot {
-                pool, worker, generation, depth, frame_limit, supervisor_pid, core_dumps, oom_score_adj, ring,
                 measured, marks,
+                pool, worker, generation, depth, frame_limit, supervisor_pid, core_dumps, oom_score_adj, ring,
             };
             prop_assert_eq!(Boot::decode(&boot.encode().unwrap()), Ok(boot));
         }
