@@ -152,6 +152,7 @@ fn wrong_settings_are_refused() {
         ("cpu_affinity", scene.builder().cpu_affinity(none)),
         ("cpu_affinity", scene.builder().cpu_affinity([vec![0], vec![]])),
         ("cpu_affinity", scene.builder().cpu_affinity([[usize::MAX]])),
+        ("recycle_above", scene.builder().recycle_above(0)),
         ("memory_limit", scene.builder().memory_limit(0)),
         ("init_timeout", scene.builder().init_timeout(Duration::ZERO)),
         ("worker_env", scene.builder().start(StartMethod::Zygote).worker_env(|_| [("A", "b")])),
