@@ -664,7 +664,6 @@ impl Builder {
             jitter: self.recycle_jitter,
             overlap: self.recycle_overlap,
             weighs: self.recycle_above.is_some(),
-            ..Staffing::default()
         }
     }
 
