@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use pool_core::{BrokenReason, BuildError, Pool, StartMethod, TaskError, task};
+use pool_core::{BrokenReason, BuildError, Pool, StartMethod, TaskError, WorkerInfo, WorkerStatus, task};
 use pool_tests::{Scene, expect_healthy, innocent, process, start_method, wait_until};
 use pool_worker::drill;
 
@@ -172,9 +172,9 @@ fn spares_take_over_and_are_replaced() {
     let mut known = Vec::new();
     for round in 0..3 {
         wait_until("worker and spare are there", || {
-            pool.workers().iter().all(|worker| worker.pid.is_some()) && pool.workers().len() == 2
+            let stands_by = |worker: &WorkerInfo| worker.status == WorkerStatus::Spare;
+            pool.workers().iter().any(stands_by) && pool.stats().workers_ready == 1
         });
-        wait_until("the worker is ready", || pool.stats().workers_ready == 1);
         let first = pool.apply(drill::pid()).unwrap();
         let others: Vec<u32> =
             pool.workers().iter().filter_map(|worker| worker.pid).filter(|pid| *pid != first).collect();
