@@ -40,6 +40,8 @@ pub(crate) struct Plan {
     pub(crate) abort: bool,
     /// Items that a worker is given at a time; 0 to have that measured.
     pub(crate) chunk: u32,
+    /// For calls that do not say whether they come before others.
+    pub(crate) priority: Option<i8>,
 }
 
 impl<'p> Batch<'p> {
@@ -54,6 +56,14 @@ impl<'p> Batch<'p> {
     /// itself, and sizes above 1024 are cut to that.
     pub fn chunk_size(mut self, items: usize) -> Self {
         self.plan.chunk = u32::try_from(items).unwrap_or(u32::MAX);
+        self
+    }
+
+    /// As [`Call::priority`](crate::Call::priority), for calls that say nothing themselves.
+    ///
+    /// Batches of the same priority, and single tasks, share the time of the workers in equal parts, whatever their items take.
+    pub fn priority(mut self, priority: i8) -> Self {
+        self.plan.priority = Some(priority);
         self
     }
 

@@ -52,6 +52,13 @@ pub enum TaskError {
         /// The limit that was exceeded.
         limit: Duration,
     },
+    /// The batch of the task had not ended by its deadline.
+    #[error("the batch did not end within its deadline of {limit:?}")]
+    #[non_exhaustive]
+    DeadlineExceeded {
+        /// The time that the batch had.
+        limit: Duration,
+    },
     /// The task was cancelled, by its handle or because its batch was aborted.
     #[error("task was cancelled")]
     Cancelled,

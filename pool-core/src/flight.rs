@@ -7,7 +7,6 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::batch::Plan;
@@ -19,7 +18,7 @@ use crate::outcome::{Inbox, Landed, Results};
 use crate::packed::Packed;
 use crate::pool::{Inner, spec_of};
 use crate::reply::Encoded;
-use crate::supervisor::event::{Event, GroupId, TaskSpec};
+use crate::supervisor::event::{Event, GroupId, GroupSpec, TaskSpec};
 use crate::task::TaskEntry;
 
 /// Most items that are submitted together.
@@ -32,8 +31,6 @@ const SMALL: usize = 1 << 10;
 const PATIENCE: Duration = Duration::from_micros(100);
 /// Most bytes of arguments in flight, unless a single one is larger.
 const BYTES_IN_FLIGHT: usize = 64 << 20;
-
-static NEXT_GROUP: AtomicU64 = AtomicU64::new(1);
 
 /// Runs `f(item)` for every item, and reports each result with the index of its item, in order of completion, until `report`
 /// breaks off.
@@ -79,7 +76,6 @@ pub(crate) fn run<F, I, C>(
         }
         if flight.count == 0 {
             if exhausted {
-                flight.landed = true;
                 return;
             }
             continue;
@@ -121,7 +117,8 @@ struct Route<R> {
 struct Flight<'p, R> {
     pool: &'p Inner,
     plan: Plan,
-    group: GroupId,
+    /// Opened with the first items.
+    group: Option<GroupId>,
     inbox: Arc<Inbox>,
     pack: Option<Pack>,
     /// Items and bytes of the latest pack.
@@ -133,8 +130,6 @@ struct Flight<'p, R> {
     sizes: Vec<u32>,
     count: usize,
     bytes: usize,
-    /// Nothing is in flight any more, so nothing needs to be cancelled.
-    landed: bool,
 }
 
 impl<'p, R> Flight<'p, R> {
@@ -142,7 +137,7 @@ impl<'p, R> Flight<'p, R> {
         Self {
             pool,
             plan,
-            group: GroupId(NEXT_GROUP.fetch_add(1, Ordering::Relaxed)),
+            group: None,
             inbox: Arc::new(Inbox::new()),
             pack: None,
             last_pack: (0, 0),
@@ -151,7 +146,6 @@ impl<'p, R> Flight<'p, R> {
             sizes: Vec::new(),
             count: 0,
             bytes: 0,
-            landed: false,
         }
     }
 
@@ -228,11 +222,11 @@ impl<'p, R> Flight<'p, R> {
     }
 
     fn spec(&self, options: Option<&CallOptions>, count: usize, size: usize) -> TaskSpec {
+        let priority = options.and_then(|options| options.priority).or(self.plan.priority);
         TaskSpec {
             count: count as u32,
             chunk: self.plan.chunk,
-            group: Some(self.group),
-            abort: self.plan.abort,
+            priority: priority.unwrap_or(0),
             ..spec_of(options, size, self.pool.task_timeout)
         }
     }
@@ -250,11 +244,13 @@ impl<'p, R> Flight<'p, R> {
             }
             return;
         }
-        let bundle = &mut self.bundle;
+        let (bundle, group) = (&mut self.bundle, &mut self.group);
+        let terms = GroupSpec { abort: self.plan.abort, deadline: None };
         shared.with(|engine, now| {
+            let group = *group.get_or_insert_with(|| engine.machine.open(terms));
             for (spec, job) in bundle.drain(..) {
                 // What is refused has its outcome in the inbox.
-                let _ = engine.submit(spec, job);
+                let _ = engine.submit(TaskSpec { group: Some(group), ..spec }, job);
             }
             engine.hand_out(now, false);
         });
@@ -293,9 +289,8 @@ impl<'p, R> Flight<'p, R> {
 impl<R> Drop for Flight<'_, R> {
     fn drop(&mut self) {
         let shared = &self.pool.shared;
-        if !self.landed && !shared.origin.is_elsewhere() {
-            let group = self.group;
-            shared.with(|engine, now| engine.machine.on(now, Event::CancelGroup(group)));
+        if let Some(group) = self.group.filter(|_| !shared.origin.is_elsewhere()) {
+            shared.with(|engine, now| engine.machine.on(now, Event::CloseGroup(group)));
         }
     }
 }

@@ -80,7 +80,7 @@ pub(crate) fn spec_of(
         retries: options.map_or(0, |options| options.retries),
         retry_on: options.map_or_else(RetryOn::default, |options| options.retry_on),
         group: None,
-        abort: false,
+        priority: options.and_then(|options| options.priority).unwrap_or(0),
         size,
     }
 }
@@ -220,6 +220,7 @@ impl Pool {
                 failed: counters.failed,
                 cancelled: counters.cancelled,
                 timed_out: counters.timed_out,
+                overdue: counters.overdue,
                 retried: counters.retried,
                 requeued: counters.requeued,
                 taken_back: counters.taken_back,

@@ -46,9 +46,21 @@ impl TaskKey {
     }
 }
 
-/// Names one batch; 0 names none.
+/// Names one batch: a place in a table, and a guard against reuse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct GroupId(pub(crate) u64);
+pub(crate) struct GroupId {
+    pub(crate) index: u32,
+    pub(crate) guard: u32,
+}
+
+/// What is to become of a batch as a whole.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct GroupSpec {
+    /// Whether its first failure ends it.
+    pub(crate) abort: bool,
+    /// When it ends at the latest, and how long it had.
+    pub(crate) deadline: Option<(Instant, Duration)>,
+}
 
 /// Names one incarnation of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -79,8 +91,8 @@ pub(crate) struct TaskSpec {
     pub(crate) retry_on: RetryOn,
     /// The batch it belongs to.
     pub(crate) group: Option<GroupId>,
-    /// Whether the failure of an item aborts the batch.
-    pub(crate) abort: bool,
+    /// What has a higher one is given out first.
+    pub(crate) priority: i8,
     /// Bytes of the arguments of all items.
     pub(crate) size: usize,
 }
@@ -123,8 +135,8 @@ pub(crate) enum Event<P> {
     Died(Incarnation, Autopsy),
     /// Somebody cancels what is left of a unit under this key. What has been split from it goes on.
     Cancel(TaskKey),
-    /// Somebody cancels all tasks of a batch.
-    CancelGroup(GroupId),
+    /// Nothing more comes of a batch: all its tasks that have not ended are cancelled.
+    CloseGroup(GroupId),
     /// No more tasks will come.
     Close,
     /// Stop now.

@@ -98,6 +98,12 @@ pub(super) struct Sights {
     pub(super) rests: u64,
     /// Several items that ended by one cancellation.
     pub(super) cancelled: u64,
+    /// Tasks refused because their batch had ended.
+    pub(super) refused: u64,
+    /// Tasks given out while others of a lower priority waited.
+    pub(super) preferred: u64,
+    /// Tasks given out while others of the same priority waited in another lane.
+    pub(super) turns: u64,
 }
 
 impl Sights {
@@ -107,11 +113,15 @@ impl Sights {
             overtaken: self.overtaken + other.overtaken,
             rests: self.rests + other.rests,
             cancelled: self.cancelled + other.cancelled,
+            refused: self.refused + other.refused,
+            preferred: self.preferred + other.preferred,
+            turns: self.turns + other.turns,
         }
     }
 
     pub(super) fn least(self) -> u64 {
-        self.runs.min(self.overtaken).min(self.rests).min(self.cancelled)
+        let Self { runs, overtaken, rests, cancelled, refused, preferred, turns } = self;
+        [runs, overtaken, rests, cancelled, refused, preferred, turns].into_iter().min().unwrap_or(0)
     }
 }
 
@@ -128,6 +138,8 @@ pub(super) struct World<'a> {
     /// The units that have not ended.
     pub(super) parcels: HashMap<TaskKey, Parcel>,
     pub(super) batches: Vec<Batch>,
+    /// By lane with work: since when others of the same priority have been served and it has not.
+    pub(super) passed_over: BTreeMap<(i8, Option<usize>), Instant>,
     /// By generation.
     pub(super) processes: Vec<Process>,
     pub(super) caller: Caller,
@@ -184,6 +196,7 @@ impl<'a> World<'a> {
             facts: Vec::new(),
             parcels: HashMap::new(),
             batches: Vec::new(),
+            passed_over: BTreeMap::new(),
             processes: Vec::new(),
             pending: VecDeque::new(),
             calm: false,
@@ -306,9 +319,14 @@ impl<'a> World<'a> {
             _ => {}
         }
         let before = self.waiting();
+        let ticks = matches!(event, Event::Tick);
         self.machine.on(self.now, event);
         let sent = self.collect();
+        if ticks {
+            self.check_deadlines();
+        }
         self.check_order(back, &before, &sent);
+        self.check_turns(&sent);
         if let Err(what) = self.machine.check_invariants() {
             panic!("{what}");
         }
