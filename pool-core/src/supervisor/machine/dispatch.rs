@@ -58,12 +58,20 @@ impl<P> Machine<P> {
         }
     }
 
-    /// A second lane may have got work, while workers hold as much as they should have if there were only one.
+    /// A lane may have got work while workers hold as much of another as they should have if there were only that one.
     #[inline]
     fn meet(&mut self, now: Instant) {
-        if self.queue.take_joined() {
-            self.level_hands(now);
+        if self.queue.take_joined() && self.crew.hoarders > 0 {
+            self.level_at.get_or_insert(now + self.config.ahead);
         }
+    }
+
+    /// Whether a worker holds items of other lanes than the one that is next.
+    fn mixes(&self, index: usize) -> bool {
+        let last = self.slots[index].hand().and_then(|hand| hand.spans().next_back());
+        let lane = last.and_then(|held| self.units.get(held.task?)).map(|unit| unit.lane);
+        let next = self.queue.first(&self.units).map(|(_, unit)| unit.lane);
+        last.is_some() && next.is_some() && lane != next
     }
 
     /// One worker has finished something: gives it more when it runs low.
@@ -246,6 +254,9 @@ impl<P> Machine<P> {
         if self.queue.is_contended() {
             self.fill_in_turns(index, now, bound);
             return self.note_room(index);
+        }
+        if self.queue.is_shared() && self.mixes(index) {
+            self.level_at.get_or_insert(now + 2 * self.config.ahead);
         }
         while let Some((key, unit)) = self.queue.first(&self.units) {
             let Some(ready) = self.slots[index].active() else { return };

@@ -7,10 +7,10 @@
 
 use std::time::{Duration, Instant};
 
+use super::Machine;
 use super::hand::Hand;
 use super::lanes::Lanes;
 use super::unit::Unit;
-use super::Machine;
 use crate::error::TaskError;
 use crate::supervisor::event::{GroupId, GroupSpec, TaskKey};
 use crate::supervisor::slot::Phase;

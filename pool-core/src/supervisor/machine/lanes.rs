@@ -40,7 +40,7 @@ pub(super) struct Lanes {
     singles: Vec<u32>,
     /// Lanes with work.
     busy: Vec<u32>,
-    /// A second lane has got work.
+    /// One of several lanes has got work.
     joined: bool,
     /// Nanoseconds that an item is taken to need before one has been measured.
     guess: u64,
@@ -146,12 +146,17 @@ impl Lanes {
         self.busy.len() > 1
     }
 
+    /// The lanes that have work.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = u32> {
+        self.busy.iter().copied()
+    }
+
     /// How many lanes have work.
     pub(super) fn busy(&self) -> usize {
         self.busy.len()
     }
 
-    /// Whether a second lane has got work since this was last asked.
+    /// Whether one of several lanes has got work since this was last asked.
     #[inline]
     pub(super) fn take_joined(&mut self) -> bool {
         std::mem::take(&mut self.joined)
@@ -207,7 +212,7 @@ impl Lanes {
             lane.pass = lane.pass.max(level.now);
             lane.at = self.busy.len() as u32;
             self.busy.push(index);
-            self.joined |= self.busy.len() == 2;
+            self.joined |= self.is_shared();
         }
         Some(index)
     }

@@ -86,14 +86,14 @@ impl<P> Machine<P> {
     /// holds should take has been given too much, and keeps what it runs. The others are looked at again.
     pub(super) fn level_hands(&mut self, now: Instant) {
         self.level_at = None;
-        if !self.queue.is_contended() {
+        if self.crew.hoarders == 0 {
             return;
         }
         let ahead = self.config.ahead;
         for index in 0..self.slots.len() {
             let Phase::Ready(ready) = &self.slots[index].phase else { continue };
             let (items, silence) = (ready.hand.items(), ready.pace.silence(now));
-            if items < 2 || ready.hand.is_taking() {
+            if items < 2 || ready.hand.is_taking() || !self.competes(&ready.hand) {
                 continue;
             }
             if items > 2 && ready.pace.is_silent(now, ahead) || silence >= LONG {
@@ -106,9 +106,17 @@ impl<P> Machine<P> {
         }
     }
 
-    /// A worker holds something that is to be looked at again while lanes compete.
+    /// Whether items of several lanes wait for each other, in this hand or because of it.
+    fn competes(&self, hand: &Hand) -> bool {
+        let held = hand.spans().filter_map(|held| held.task).filter_map(|key| self.units.get(key));
+        let mut lanes = held.map(|unit| unit.lane).chain(self.queue.waiting());
+        let first = lanes.next();
+        self.queue.is_contended() || lanes.any(|lane| Some(lane) != first)
+    }
+
+    /// A worker holds something that is to be looked at again if lanes compete.
     pub(super) fn watch_hand(&mut self, index: usize, now: Instant) {
-        if self.queue.is_contended() && self.slots[index].hand().is_some_and(|hand| hand.items() > 1) {
+        if self.queue.is_shared() && self.slots[index].hand().is_some_and(|hand| hand.items() > 1) {
             self.level_at.get_or_insert(now + 2 * self.config.ahead);
         }
     }

@@ -211,7 +211,8 @@ impl<P> Machine<P> {
     fn expire(&mut self, index: usize, now: Instant) {
         self.doom(now, index, KillReason::Timeout);
         let Some(ready) = self.slots[index].ready() else { return };
-        let spent = ready.hand.head().map_or(Duration::ZERO, |head| now.saturating_duration_since(head.since));
+        let spent =
+            ready.hand.head().map_or(Duration::ZERO, |head| now.saturating_duration_since(head.since));
         let Some(front) = ready.hand.front_mut() else { return };
         let (Some(limit), Some(key)) = (front.limit.get(), front.task) else { return };
         // What its end may still bring is nothing that was charged.

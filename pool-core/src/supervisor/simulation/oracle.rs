@@ -321,7 +321,7 @@ impl World<'_> {
         };
         assert!(right, "task {task} ends with {result:?}, which does not follow from {fact:?}");
         self.unresolved -= 1;
-        let cancelled = matches!(result, Err(TaskError::Cancelled));
+        let cancelled = matches!(result, Err(TaskError::Cancelled | TaskError::DeadlineExceeded { .. }));
         if let (Some(index), true, Err(_), false) = (batch, aborts, result, cancelled) {
             self.batches[index].failed = true;
             self.aborting.push(index);
@@ -401,7 +401,8 @@ impl World<'_> {
         let lanes: BTreeSet<(i8, Option<usize>)> = waiting.iter().map(lane).collect();
         let served: BTreeSet<(i8, Option<usize>)> = fresh.iter().map(lane).collect();
         let above = |served: &(i8, Option<usize>)| lanes.iter().any(|lane| lane.0 < served.0);
-        let beside = |served: &(i8, Option<usize>)| lanes.iter().any(|lane| lane.0 == served.0 && lane != served);
+        let beside =
+            |served: &(i8, Option<usize>)| lanes.iter().any(|lane| lane.0 == served.0 && lane != served);
         self.sights.preferred += u64::from(served.iter().any(above));
         self.sights.turns += u64::from(served.iter().any(beside));
         self.passed_over.retain(|lane, _| lanes.contains(lane) && !served.contains(lane));
@@ -410,7 +411,10 @@ impl World<'_> {
                 continue;
             }
             let since = *self.passed_over.entry(*lane).or_insert(self.now);
-            assert!(self.now <= since + TURN, "{lane:?} has waited since {since:?} while {served:?} are served");
+            assert!(
+                self.now <= since + TURN,
+                "{lane:?} has waited since {since:?} while {served:?} are served"
+            );
         }
     }
 

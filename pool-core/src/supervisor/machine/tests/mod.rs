@@ -19,7 +19,8 @@ use crate::error::{BrokenReason, Death, DeathCause, TaskError};
 use crate::ids::{Generation, WorkerId};
 use crate::policy::RestartPolicy;
 use crate::supervisor::event::{
-    Action, Autopsy, Event, GroupId, GroupSpec, Incarnation, KillReason, Observation, Span, TaskKey, TaskSpec, Ticket,
+    Action, Autopsy, Event, GroupId, GroupSpec, Incarnation, KillReason, Observation, Span, TaskKey,
+    TaskSpec, Ticket,
 };
 
 const MILLI: Duration = Duration::from_millis(1);
