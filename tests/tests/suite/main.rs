@@ -6,6 +6,7 @@ mod acceptance;
 mod containment;
 mod death_at_each_step;
 mod death_in_task;
+mod fairness;
 mod handles;
 mod host;
 mod idle;
