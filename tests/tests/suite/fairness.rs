@@ -94,7 +94,7 @@ fn higher_priorities_go_first_and_lower_ones_still_end() {
     let dir = tempfile::tempdir().unwrap();
     let gate = dir.path().join("gate");
     // Who runs the others is a new process, which counts them in the order in which it runs them.
-    let blocker = pool.apply_async(exit_once_there(gate.clone()));
+    let blocker = pool.apply_async(exit_once_there(gate.clone()).priority(i8::MAX));
     let submit = |priority| -> Vec<_> {
         (0..5).map(|_| pool.apply_async(drill::count().priority(priority))).collect()
     };
