@@ -96,7 +96,8 @@ impl<P> Machine<P> {
             return self.not_its_own(now, who, ticket);
         };
         let task = front.task;
-        let (spent, charged) = (ready.pace.silence(now), front.charged);
+        // Before the report ends it.
+        let bill = self.queue.is_shared().then(|| (front.charged, ready.pace.silence(now)));
         ready.hand.advance(count, now);
         if let Some(took) = ready.pace.report(now, count, &self.config) {
             self.tempo.note(took, &self.config);
@@ -105,7 +106,9 @@ impl<P> Machine<P> {
         self.settled += u64::from(count);
         self.slots[index].strikes.clear();
         if let Some(task) = task {
-            self.bill(task, count, charged, spent);
+            if let Some((charged, spent)) = bill {
+                self.bill(task, count, charged, spent);
+            }
             self.succeed(task, count, payload);
         }
         self.touch(index);
