@@ -96,7 +96,8 @@ impl<P> Machine<P> {
             return self.not_its_own(now, who, ticket);
         };
         let task = front.task;
-        let (spent, charged) = (ready.pace.silence(now), front.charged);
+        // Before the report ends it.
+        let bill = self.queue.is_shared().then(|| (front.charged, ready.pace.silence(now)));
         ready.hand.advance(count, now);
         let done = ready.hand.is_empty() && ready.is_going();
         if let Some(took) = ready.pace.report(now, count, &self.config) {
@@ -106,7 +107,9 @@ impl<P> Machine<P> {
         self.settled += u64::from(count);
         self.slots[index].strikes.clear();
         if let Some(task) = task {
-            self.bill(task, count, charged, spent);
+            if let Some((charged, spent)) = bill {
+                self.bill(task, count, charged, spent);
+            }
             self.succeed(task, count, payload);
         }
         self.touch(index);

@@ -1,5 +1,6 @@
 //! What must be true of the state machine after every event; checked by the tests only.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::crew::Standing;
@@ -98,6 +99,8 @@ impl<P> Machine<P> {
         if !self.groups.is_due_right() {
             return Err(format!("not the next deadline: {:?}", self.groups));
         }
+        let open: BTreeMap<_, _> =
+            self.groups.open().map(|(id, ended, lanes)| (id, (ended, lanes))).collect();
         for key in self.units.keys() {
             let Some(unit) = self.units.get(key) else { continue };
             let Some(group) = unit.group() else {
@@ -106,9 +109,8 @@ impl<P> Machine<P> {
                 }
                 continue;
             };
-            let open = self.groups.open().find(|(id, ..)| *id == group);
-            match open {
-                Some((_, false, lanes)) if lanes.iter().any(|(_, lane)| *lane == unit.lane) => {}
+            match open.get(&group) {
+                Some((false, lanes)) if lanes.iter().any(|(_, lane)| *lane == unit.lane) => {}
                 other => return Err(format!("{key:?} lives, and its batch {group:?} is {other:?}")),
             }
         }

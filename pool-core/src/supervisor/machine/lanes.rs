@@ -40,6 +40,8 @@ pub(super) struct Lanes {
     singles: Vec<u32>,
     /// Lanes with work.
     busy: Vec<u32>,
+    /// There is more than one lane, with or without work.
+    shared: bool,
     /// One of several lanes has got work.
     joined: bool,
     /// Nanoseconds that an item is taken to need before one has been measured.
@@ -80,6 +82,7 @@ impl Lanes {
             levels: Vec::new(),
             singles: Vec::new(),
             busy: Vec::new(),
+            shared: false,
             joined: false,
             guess: guess.max(1),
         };
@@ -110,7 +113,7 @@ impl Lanes {
         }) as u32;
         let lane =
             Lane { line: Line::new(), priority, level, at: 0, pass: 0, item: self.guess, measured: (0, 0) };
-        match self.free.pop() {
+        let index = match self.free.pop() {
             Some(index) => {
                 self.lanes[index as usize] = lane;
                 index
@@ -119,14 +122,17 @@ impl Lanes {
                 self.lanes.push(lane);
                 u32::try_from(self.lanes.len() - 1).expect("fewer than 2^32 lanes fit in memory")
             }
-        }
+        };
+        self.shared = index != SINGLES;
+        index
     }
 
     /// Closes a lane in which nothing waits, and of which nobody holds anything.
     pub(super) fn close(&mut self, lane: u32) {
         debug_assert!(self.lanes[lane as usize].line.is_empty(), "lane {lane} has work");
         self.free.push(lane);
-        if !self.is_shared() {
+        self.shared = self.lanes.len() - self.free.len() > 1;
+        if !self.shared {
             // The only one that is left owes nobody anything.
             self.levels.iter_mut().for_each(|level| (level.now, level.latest) = (0, 0));
             let (sole, guess) = (&mut self.lanes[SINGLES as usize], self.guess);
@@ -137,7 +143,7 @@ impl Lanes {
     /// Whether there is more than one lane, with or without work.
     #[inline]
     pub(super) fn is_shared(&self) -> bool {
-        self.lanes.len() - self.free.len() > 1
+        self.shared
     }
 
     /// Whether several lanes have work.
@@ -202,22 +208,31 @@ impl Lanes {
     #[inline]
     fn lane_for(&mut self, units: &TaskTable<Unit>, key: TaskKey) -> Option<u32> {
         let index = units.get(key)?.lane;
-        let lane = &self.lanes[index as usize];
-        if lane.line.is_empty() {
-            let level = &mut self.levels[lane.level as usize];
-            if !self.busy.iter().any(|busy| self.lanes[*busy as usize].level == lane.level) {
-                level.now = level.latest;
+        if self.lanes[index as usize].line.is_empty() {
+            if self.shared {
+                self.rejoin(index);
             }
             let lane = &mut self.lanes[index as usize];
-            lane.pass = lane.pass.max(level.now);
             lane.at = self.busy.len() as u32;
             self.busy.push(index);
-            self.joined |= self.is_shared();
         }
         Some(index)
     }
 
+    /// One of several lanes is about to get work again.
+    fn rejoin(&mut self, index: u32) {
+        let lane = &self.lanes[index as usize];
+        let level = &mut self.levels[lane.level as usize];
+        if !self.busy.iter().any(|busy| self.lanes[*busy as usize].level == lane.level) {
+            level.now = level.latest;
+        }
+        let lane = &mut self.lanes[index as usize];
+        lane.pass = lane.pass.max(level.now);
+        self.joined = true;
+    }
+
     /// Takes a unit out of the lane in which it waits.
+    #[inline]
     pub(super) fn remove(&mut self, units: &mut TaskTable<Unit>, key: TaskKey) {
         let Some(index) = units.get(key).map(|unit| unit.lane) else { return };
         let lane = &mut self.lanes[index as usize];
@@ -225,10 +240,14 @@ impl Lanes {
         if !lane.line.is_empty() {
             return;
         }
-        let at = lane.at;
-        self.busy.swap_remove(at as usize);
-        if let Some(moved) = self.busy.get(at as usize) {
-            self.lanes[*moved as usize].at = at;
+        let at = lane.at as usize;
+        if at + 1 == self.busy.len() {
+            self.busy.pop();
+            return;
+        }
+        self.busy.swap_remove(at);
+        if let Some(moved) = self.busy.get(at) {
+            self.lanes[*moved as usize].at = at as u32;
         }
     }
 
@@ -312,6 +331,9 @@ impl Lanes {
             let open = !self.free.contains(&index);
             if level.priority != lane.priority || open && lane.pass > level.latest || lane.item == 0 {
                 return Err(format!("lane {index} does not fit {level:?}: {lane:?}"));
+            }
+            if self.shared != (self.lanes.len() - self.free.len() > 1) {
+                return Err(format!("{} lanes are open: {self:?}", self.lanes.len() - self.free.len()));
             }
             if level.now > level.latest {
                 return Err(format!("time goes backwards: {level:?}"));

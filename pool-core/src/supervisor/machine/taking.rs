@@ -93,10 +93,11 @@ impl<P> Machine<P> {
         for index in 0..self.slots.len() {
             let Phase::Ready(ready) = &self.slots[index].phase else { continue };
             let (items, silence) = (ready.hand.items(), ready.pace.silence(now));
-            if items < 2 || ready.hand.is_taking() || !self.competes(&ready.hand) {
+            if items < 2 || !self.competes(&ready.hand) {
                 continue;
             }
-            if items > 2 && ready.pace.is_silent(now, ahead) || silence >= LONG {
+            let has_too_much = items > 2 && ready.pace.is_silent(now, ahead) || silence >= LONG;
+            if has_too_much && !ready.hand.is_taking() {
                 self.take_back(index, usize::MAX);
             } else {
                 let patience = if items > 2 { 2 * ahead } else { LONG };

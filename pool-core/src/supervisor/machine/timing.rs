@@ -32,8 +32,10 @@ impl<P> Machine<P> {
 
     /// The next moment that is of no worker in particular.
     fn looks(&self) -> Option<Instant> {
-        let looks = [self.again, self.level_at, self.groups.due()];
-        looks.into_iter().flatten().min()
+        if self.level_at.is_none() && self.groups.due().is_none() {
+            return self.again;
+        }
+        [self.again, self.level_at, self.groups.due()].into_iter().flatten().min()
     }
 
     /// Whether it is time to look again at workers that should be done by now, if one knew all that they have done.

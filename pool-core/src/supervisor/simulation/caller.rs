@@ -216,7 +216,8 @@ impl World<'_> {
 
     fn resize(&mut self) {
         let most = self.random.within(1, 8) as u32;
-        if most < self.most {
+        // One that was given tasks which are taken back from it counts again, and then there is one too many.
+        if most < self.most || self.staffed() > (most + self.scenario.spares) as usize {
             self.shrunk = Some(self.now);
         }
         self.most = most;

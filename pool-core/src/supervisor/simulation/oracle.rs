@@ -123,7 +123,7 @@ impl World<'_> {
     }
 
     /// Workers that are there for more tasks, or will be.
-    fn staffed(&self) -> usize {
+    pub(super) fn staffed(&self) -> usize {
         let counts = |slot: &&Slot| match &slot.phase {
             Phase::Waiting { .. } | Phase::Starting { .. } => true,
             Phase::Ready(ready) => !ready.is_going(),

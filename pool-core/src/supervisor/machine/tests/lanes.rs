@@ -71,7 +71,7 @@ fn lanes_of_the_same_priority_share_the_time_whatever_their_items_take() {
         let mut queue = Queue::new();
         let lanes: Vec<u32> = (0..count).map(|_| queue.lanes.open(0)).collect();
         lanes.iter().for_each(|lane| queue.push(*lane, 2));
-        let takes = |lane: u32| if lane % 2 == 0 { 100_000 } else { 1_000_000_000 };
+        let takes = |lane: u32| if lane.is_multiple_of(2) { 100_000 } else { 1_000_000_000 };
         let total = 20 * count as u64 * 1_000_000_000;
         let shares = queue.shares(&lanes, total, takes);
         let fair = total / count as u64;
