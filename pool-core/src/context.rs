@@ -65,7 +65,10 @@ impl TaskContext {
         Self { worker: WorkerId::new(0), task: TaskId::new(0), attempt: 1, deadline: None, cancelled: None }
     }
 
-    /// The place of this worker in its pool, from 0; a worker that replaces another has the same index.
+    /// The place of this worker in its pool, from 0: no two processes have the same at a time, and low ones are used first.
+    ///
+    /// One that replaces a worker that died has the same index. One that starts while its predecessor still works has another;
+    /// see [`Builder::recycle_overlap`](crate::Builder::recycle_overlap).
     pub fn worker_index(&self) -> usize {
         self.worker.get() as usize
     }

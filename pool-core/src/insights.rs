@@ -314,9 +314,9 @@ impl fmt::Display for Insights {
         workers.row(&blank("ratio"), spreads.map(percent), String::new());
         workers.fmt(f)?;
         if !self.measured {
-            return write!(f, "\ntasks are not measured: see `Builder::insights`");
+            return f.write_str("\n\ntasks are not measured: see `Builder::insights`");
         }
-        writeln!(f)?;
+        f.write_str("\n\n")?;
         let mut tasks = Table::new(["tasks", "count", "mean", "p50", "p99", "max"]);
         for (name, times) in [("wait", self.wait), ("run", self.run)] {
             let counts = [name.to_owned(), times.count.to_string()];
@@ -324,9 +324,9 @@ impl fmt::Display for Insights {
         }
         tasks.fmt(f)?;
         for (place, task) in self.longest.iter().enumerate() {
-            let before = if place == 0 { "\nlongest:" } else { "        " };
+            let before = if place == 0 { "\n\nlongest:" } else { "\n        " };
             let LongTask { task, name, worker, ran_for } = task;
-            write!(f, "\n{before} {:>8}  `{name}` (task {task}) on worker {worker}", time(*ran_for))?;
+            write!(f, "{before} {:>8}  `{name}` (task {task}) on worker {worker}", time(*ran_for))?;
         }
         Ok(())
     }
@@ -352,12 +352,13 @@ impl fmt::Display for Table {
         let width =
             |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
         let widths: Vec<usize> = (0..self.rows[0].len()).map(width).collect();
-        for row in &self.rows {
+        for (place, row) in self.rows.iter().enumerate() {
             let mut line = format!("{:<1$}", row[0], widths[0]);
             for (cell, width) in row.iter().zip(&widths).skip(1) {
                 line.push_str(&format!("  {cell:>width$}"));
             }
-            writeln!(f, "{}", line.trim_end())?;
+            let line_break = if place == 0 { "" } else { "\n" };
+            write!(f, "{line_break}{}", line.trim_end())?;
         }
         Ok(())
     }

@@ -121,3 +121,9 @@ pub use worker::init::init;
 #[doc = include_str!("../../README.md")]
 #[derive(Debug)]
 pub struct Readme;
+
+/// Compiles the examples for those who come from other pools.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/coming-from.md")]
+#[derive(Debug)]
+pub struct ComingFrom;

@@ -185,7 +185,7 @@ pub enum WorkerStatus {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WorkerInfo {
-    /// Its place in the pool; kept by its replacements.
+    /// Its place in the pool; whoever replaces it when it dies has the same.
     pub worker: WorkerId,
     /// What it is doing.
     pub status: WorkerStatus,

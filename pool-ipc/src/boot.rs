@@ -201,14 +201,14 @@ mod tests {
             depth: 1,
             frame_limit: 1 << 30,
             supervisor_pid: 77,
+            measured: false,
+            marks: false,
             core_dumps: false,
             oom_score_adj: 200,
             ring: true,
             nice: 0,
             cpus: Vec::new(),
             states: Vec::new(),
-            measured: false,
-            marks: false,
         }
     }
 

@@ -135,6 +135,10 @@ pub struct Boot {
     pub frame_limit: u32,
     /// Process id of the supervisor.
     pub supervisor_pid: u32,
+    /// Whether the worker measures its tasks, in the [`Gauges`](crate::gauges) of the region.
+    pub measured: bool,
+    /// Whether the worker writes a [mark](crate::mark) into its output before each task.
+    pub marks: bool,
     /// Whether a crash may leave a core dump.
     pub core_dumps: bool,
     /// What the worker adds to its own `oom_score_adj`.
@@ -147,10 +151,6 @@ pub struct Boot {
     pub cpus: Vec<u32>,
     /// The states that it builds before it says hello, by name.
     pub states: Vec<String>,
-    /// Whether the worker measures its tasks, in the [`Gauges`](crate::gauges) of the region.
-    pub measured: bool,
-    /// Whether the worker writes a [mark](crate::mark) into its output before each task.
-    pub marks: bool,
 }
 
 impl Boot {
@@ -533,14 +533,14 @@ mod tests {
             depth: 1,
             frame_limit: 1 << 30,
             supervisor_pid: 77,
+            measured: false,
+            marks: false,
             core_dumps: true,
             oom_score_adj: -5,
             ring: false,
             nice: -3,
             cpus: vec![0, 700],
             states: vec!["a::B".into()],
-            measured: false,
-            marks: false,
         }
     }
 

@@ -31,14 +31,14 @@ fn a_boot() -> Boot {
         depth: 0,
         frame_limit: 1 << 20,
         supervisor_pid: std::process::id(),
+        measured: false,
+        marks: false,
         core_dumps: false,
         oom_score_adj: 0,
         ring: true,
         nice: 0,
         cpus: Vec::new(),
         states: Vec::new(),
-        measured: false,
-        marks: false,
     }
 }
 

@@ -240,14 +240,14 @@ fn worker(role: &str) -> (std::process::Child, Sender, Receiver) {
         depth: 0,
         frame_limit: u32::MAX,
         supervisor_pid: std::process::id(),
+        measured: false,
+        marks: false,
         core_dumps: false,
         oom_score_adj: 0,
         ring: true,
         nice: 0,
         cpus: Vec::new(),
         states: Vec::new(),
-        measured: false,
-        marks: false,
     };
     boot::send(ours.as_fd(), &message, [task_pipe.as_fd(), result_pipe.as_fd(), memory.as_fd()]).unwrap();
     let child = Command::new(env::current_exe().unwrap())

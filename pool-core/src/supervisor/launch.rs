@@ -144,14 +144,14 @@ impl Launcher {
             depth: self.depth + 1,
             frame_limit: self.frame_limit,
             supervisor_pid: std::process::id(),
+            measured: self.measured,
+            marks: self.marks,
             core_dumps: self.core_dumps,
             oom_score_adj: 500,
             ring: rings.is_some(),
             nice: self.nice,
             cpus: self.cpus_of(who.index()),
             states: self.states.clone(),
-            measured: self.measured,
-            marks: self.marks,
         };
         pool_ipc::boot::send(
             ours.as_fd(),

@@ -31,7 +31,9 @@
 //!   what it had published by the time its bell was armed is read then, so that it is given more.
 //! * *Somebody else settles what the leader waits for* (the reactor: a death, a limit; another caller: a cancellation). It
 //!   kicks the leader: it settles, fence, looks at `asleep`; the leader sets `asleep`, fence, looks whether its outcome is
-//!   there. One of the two sees the other. A kick too many costs one turn.
+//!   there. One of the two sees the other. A kick too many costs one turn. The kick is no part of the epoll set: while the
+//!   reactor reads, because the leader has stepped aside, it must not take the kick from under a leader that is about to
+//!   wake up.
 //! * *The leader leaves while others' tasks are running.* Under the lock: it gives the lead up, arms the bells of the
 //!   workers that hold tasks (and reads what has come meanwhile), and unmutes the reactor.
 //! * *A task is submitted while nobody leads and the reactor is muted.* Whoever submits unmutes it under the lock; a
@@ -39,19 +41,21 @@
 //! * *Somebody begins to watch an outcome while bells are set to ring late.* It arms them anew, after it has registered.
 //! * *Foreign code.* Wakers and callbacks run outside of the lock, by the leader or the reactor; a panic is caught.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::time::Instant;
 
 use nix::errno::Errno;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::outcome::Watched;
 use crate::supervisor::engine::bells::Leading;
 use crate::supervisor::shared::Shared;
 use crate::supervisor::spin::{self, Turn};
-use crate::supervisor::token::{KICK, RESULTS};
+use crate::supervisor::token::RESULTS;
 
 /// Something that a thread can wait for.
 pub(crate) trait Wait {
@@ -79,7 +83,6 @@ impl Lead {
     pub(crate) fn new(reactor: &Epoll) -> nix::Result<Self> {
         let results = Arc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?);
         let kick = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        results.add(&kick, EpollEvent::new(EpollFlags::EPOLLIN, KICK))?;
         reactor.add(&results.0, EpollEvent::new(EpollFlags::EPOLLIN, RESULTS))?;
         Ok(Self {
             taken: AtomicBool::new(false),
@@ -105,25 +108,27 @@ impl Lead {
         }
     }
 
-    /// Takes the kick that the leader has been given.
-    pub(crate) fn kicked(&self) {
-        // EAGAIN: somebody else has read it.
-        let _ = self.kick.read();
-    }
-
+    /// Sleeps until there are results or a kick, until the deadline, or for no reason.
     fn sleep(&self, deadline: Option<Instant>) -> Result<(), Errno> {
         let timeout = match deadline {
-            None => EpollTimeout::NONE,
+            None => PollTimeout::NONE,
             Some(deadline) => {
                 // Rounded up, so that it does not wake up too early again and again.
                 let left = deadline.saturating_duration_since(Instant::now()).as_nanos().div_ceil(1_000_000);
-                EpollTimeout::from(u16::try_from(left).unwrap_or(u16::MAX))
+                PollTimeout::from(u16::try_from(left).unwrap_or(u16::MAX))
             }
         };
-        match self.results.wait(&mut [EpollEvent::empty()], timeout) {
-            Ok(_) | Err(Errno::EINTR) => Ok(()),
-            Err(error) => Err(error),
+        let mut fds =
+            [self.results.0.as_fd(), self.kick.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error),
         }
+        if fds[1].any() != Some(false) {
+            // EAGAIN: there was none.
+            let _ = self.kick.read();
+        }
+        Ok(())
     }
 }
 

@@ -32,10 +32,8 @@ pub(crate) const WAKE: u64 = u64::MAX;
 pub(crate) const TIMER: u64 = u64::MAX - 1;
 /// The epoll set of the results has something.
 pub(crate) const RESULTS: u64 = u64::MAX - 2;
-/// The leader is to look whether its outcome is there.
-pub(crate) const KICK: u64 = u64::MAX - 3;
 /// The zygote is dead.
-pub(crate) const ZYGOTE: u64 = u64::MAX - 4;
+pub(crate) const ZYGOTE: u64 = u64::MAX - 3;
 
 impl Token {
     pub(crate) fn encode(self) -> u64 {
@@ -88,7 +86,7 @@ mod tests {
                 }
             }
         }
-        for other in [WAKE, TIMER, RESULTS, KICK, ZYGOTE] {
+        for other in [WAKE, TIMER, RESULTS, ZYGOTE] {
             assert_eq!(Token::decode(other), None);
         }
     }

@@ -34,7 +34,7 @@ impl Measure {
     }
 
     /// Notes how long states have taken to build, and returns how much more it is than before.
-    fn note_init(&mut self, init_ns: u64) -> u64 {
+    pub(super) fn note_init(&mut self, init_ns: u64) -> u64 {
         let more = init_ns.saturating_sub(self.init_ns);
         if more > 0 {
             self.init_ns = init_ns;

@@ -10,7 +10,7 @@ use pool_ipc::Wake;
 use super::{Engine, READS_A_TURN};
 use crate::supervisor::event::Event;
 use crate::supervisor::spin::Turn;
-use crate::supervisor::token::{KICK, Token};
+use crate::supervisor::token::Token;
 
 /// How long bells that are to ring late rest after they have been armed; less than workers are given work for.
 const REST: Duration = Duration::from_micros(500);
@@ -237,10 +237,8 @@ impl Engine {
             }
         };
         for bits in events[..ready].iter().map(EpollEvent::data) {
-            match Token::decode(bits) {
-                Some(token) => self.on_ready(now, token),
-                None if bits == KICK => self.lead.kicked(),
-                None => {}
+            if let Some(token) = Token::decode(bits) {
+                self.on_ready(now, token);
             }
         }
         if self.leader != Some(Leading::Awake) {

@@ -43,6 +43,8 @@ pub(crate) struct Stages {
     spawned: Instant,
     ready: Option<Instant>,
     retiring: Option<Instant>,
+    /// What it took to build the states that were there when it became ready, if that is measured.
+    early_init: Duration,
 }
 
 /// A task that has been told to stop.
@@ -55,7 +57,7 @@ pub(crate) struct Doomed {
 
 impl Stages {
     pub(crate) fn new(spawned: Instant) -> Self {
-        Self { spawned, ready: None, retiring: None }
+        Self { spawned, ready: None, retiring: None, early_init: Duration::ZERO }
     }
 }
 
@@ -111,6 +113,9 @@ impl Seeing {
         let (who, pid) = (link.who, link.pid);
         let after = now.saturating_duration_since(link.stages.spawned);
         link.stages.ready = Some(now);
+        if self.measured {
+            link.stages.early_init = Duration::from_nanos(link.gauges.read().init_ns).min(after);
+        }
         tracing::debug!(
             target: "pool_core::worker", parent: &self.span,
             pool = self.pool, worker = who.worker.get(), generation = who.generation.get(), pid,
@@ -279,7 +284,7 @@ impl Seeing {
     /// Where the time of a worker has gone. It has been running a task for so long.
     fn done(&self, link: &Link, running: Option<Duration>) -> WorkerInsights {
         let now = Instant::now();
-        let Stages { spawned, ready, retiring } = link.stages;
+        let Stages { spawned, ready, retiring, early_init } = link.stages;
         let (init, worked) =
             self.figures(link).map_or((0, 0), |measured| (measured.init_ns, measured.runs.sum()));
         let init = Duration::from_nanos(init);
@@ -289,9 +294,9 @@ impl Seeing {
         WorkerInsights {
             tasks: link.finished,
             processes: 1,
-            start: ready.unwrap_or(now).saturating_duration_since(spawned),
+            start: ready.unwrap_or(now).saturating_duration_since(spawned).saturating_sub(early_init),
             init,
-            waiting: at_work.saturating_sub(init + working),
+            waiting: at_work.saturating_sub(init.saturating_sub(early_init) + working),
             working,
             exit: retiring.map_or(Duration::ZERO, |retiring| now.saturating_duration_since(retiring)),
             ..WorkerInsights::none(link.who.worker)
@@ -312,8 +317,9 @@ impl Engine {
     pub(super) fn flag(&mut self, who: Incarnation, ticket: Ticket, task: Option<(TaskKey, u32)>) {
         let name = |(key, offset): (TaskKey, u32)| Some((key.item(offset), self.job(key)?.shown()));
         let task = task.and_then(name);
-        let printed = self.printed_by(who, ticket);
-        self.seeing.printed = task.as_ref().map(|(task, _)| *task).zip(printed);
+        if let Some((task, _)) = &task {
+            self.seeing.printed = self.printed_by(who, ticket).map(|printed| (*task, printed));
+        }
         if let Some(link) = self.live(who) {
             link.board.request_cancel(ticket);
             link.doomed = Some(Doomed { ticket, task });

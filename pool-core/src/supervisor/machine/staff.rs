@@ -142,10 +142,12 @@ impl<P> Machine<P> {
         }
     }
 
-    /// Puts the next incarnation into the place of one that is gone, now or later, unless enough are there without it.
+    /// Puts the next incarnation into the place of one that is gone, now or later, unless there are enough without it.
     pub(super) fn replace(&mut self, now: Instant, index: usize, until: Instant) {
         self.enter(index, Phase::Stopped);
-        if self.crew.staffed < self.wanted_staff() {
+        // After a shrink, those that have not gone yet may still take all places.
+        let has_place = self.places_taken() < self.sizing.places();
+        if has_place && self.crew.staffed < self.wanted_staff() {
             return self.occupy(index, now, until);
         }
         self.vacate(index, until);

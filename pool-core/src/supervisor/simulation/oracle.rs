@@ -79,21 +79,33 @@ impl World<'_> {
 
     /// There are never more processes than there should be, those excepted that were given up.
     fn judge_number(&self, who: Incarnation) {
+        let (there, most) = (self.present(), self.places());
+        assert!(
+            there <= most,
+            "{who:?} makes {there} where there should be {most}: {:#?}",
+            self.machine.slots()
+        );
+    }
+
+    /// Processes, those excepted that were given up.
+    fn present(&self) -> usize {
         let given_up = |process: &&Process| {
-            let (going, why) = match self.slot_of(process).map(|slot| &slot.phase) {
-                Some(Phase::Ready(ready)) => (ready.is_going(), ready.leaving),
-                Some(Phase::Retiring { why, .. }) => (true, Some(*why)),
-                _ => (false, None),
-            };
+            let why = self.slot_of(process).and_then(|slot| match &slot.phase {
+                Phase::Ready(ready) => ready.leaving,
+                Phase::Retiring { why, .. } => Some(*why),
+                _ => None,
+            });
             matches!(why, Some(RetireReason::Resized | RetireReason::Idle))
-                || going && self.shrunk.is_some_and(|at| process.spawned_at <= at)
         };
-        let (given_up, others) = self.living().partition::<Vec<_>, _>(given_up);
+        self.living().filter(|process| !given_up(process)).count()
+    }
+
+    /// How many processes there should be at most.
+    fn places(&self) -> usize {
         let staffing = &self.scenario.config.staffing;
         let recycles = staffing.overlap && (staffing.quota.is_some() || staffing.weighs);
         let reliefs = if recycles { (self.most / 4).max(1) } else { 0 };
-        let most = (self.most + self.scenario.spares + reliefs) as usize;
-        assert!(others.len() <= most, "{who:?} is one too many: {others:?} besides {given_up:?}");
+        (self.most + self.scenario.spares + reliefs) as usize
     }
 
     /// A worker is asked to exit only if it holds nothing, and for a reason.
@@ -138,8 +150,12 @@ impl World<'_> {
         (least + self.scenario.spares) as usize
     }
 
-    /// Whether there are as many workers as there should be.
+    /// Whether there are as many workers as there should be, or no more can be.
     pub(super) fn is_staffed(&self) -> bool {
+        let waiting = |slot: &&Slot| matches!(slot.phase, Phase::Waiting { .. });
+        if self.present() + self.machine.slots().iter().filter(waiting).count() >= self.places() {
+            return true;
+        }
         let idle = self.living().any(|process| process.is_working() && process.assigned.is_empty());
         let going = |process: &&Process| {
             self.slot_of(process).is_some_and(|slot| match &slot.phase {

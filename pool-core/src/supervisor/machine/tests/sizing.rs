@@ -111,6 +111,22 @@ fn the_place_of_one_that_dies_while_there_are_too_many_stays_vacant() {
 }
 
 #[test]
+fn after_a_shrink_nobody_comes_as_long_as_those_that_go_take_all_places() {
+    let staffing = Staffing { quota: Some(2), overlap: false, ..Staffing::default() };
+    let mut pool = Bench::ready(Config { staffing, ..config(2) });
+    pool.submit(4, &plain());
+    // Both are on their last tasks, and one is wanted.
+    pool.forget().on(Event::Resize(1));
+    pool.die(0, true);
+    assert_eq!(pool.spawns(), 0);
+    while pool.machine.load(1) > 0 {
+        pool.finish(1);
+    }
+    pool.die(1, false);
+    assert_eq!(pool.spawned(), [0]);
+}
+
+#[test]
 fn a_back_off_is_kept_when_somebody_else_comes_into_the_place() {
     let restart = RestartPolicy { first_delay: IDLE, max_delay: IDLE, ..RestartPolicy::default() };
     let mut pool = Bench::ready(Config { restart, ..config(2) });
