@@ -647,7 +647,6 @@ impl Builder {
         Ok(Pool::assemble(shared, reactor, PREFETCH, self.task_timeout))
     }
 
-    /// Checks the settings, and returns the number of workers.
     /// How tasks and results travel; rings in shared memory by default.
     pub fn transport(mut self, transport: Transport) -> Self {
         self.transport = transport;
@@ -664,10 +663,10 @@ impl Builder {
             jitter: self.recycle_jitter,
             overlap: self.recycle_overlap,
             weighs: self.recycle_above.is_some(),
-            ..Staffing::default()
         }
     }
 
+    /// Checks the settings, and returns the number of workers.
     fn check(&self) -> Result<(u32, u32), BuildError> {
         let wrong = |setting, why: String| Err(BuildError::Setting { setting, why });
         let workers = match self.workers {
