@@ -727,6 +727,9 @@ impl Builder {
         if self.memory_limit == Some(0) {
             return wrong("memory_limit", "no worker can run without memory".to_owned());
         }
+        if self.recycle_above == Some(0) {
+            return wrong("recycle_above", "no worker can run without memory".to_owned());
+        }
         if self.init_timeout.is_zero() {
             return wrong("init_timeout", "no state can be built in no time".to_owned());
         }

@@ -95,3 +95,39 @@ fn memory_that_is_shared_does_not_count() {
     assert!(results.iter().all(|result| result.len() as u64 == len));
     assert_eq!(pool.stats().deaths.total(), 0);
 }
+
+#[test]
+fn workers_that_leak_in_turn_are_replaced_in_the_midst_of_a_map() {
+    let scene = Scene::new();
+    let pool = scene.builder().worker(stock()).recycle_above(LIMIT).build().unwrap();
+    // Each leaves a quarter of the limit behind.
+    let leaks = pool.map(drill::leak, vec![LIMIT / 4; 24]).unwrap();
+    assert_eq!(leaks, [LIMIT / 4; 24]);
+    wait_until("workers have been replaced", || pool.stats().retired.memory > 0);
+    assert_eq!(pool.map(|n| drill::add(n, n), 0..300).unwrap(), (0..300).map(|n| n + n).collect::<Vec<_>>());
+    let stats = pool.stats();
+    assert_eq!((stats.deaths.total(), stats.failed, stats.retried), (0, 0, 0), "{stats:?}");
+    let private = |pid: u32| {
+        let statm = std::fs::read_to_string(format!("/proc/{pid}/statm")).unwrap();
+        let pages: Vec<u64> = statm.split(' ').take(3).map(|field| field.parse().unwrap()).collect();
+        (pages[1] - pages[2]) * 4096
+    };
+    wait_until("no worker is larger than it may be", || {
+        pool.workers().iter().filter_map(|worker| worker.pid).all(|pid| private(pid) <= LIMIT)
+    });
+}
+
+#[test]
+fn a_task_that_has_begun_is_not_interrupted_by_recycling() {
+    let scene = Scene::new();
+    let pool = scene.builder().worker(stock()).workers(1).recycle_above(LIMIT).build().unwrap();
+    pool.apply(drill::leak(2 * LIMIT)).unwrap();
+    wait_until("the worker has been replaced", || pool.stats().retired.memory == 1);
+    let first = pool.apply(drill::pid()).unwrap();
+    let results = pool.map(|n| if n == 0 { drill::leak(2 * LIMIT) } else { drill::add(n, 1) }, 0..50);
+    let expected: Vec<u64> = (0..50).map(|n| if n == 0 { 2 * LIMIT } else { n + 1 }).collect();
+    assert_eq!(results.unwrap(), expected);
+    wait_until("it has been replaced again", || pool.stats().retired.memory == 2);
+    assert_ne!(pool.apply(drill::pid()).unwrap(), first);
+    assert_eq!((pool.stats().deaths.total(), pool.stats().failed), (0, 0));
+}

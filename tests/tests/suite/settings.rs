@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use pool_core::{BrokenReason, BuildError, Pool, StartMethod, TaskError, task};
+use pool_core::{BrokenReason, BuildError, Pool, StartMethod, TaskError, WorkerInfo, WorkerStatus, task};
 use pool_tests::{Scene, expect_healthy, innocent, process, start_method, wait_until};
 use pool_worker::drill;
 
@@ -152,6 +152,7 @@ fn wrong_settings_are_refused() {
         ("cpu_affinity", scene.builder().cpu_affinity(none)),
         ("cpu_affinity", scene.builder().cpu_affinity([vec![0], vec![]])),
         ("cpu_affinity", scene.builder().cpu_affinity([[usize::MAX]])),
+        ("recycle_above", scene.builder().recycle_above(0)),
         ("memory_limit", scene.builder().memory_limit(0)),
         ("init_timeout", scene.builder().init_timeout(Duration::ZERO)),
         ("worker_env", scene.builder().start(StartMethod::Zygote).worker_env(|_| [("A", "b")])),
@@ -171,9 +172,9 @@ fn spares_take_over_and_are_replaced() {
     let mut known = Vec::new();
     for round in 0..3 {
         wait_until("worker and spare are there", || {
-            pool.workers().iter().all(|worker| worker.pid.is_some()) && pool.workers().len() == 2
+            let stands_by = |worker: &WorkerInfo| worker.status == WorkerStatus::Spare;
+            pool.workers().iter().any(stands_by) && pool.stats().workers_ready == 1
         });
-        wait_until("the worker is ready", || pool.stats().workers_ready == 1);
         let first = pool.apply(drill::pid()).unwrap();
         let others: Vec<u32> =
             pool.workers().iter().filter_map(|worker| worker.pid).filter(|pid| *pid != first).collect();

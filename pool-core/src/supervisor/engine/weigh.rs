@@ -22,15 +22,22 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// Limits of the private memory of each worker, in bytes.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Limits {
-    /// Above it the worker is replaced after its task.
+    /// Above it the worker is replaced when it has finished what it runs.
     pub(crate) recycle: Option<u64>,
     /// Above it the worker is killed.
     pub(crate) kill: Option<u64>,
 }
 
 impl Limits {
-    fn lowest(&self) -> Option<u64> {
-        self.recycle.into_iter().chain(self.kill).min()
+    fn is_none(&self) -> bool {
+        self.recycle.is_none() && self.kill.is_none()
+    }
+
+    /// How long a worker with so much memory cannot get above a limit that it has not exceeded, about.
+    fn pause(&self, private: u64) -> Duration {
+        let ahead = self.recycle.into_iter().chain(self.kill).filter_map(|limit| limit.checked_sub(private));
+        let nanos = ahead.min().map(|bytes| Duration::from_nanos(bytes / BYTES_A_NANO));
+        nanos.map_or(LONGEST_PAUSE, |pause| pause.clamp(LEAST_PAUSE, LONGEST_PAUSE))
     }
 }
 
@@ -46,35 +53,32 @@ impl Weigh {
         Self { limits, at: None }
     }
 
+    fn plan(&mut self, at: Instant) {
+        self.at = Some(self.at.map_or(at, |planned| planned.min(at)));
+    }
+
     pub(super) fn due(&self) -> Option<Instant> {
         self.at
     }
-}
-
-/// How long a worker with so much memory cannot get above the limit, about.
-fn pause(private: u64, limit: u64) -> Duration {
-    Duration::from_nanos(limit.saturating_sub(private) / BYTES_A_NANO).clamp(LEAST_PAUSE, LONGEST_PAUSE)
 }
 
 impl Engine {
     /// A worker has been given a task.
     #[inline]
     pub(super) fn note_work(&mut self, now: Instant, index: usize) {
-        if let Some(limit) = self.weigh.limits.lowest()
+        if !self.weigh.limits.is_none()
             && let Some(Some(link)) = self.links.get_mut(index)
             && !std::mem::replace(&mut link.unweighed, true)
         {
-            let at = now + pause(link.private, limit);
-            self.weigh.at = Some(self.weigh.at.map_or(at, |planned| planned.min(at)));
+            self.weigh.plan(now + self.weigh.limits.pause(link.private));
         }
     }
 
     /// Looks at the memory of workers, when it is time for that.
     pub(super) fn weigh(&mut self, now: Instant) {
-        let Some(limit) = self.weigh.limits.lowest().filter(|_| self.weigh.at.is_some_and(|at| at <= now))
-        else {
+        if self.weigh.at.is_none_or(|at| at > now) {
             return;
-        };
+        }
         self.read_rings();
         self.weigh.at = None;
         for index in 0..self.links.len() {
@@ -90,13 +94,11 @@ impl Engine {
                 self.machine.on(now, Event::OverLimit(who, private, kill));
                 continue;
             }
-            if self.weigh.limits.recycle.is_some_and(|recycle| private > recycle) {
-                // It leaves after its task; until then it may grow further.
-                self.machine.on(now, Event::Heavy(who));
-            }
             if busy {
-                let at = now + pause(private, limit).max(LEAST_PAUSE);
-                self.weigh.at = Some(self.weigh.at.map_or(at, |planned| planned.min(at)));
+                self.weigh.plan(now + self.weigh.limits.pause(private));
+            }
+            if self.weigh.limits.recycle.is_some_and(|above| private > above) {
+                self.machine.on(now, Event::Heavy(who));
             }
         }
     }
@@ -109,11 +111,17 @@ mod tests {
     #[test]
     fn the_nearer_to_the_limit_the_sooner_is_the_next_look() {
         const GIB: u64 = 1 << 30;
-        assert_eq!(pause(0, u64::MAX), LONGEST_PAUSE);
-        assert_eq!(pause(3 * GIB, 2 * GIB), LEAST_PAUSE);
-        assert_eq!(pause(2 * GIB, 2 * GIB), LEAST_PAUSE);
-        let near = pause(2 * GIB - (80 << 20), 2 * GIB);
+        let limits = |recycle, kill| Limits { recycle, kill };
+        let kill = limits(None, Some(2 * GIB));
+        assert_eq!(limits(None, Some(u64::MAX)).pause(0), LONGEST_PAUSE);
+        assert_eq!(kill.pause(2 * GIB), LEAST_PAUSE);
+        let near = kill.pause(2 * GIB - (80 << 20));
         assert!(near > LEAST_PAUSE && near < LONGEST_PAUSE, "{near:?}");
-        assert!(pause(2 * GIB - (40 << 20), 2 * GIB) < near);
+        assert!(kill.pause(2 * GIB - (40 << 20)) < near);
+        // The one that has been exceeded is no reason to look more often.
+        let both = limits(Some(GIB), Some(2 * GIB));
+        assert_eq!(both.pause(GIB - 1), LEAST_PAUSE);
+        assert_eq!(both.pause(2 * GIB - (80 << 20)), near);
+        assert_eq!(limits(Some(GIB), None).pause(2 * GIB), LONGEST_PAUSE);
     }
 }
