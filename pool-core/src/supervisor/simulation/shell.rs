@@ -357,7 +357,8 @@ impl World<'_> {
                     self.feed(Event::Prepared(who), &[]);
                 }
                 Out::Unfit => {
-                    self.broken |= !process.fenced;
+                    // Who has been asked to exit is needed for nothing.
+                    self.broken |= !process.fenced && process.retired.is_none();
                     self.feed(Event::Unfit(who, state_failed()), &[]);
                 }
                 Out::Answers(answers, illegible) => self.answer(generation, answers, illegible),
