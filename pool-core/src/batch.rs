@@ -73,6 +73,8 @@ pub(crate) struct Plan {
     pub(crate) retries: Option<u32>,
     pub(crate) retry_on: Option<RetryOn>,
     pub(crate) progress: Option<Progress>,
+    /// For calls that do not say whether they come before others.
+    pub(crate) priority: Option<i8>,
 }
 
 impl<'p> Batch<'p> {
@@ -105,6 +107,14 @@ impl<'p> Batch<'p> {
     /// itself, and sizes above 1024 are cut to that.
     pub fn chunk_size(mut self, items: usize) -> Self {
         self.plan.chunk = u32::try_from(items).unwrap_or(u32::MAX);
+        self
+    }
+
+    /// As [`Call::priority`](crate::Call::priority), for calls that say nothing themselves.
+    ///
+    /// Batches of the same priority, and single tasks, share the time of the workers in equal parts, whatever their items take.
+    pub fn priority(mut self, priority: i8) -> Self {
+        self.plan.priority = Some(priority);
         self
     }
 

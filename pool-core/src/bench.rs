@@ -75,7 +75,7 @@ impl Shop {
             retries: 0,
             retry_on: RetryOn::DEATH,
             group: None,
-            abort: false,
+            priority: 0,
             size: items as usize,
         };
         // It is refused by a pool that has been closed only.

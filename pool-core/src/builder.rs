@@ -647,7 +647,6 @@ impl Builder {
         Ok(Pool::assemble(shared, reactor, PREFETCH, self.task_timeout))
     }
 
-    /// Checks the settings, and returns the number of workers.
     /// How tasks and results travel; rings in shared memory by default.
     pub fn transport(mut self, transport: Transport) -> Self {
         self.transport = transport;
@@ -667,6 +666,7 @@ impl Builder {
         }
     }
 
+    /// Checks the settings, and returns the number of workers.
     fn check(&self) -> Result<(u32, u32), BuildError> {
         let wrong = |setting, why: String| Err(BuildError::Setting { setting, why });
         let workers = match self.workers {

@@ -63,6 +63,8 @@ pub struct CallOptions {
     pub retries: Option<u32>,
     /// After which failures.
     pub retry_on: Option<RetryOn>,
+    /// Whether it comes before or after others.
+    pub priority: Option<i8>,
     /// What it is called in errors and statistics instead of its task's name.
     pub name: Option<Box<str>>,
 }
@@ -90,6 +92,33 @@ impl<R> Call<R> {
     /// one of them.
     pub fn retry_on(mut self, failures: RetryOn) -> Self {
         self.options().retry_on = Some(failures);
+        self
+    }
+
+    /// Has the task given to a worker before all that wait with a lower priority, and after those with a higher one; 0 by
+    /// default, or what its [batch](crate::Batch::priority) says.
+    ///
+    /// What a worker has been given already is not taken back for it. As long as there is always something of a higher priority,
+    /// nothing of a lower one is given out.
+    ///
+    /// ```no_run
+    /// use pool_core::{Pool, task};
+    ///
+    /// #[task]
+    /// fn thumbnail(page: u32) -> Vec<u8> {
+    ///     vec![page as u8]
+    /// }
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// pool_core::init();
+    /// let pool = Pool::builder().build()?;
+    /// let pages: Vec<_> = (2..100).map(|page| pool.apply_async(thumbnail(page).priority(-1))).collect();
+    /// let first = pool.apply(thumbnail(1).priority(5))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn priority(mut self, priority: i8) -> Self {
+        self.options().priority = Some(priority);
         self
     }
 

@@ -344,7 +344,7 @@ impl<F, I, R> Flight<F, I, R> {
         TaskSpec {
             count: count as u32,
             chunk: plan.chunk,
-            abort: self.abort,
+            priority: options.and_then(|options| options.priority).or(plan.priority).unwrap_or(0),
             retries: retries.unwrap_or(spec.retries),
             retry_on: retry_on.unwrap_or(spec.retry_on),
             ..spec

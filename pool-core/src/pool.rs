@@ -85,7 +85,7 @@ pub(crate) fn spec_of(
         retries: options.and_then(|options| options.retries).unwrap_or(0),
         retry_on: options.and_then(|options| options.retry_on).unwrap_or_default(),
         group: None,
-        abort: false,
+        priority: options.and_then(|options| options.priority).unwrap_or(0),
         size,
     }
 }
@@ -298,6 +298,7 @@ impl Pool {
                 failed: counters.failed,
                 cancelled: counters.cancelled,
                 timed_out: counters.timed_out,
+                overdue: counters.overdue,
                 retried: counters.retried,
                 requeued: counters.requeued,
                 taken_back: counters.taken_back,

@@ -18,12 +18,14 @@ pub struct Stats {
     pub submitted: u64,
     /// Tasks that ended with a result.
     pub succeeded: u64,
-    /// Tasks that ended with an error other than the next two.
+    /// Tasks that ended with an error other than the next three.
     pub failed: u64,
     /// Tasks that ended because they were cancelled, or their batch was aborted.
     pub cancelled: u64,
     /// Tasks that ended because they exceeded their time limit.
     pub timed_out: u64,
+    /// Tasks that ended because their batch did not end by its deadline.
+    pub overdue: u64,
     /// Attempts made because of `.retries(n)`.
     pub retried: u64,
     /// Tasks that went back to the queue because their worker died before it had started them.

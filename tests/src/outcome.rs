@@ -69,6 +69,6 @@ pub fn expect_healthy(pool: &Pool) {
     };
     wait_and_explain("every worker has run a task", every_worker_has_run, explain);
     let stats = pool.stats();
-    let ended = stats.succeeded + stats.failed + stats.cancelled + stats.timed_out;
+    let ended = stats.succeeded + stats.failed + stats.cancelled + stats.timed_out + stats.overdue;
     assert_eq!((stats.pending, stats.submitted), (0, ended), "each task ends once: {stats:?}");
 }

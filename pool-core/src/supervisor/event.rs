@@ -46,9 +46,12 @@ impl TaskKey {
     }
 }
 
-/// Names one batch; 0 names none.
+/// Names one batch: a place in a table, and a guard against reuse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct GroupId(pub(crate) u64);
+pub(crate) struct GroupId {
+    pub(crate) index: u32,
+    pub(crate) guard: u32,
+}
 
 /// What is to become of a batch as a whole.
 #[derive(Debug, Clone, Copy, Default)]
@@ -88,8 +91,8 @@ pub(crate) struct TaskSpec {
     pub(crate) retry_on: RetryOn,
     /// The batch it belongs to.
     pub(crate) group: Option<GroupId>,
-    /// Whether the failure of an item aborts the batch.
-    pub(crate) abort: bool,
+    /// What has a higher one is given out first.
+    pub(crate) priority: i8,
     /// Bytes of the arguments of all items.
     pub(crate) size: usize,
 }

@@ -7,6 +7,7 @@ mod containment;
 mod death_at_each_step;
 mod death_in_task;
 mod events;
+mod fairness;
 mod flow;
 mod futures;
 mod handles;

@@ -80,5 +80,6 @@ pub(crate) struct Counters {
     pub(crate) idle_deaths: u64,
     pub(crate) start_deaths: u64,
     pub(crate) kills: u64,
+    pub(crate) overdue: u64,
     pub(crate) retired: RetireCounts,
 }

@@ -10,7 +10,7 @@
 use std::time::{Duration, Instant};
 
 use super::endings::Mishap;
-use super::hand::Hand;
+use super::hand::{Hand, Held};
 use super::taking::cut;
 use super::{Life, Machine};
 use crate::error::{BrokenReason, Death, TaskError};
@@ -75,11 +75,14 @@ impl<P> Machine<P> {
         self.held -= hand.items();
         let first = hand.front().map(|front| front.ticket);
         let doomed = hand.head_mut().and_then(|head| head.doomed.take());
+        let spent = hand.head().map_or(Duration::ZERO, |head| now.saturating_duration_since(head.since));
         let victim = first.filter(|_| started).and_then(|first| {
             let behind = cut(&mut self.units, &mut self.out, &mut hand, first + 1);
             hand.remove(0..behind, now).pop()
         });
-        let innocent: Vec<TaskKey> = hand.into_spans().filter_map(|held| held.task).collect();
+        let innocent: Vec<Held> = hand.into_spans().collect();
+        self.refund(&innocent);
+        let innocent: Vec<TaskKey> = innocent.into_iter().filter_map(|held| held.task).collect();
         self.counters.requeued += self.items_in(&innocent);
         self.requeue(innocent);
         let Some(victim) = victim else {
@@ -95,6 +98,10 @@ impl<P> Machine<P> {
                 (Some((_, KillReason::Timeout)), Some(limit)) => Mishap::Error(TaskError::timed_out(limit)),
                 _ => Mishap::Death(death),
             };
+            if !matches!(mishap, Mishap::Error(_)) {
+                // What has exceeded its limit has been billed then.
+                self.bill(task, 1, victim.charged, spent);
+            }
             self.mishap(now, task, mishap);
         }
     }
@@ -225,8 +232,9 @@ impl<P> Machine<P> {
         let mut held = ready.hand.into_spans();
         let head = held.next();
         // Everything else was taken back before the kill, unless the board was overwritten: then it cannot be claimed.
-        let innocent: Vec<TaskKey> = held.filter_map(|held| held.task).collect();
-        self.requeue(innocent);
+        let innocent: Vec<Held> = held.collect();
+        self.refund(&innocent);
+        self.requeue(innocent.into_iter().filter_map(|held| held.task).collect());
         self.replace(now, index, now);
         if let Some((task, limit)) = head.and_then(|head| Some((head.task?, head.limit.get()?))) {
             self.mishap(now, task, Mishap::Error(TaskError::timed_out(limit)));

@@ -34,6 +34,7 @@ impl<P> Machine<P> {
         }
         self.collecting = None;
         self.muster();
+        self.meet(now);
         if self.crew.reserved > 0 {
             self.place_reserved(now);
         }
@@ -60,9 +61,26 @@ impl<P> Machine<P> {
         }
     }
 
+    /// A lane may have got work while workers hold as much of another as they should have if there were only that one.
+    #[inline]
+    fn meet(&mut self, now: Instant) {
+        if self.queue.take_joined() && self.crew.hoarders > 0 {
+            self.level_at.get_or_insert(now + self.config.ahead);
+        }
+    }
+
+    /// Whether a worker holds items of other lanes than the one that is next.
+    fn mixes(&self, index: usize) -> bool {
+        let last = self.slots[index].hand().and_then(|hand| hand.spans().next_back());
+        let lane = last.and_then(|held| self.units.get(held.task?)).map(|unit| unit.lane);
+        let next = self.queue.first(&self.units).map(|(_, unit)| unit.lane);
+        last.is_some() && next.is_some() && lane != next
+    }
+
     /// One worker has finished something: gives it more when it runs low.
     pub(super) fn refill(&mut self, index: usize, now: Instant) {
         self.muster();
+        self.meet(now);
         if !self.suspects.is_empty() {
             self.reserve_suspects(now);
         }
@@ -71,7 +89,7 @@ impl<P> Machine<P> {
         }
         if self.queued > 0 {
             let Some(ready) = self.slots[index].active() else { return };
-            if ready.hand.items() <= self.target(ready) / 2 {
+            if self.queue.is_contended() || ready.hand.items() <= self.target(ready) / 2 {
                 self.fill(index, now, usize::MAX);
             }
         } else {
@@ -113,7 +131,9 @@ impl<P> Machine<P> {
                     && ready.hand.items() < self.soon(ready, now)
             })
         };
-        let may = self.queued < TOGETHER && self.crew.hungry.iter().take(MISSES).any(absorbs);
+        let may = !self.queue.is_contended()
+            && self.queued < TOGETHER
+            && self.crew.hungry.iter().take(MISSES).any(absorbs);
         let since = *self.collecting.get_or_insert(now);
         let may = may && now.saturating_duration_since(since) < self.config.wake;
         if may {
@@ -126,7 +146,8 @@ impl<P> Machine<P> {
     pub(super) fn soon(&self, ready: &Ready, now: Instant) -> usize {
         let crowded = self.is_crowded();
         let is_late = ready.pace.silence(now) > self.tempo.patience(&self.config, crowded);
-        if is_late { 0 } else { self.tempo.soon(crowded) }
+        // While lanes compete, nothing waits behind a guess.
+        if is_late || self.queue.is_contended() { 0 } else { self.tempo.soon(crowded) }
     }
 
     /// Whether one more worker would have to share a core with those that are busy.
@@ -227,11 +248,18 @@ impl<P> Machine<P> {
         let Some(ready) = self.slots[index].ready() else { return };
         if let (Some(task), true) = (ready.reserved, ready.hand.is_empty()) {
             ready.reserved = None;
-            self.send(index, now, task);
+            self.send(index, now, task, 0);
             if let Some(head) = self.slots[index].hand_mut().and_then(Hand::head_mut) {
                 head.alone = true;
             }
             return self.touch(index);
+        }
+        if self.queue.is_contended() {
+            self.fill_in_turns(index, now, bound);
+            return self.note_room(index);
+        }
+        if self.queue.is_shared() && self.mixes(index) {
+            self.level_at.get_or_insert(now + 2 * self.config.ahead);
         }
         while let Some((key, unit)) = self.queue.first(&self.units) {
             let Some(ready) = self.slots[index].active() else { return };
@@ -239,16 +267,51 @@ impl<P> Machine<P> {
             if count == 0 {
                 break;
             }
-            let whole = count >= unit.left() as usize;
+            let (whole, lane) = (count >= unit.left() as usize, unit.lane);
             self.take_from_queue(key, count, whole);
-            self.send(index, now, key);
+            let charged = self.queue.charge(lane, count);
+            self.send(index, now, key, charged);
         }
         self.note_room(index);
     }
 
+    /// As [`fill`](Self::fill), while lanes compete: items for about as long as a worker is to be busy without us, by what those of
+    /// each lane take, and not too many of one lane at a time.
+    fn fill_in_turns(&mut self, index: usize, now: Instant, bound: usize) {
+        let Some(ready) = self.slots[index].active() else { return };
+        let ahead = u64::try_from(self.config.ahead.as_nanos()).unwrap_or(u64::MAX);
+        let least = if ready.pace.is_silent(now, self.config.ahead) { 1 } else { ready.pace.least() };
+        let holds = ready.pace.item(now, self.config.ahead).saturating_mul(ready.hand.items() as u64);
+        let mut room = ahead.saturating_sub(holds);
+        while let Some((key, unit)) = self.queue.first(&self.units) {
+            let Some(ready) = self.slots[index].active().filter(|ready| ready.is_open()) else { break };
+            let (load, each, lane) = (ready.hand.items(), self.queue.item(unit.lane), unit.lane);
+            if load >= least && room < each {
+                break;
+            }
+            let turn = room.min(ahead / self.queue.busy() as u64);
+            let wanted = match unit.chunk() {
+                0 => usize::try_from(turn / each).unwrap_or(usize::MAX).max(1),
+                _ if load > self.piece(unit) => 0,
+                _ => self.piece(unit),
+            };
+            let most = self.config.prefetch.min(bound).saturating_sub(load);
+            let count = self.fitting(ready, unit, wanted.min(most));
+            if count == 0 {
+                break;
+            }
+            let whole = count >= unit.left() as usize;
+            self.take_from_queue(key, count, whole);
+            let charged = self.queue.charge(lane, count);
+            self.send(index, now, key, charged);
+            room = room.saturating_sub(each.saturating_mul(count as u64));
+        }
+        self.watch_hand(index, now);
+    }
+
     /// How many items of the first unit in the queue a worker is to be given now.
     fn portion(&self, ready: &Ready, unit: &Unit, bound: usize) -> usize {
-        let (hand, load) = (&ready.hand, ready.hand.items());
+        let load = ready.hand.items();
         let level = self.target(ready).min(bound);
         if load >= level || !ready.is_open() {
             return 0;
@@ -258,6 +321,12 @@ impl<P> Machine<P> {
             _ if load > self.piece(unit) => 0,
             _ => self.piece(unit),
         };
+        self.fitting(ready, unit, wanted)
+    }
+
+    /// How many of so many items of a unit a worker has room for.
+    fn fitting(&self, ready: &Ready, unit: &Unit, wanted: usize) -> usize {
+        let (hand, load) = (&ready.hand, ready.hand.items());
         let oldest = hand.front().map_or(ready.next_ticket, |held| held.ticket);
         let tickets = self.config.ticket_window.saturating_sub(ready.next_ticket - oldest);
         let room = self.config.prefetch_bytes.saturating_sub(hand.bytes());
@@ -273,18 +342,19 @@ impl<P> Machine<P> {
     /// Takes the first items of the first unit out of the queue, with its key.
     fn take_from_queue(&mut self, key: TaskKey, count: usize, whole: bool) {
         let rest = if whole { None } else { unit::split(&mut self.units, &mut self.out, key, count as u32) };
-        self.queue.remove(&mut self.units, key);
         if let Some(rest) = rest {
+            // Before the other one leaves, so that the lane is never without work.
             self.queue.push_front(&mut self.units, rest);
         }
+        self.queue.remove(&mut self.units, key);
         self.queued -= count;
         if self.queued == 0 {
             self.collecting = None;
         }
     }
 
-    /// Gives what is left of a unit to a worker.
-    fn send(&mut self, index: usize, now: Instant, key: TaskKey) {
+    /// Gives what is left of a unit to a worker; its lane has been charged so much for each item.
+    fn send(&mut self, index: usize, now: Instant, key: TaskKey, charged: u64) {
         let to = self.slots[index].incarnation();
         let Some(unit) = self.units.get_mut(key) else { return };
         unit.place = Place::With(to.worker);
@@ -298,7 +368,7 @@ impl<P> Machine<P> {
         if idle {
             ready.pace.start(now);
         }
-        ready.hand.push(Held { ticket, count, taking: 0, size, limit, task: Some(key) }, now);
+        ready.hand.push(Held { ticket, count, taking: 0, size, limit, charged, task: Some(key) }, now);
         self.held += count as usize;
         self.out.push(Action::Send { to, ticket, task: key, first, count, attempt, limit: limit.get() });
         if idle {
@@ -358,6 +428,15 @@ impl<P> Machine<P> {
             self.suspects.remove(&mut self.units, task);
             self.reserve(index, task);
             self.fill(index, now, 1);
+        }
+    }
+
+    /// What was charged for units that come back undone is paid back.
+    pub(super) fn refund(&mut self, held: &[Held]) {
+        for held in held.iter().filter(|held| held.charged > 0) {
+            if let Some(unit) = held.task.and_then(|key| self.units.get(key)) {
+                self.queue.refund(unit.lane, held.charged.saturating_mul(u64::from(held.count)));
+            }
         }
     }
 

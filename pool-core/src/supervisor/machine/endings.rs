@@ -1,13 +1,13 @@
 //! How tasks end: results, failures, retries, cancellation, and the abort of a batch.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Machine;
-use super::hand::{Hand, Held};
+use super::hand::Held;
 use super::unit::{Place, Unit};
 use crate::call::RetryOn;
 use crate::error::{Death, TaskError};
-use crate::supervisor::event::{Action, GroupId, Incarnation, KillReason, Span, TaskKey, Ticket};
+use crate::supervisor::event::{Action, Incarnation, KillReason, Span, TaskKey, Ticket};
 use crate::supervisor::slot::Phase;
 
 /// What became of an attempt that did not succeed.
@@ -47,11 +47,23 @@ impl<P> Machine<P> {
         self.settle(task, first, count, Ok(payload));
     }
 
+    /// Items of a unit, for each of which so much was charged, have taken so much of a worker's time. It matters only where lanes may compete.
+    #[inline]
+    pub(super) fn bill(&mut self, task: TaskKey, items: u32, each: u64, spent: Duration) {
+        if self.queue.is_shared()
+            && let Some(unit) = self.units.get(task)
+        {
+            let spent = u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX);
+            self.queue.note(unit.lane, items, each.saturating_mul(u64::from(items)), spent);
+        }
+    }
+
     fn settle(&mut self, task: TaskKey, first: u32, count: u32, result: Result<P, TaskError>) {
         let counter = match &result {
             Ok(_) => &mut self.counters.succeeded,
             Err(TaskError::Cancelled) => &mut self.counters.cancelled,
             Err(TaskError::TimedOut { .. }) => &mut self.counters.timed_out,
+            Err(TaskError::DeadlineExceeded { .. }) => &mut self.counters.overdue,
             Err(_) => &mut self.counters.failed,
         };
         *counter += u64::from(count);
@@ -84,6 +96,8 @@ impl<P> Machine<P> {
             return self.not_its_own(now, who, ticket);
         };
         let task = front.task;
+        // Before the report ends it.
+        let bill = self.queue.is_shared().then(|| (front.charged, ready.pace.silence(now)));
         ready.hand.advance(count, now);
         let done = ready.hand.is_empty() && ready.is_going();
         if let Some(took) = ready.pace.report(now, count, &self.config) {
@@ -93,6 +107,9 @@ impl<P> Machine<P> {
         self.settled += u64::from(count);
         self.slots[index].strikes.clear();
         if let Some(task) = task {
+            if let Some((charged, spent)) = bill {
+                self.bill(task, count, charged, spent);
+            }
             self.succeed(task, count, payload);
         }
         self.touch(index);
@@ -120,13 +137,15 @@ impl<P> Machine<P> {
         if ready.hand.front().is_none_or(|front| front.ticket != ticket) {
             return self.not_its_own(now, who, ticket);
         }
+        let spent = ready.pace.silence(now);
         if let Some(took) = ready.pace.report(now, 1, &self.config) {
             self.tempo.note(took, &self.config);
         }
         self.settled += 1;
         self.slots[index].strikes.clear();
         let held = self.extract(index, span, now);
-        if let Some(task) = held.into_iter().find_map(|held| held.task) {
+        if let Some((task, charged)) = held.into_iter().find_map(|held| Some((held.task?, held.charged))) {
+            self.bill(task, 1, charged, spent);
             self.mishap(now, task, Mishap::Error(error));
         }
         if self.retire_if_done(now, index) {
@@ -165,6 +184,7 @@ impl<P> Machine<P> {
         // They must not be taken for tasks that were started, when the worker is dead.
         let held = self.extract(index, span, now);
         self.give_back_quota(index, &held);
+        self.refund(&held);
         for task in held.into_iter().filter_map(|held| held.task) {
             self.fail(now, task, error.clone());
         }
@@ -214,7 +234,7 @@ impl<P> Machine<P> {
 
     /// Ends a unit with an error, and its batch with it if the batch wants that.
     pub(super) fn fail(&mut self, now: Instant, key: TaskKey, error: TaskError) {
-        let group = self.units.get(key).and_then(Unit::aborts);
+        let group = self.units.get(key).and_then(Unit::group);
         self.resolve(key, Err(error));
         if let Some(group) = group {
             self.abort_group(now, group);
@@ -228,7 +248,7 @@ impl<P> Machine<P> {
     }
 
     /// Ends what is left of a unit with an error of the pool's, wherever it is.
-    fn stop(&mut self, now: Instant, key: TaskKey, error: TaskError) {
+    pub(super) fn stop(&mut self, now: Instant, key: TaskKey, error: TaskError) {
         let Some(unit) = self.units.get(key) else { return };
         if let Place::With(worker) = unit.place {
             self.disown(now, worker.get() as usize, key);
@@ -258,25 +278,6 @@ impl<P> Machine<P> {
                 hand.disown(key);
             }
             Phase::Waiting { .. } | Phase::Starting { .. } | Phase::Retiring { .. } | Phase::Stopped => {}
-        }
-    }
-
-    /// Ends every task of a batch that has not ended.
-    pub(super) fn end_group(&mut self, now: Instant, group: GroupId, error: &TaskError) {
-        let of_group = |unit: &Unit| unit.group() == Some(group);
-        let waiting = self.queue.iter(&self.units).chain(self.suspects.iter(&self.units));
-        let mut doomed: Vec<TaskKey> =
-            waiting.filter(|(_, unit)| of_group(unit)).map(|(key, _)| key).collect();
-        for slot in &self.slots {
-            let reserved = match &slot.phase {
-                Phase::Ready(ready) => ready.reserved,
-                _ => None,
-            };
-            let held = slot.hand().into_iter().flat_map(Hand::spans).filter_map(|held| held.task);
-            doomed.extend(held.chain(reserved).filter(|key| self.units.get(*key).is_some_and(of_group)));
-        }
-        for task in doomed {
-            self.stop(now, task, error.clone());
         }
     }
 

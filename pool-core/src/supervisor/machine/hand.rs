@@ -27,6 +27,8 @@ pub(crate) struct Hand {
 /// A unit that a worker holds; what has ended of it has left.
 #[derive(Debug)]
 pub(crate) struct Held {
+    /// Nanoseconds that its [lane](super::lanes) was charged for each item.
+    pub(super) charged: u64,
     /// Of the first item.
     pub(crate) ticket: Ticket,
     pub(crate) count: u32,
@@ -190,7 +192,7 @@ impl Hand {
         let taking = held.taking.min(count);
         held.count -= count;
         held.taking -= taking;
-        let rest = Held { ticket, count, taking, task: second, size: held.size, limit: held.limit };
+        let rest = Held { ticket, count, taking, task: second, ..*held };
         self.spans.insert(place + 1, rest);
     }
 

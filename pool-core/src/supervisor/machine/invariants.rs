@@ -1,9 +1,11 @@
 //! What must be true of the state machine after every event; checked by the tests only.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::crew::Standing;
 use super::hand::Hand;
+use super::lanes::SINGLES;
 use super::unit::{Place, Unit};
 use super::{Counters, Life, Machine};
 use crate::ids::TaskId;
@@ -54,6 +56,7 @@ impl<P> Machine<P> {
             return Err(format!("`held` is {}, but workers hold {held}", self.held));
         }
         self.check_places(&places)?;
+        self.check_lanes()?;
         self.check_crew()?;
         if matches!(self.life, Life::Over(_)) && !places.is_empty() {
             return Err("the pool is over, but tasks live".to_owned());
@@ -88,6 +91,47 @@ impl<P> Machine<P> {
             Some((twice, place)) => Err(format!("{twice:?} is {place:?}, and somewhere else too")),
             None => Ok(()),
         }
+    }
+
+    /// Every unit has a lane that is open and is its batch's; nothing is left of a batch that has ended.
+    fn check_lanes(&self) -> Result<(), String> {
+        self.queue.check(&self.units)?;
+        if !self.groups.is_due_right() {
+            return Err(format!("not the next deadline: {:?}", self.groups));
+        }
+        let open: BTreeMap<_, _> =
+            self.groups.open().map(|(id, ended, lanes)| (id, (ended, lanes))).collect();
+        for key in self.units.keys() {
+            let Some(unit) = self.units.get(key) else { continue };
+            let Some(group) = unit.group() else {
+                if self.queue.priority(unit.lane).is_none() {
+                    return Err(format!("{key:?} is in lane {}, which is closed", unit.lane));
+                }
+                continue;
+            };
+            match open.get(&group) {
+                Some((false, lanes)) if lanes.iter().any(|(_, lane)| *lane == unit.lane) => {}
+                other => return Err(format!("{key:?} lives, and its batch {group:?} is {other:?}")),
+            }
+        }
+        let mut lanes: Vec<u32> = self.groups.open().flat_map(|(.., lanes)| lanes).map(|of| of.1).collect();
+        lanes.push(SINGLES);
+        lanes.extend(self.queue.singles());
+        lanes.sort_unstable();
+        let closed = lanes.iter().any(|lane| self.queue.priority(*lane).is_none());
+        let twice = lanes.windows(2).any(|two| two[0] == two[1]);
+        if closed || twice || lanes.len() != self.queue.open_lanes() {
+            return Err(format!("{} lanes are open, and {lanes:?} are in use", self.queue.open_lanes()));
+        }
+        let contended = self.queue.is_contended() && !self.is_over();
+        let unlooked = |slot: &Slot| match &slot.phase {
+            Phase::Ready(ready) => ready.hand.items() > 2 && !ready.hand.is_taking(),
+            _ => false,
+        };
+        if contended && self.level_at.is_none() && self.slots.iter().any(unlooked) {
+            return Err(format!("lanes compete, and nobody looks at what workers hold: {:?}", self.slots));
+        }
+        Ok(())
     }
 
     fn check_crew(&self) -> Result<(), String> {
@@ -247,7 +291,7 @@ impl Hand {
 }
 
 impl Counters {
-    fn each(&mut self) -> [&mut u64; 18] {
+    fn each(&mut self) -> [&mut u64; 19] {
         let Self {
             submitted,
             succeeded,
@@ -262,6 +306,7 @@ impl Counters {
             idle_deaths,
             start_deaths,
             kills,
+            overdue,
             retired,
         } = self;
         let RetireCounts { tasks, memory, resized, idle, closed } = retired;
@@ -279,6 +324,7 @@ impl Counters {
             idle_deaths,
             start_deaths,
             kills,
+            overdue,
             tasks,
             memory,
             resized,

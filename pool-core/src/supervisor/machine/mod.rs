@@ -3,7 +3,7 @@
 //! # Units
 //! What is submitted is a *unit*: one task, or many *items* of a kind. Every item is a task of its own, with its own number,
 //! ticket and end; but as long as items fare alike they are handled together, so that handing out a thousand, getting them
-//! back or settling them costs as much as one. A unit is in one place at a time: in the queue, among the suspects, or in the
+//! back or settling them costs as much as one. A unit is in one place at a time: in its [lane](lanes) of the queue, among the suspects, or in the
 //! [hand](hand) of one worker as a span of consecutive tickets. Its items end from the front on. Whatever concerns only
 //! some of them splits it first ([`Action::Split`]): a part that is handed out or taken back, an item that fails, the item
 //! that a dead worker ran. From then on the parts have nothing to do with each other. What may be blamed on somebody is always
@@ -47,8 +47,10 @@
 //!   begin them.
 //! * *Late news of an old incarnation* carry its generation and are dropped (see [`Machine::alive`]).
 //! * *A worker is about to be killed, and a spare has taken over, but the head ends in time.* The worker lives on as a spare.
-//! * *A batch is aborted while its caller submits.* The caller cancels the group again when it has stopped submitting, so
-//!   nothing of it is left.
+//! * *A batch ends while its caller submits.* What is submitted to it from then on is refused with what it has ended with, so
+//!   nothing of it is left (see [groups]).
+//! * *A second batch, or a single task, comes while workers hold much of the first.* What they hold too much of is taken back (see
+//!   [lanes] and `Machine::level_hands`).
 
 mod config;
 #[cfg(test)]
@@ -61,6 +63,7 @@ mod groups;
 mod hand;
 #[cfg(test)]
 mod invariants;
+mod lanes;
 mod life;
 mod line;
 mod pace;
@@ -83,6 +86,7 @@ use crew::Crew;
 pub(crate) use crew::Standing;
 use groups::Groups;
 pub(crate) use hand::{Hand, Head, Held};
+use lanes::Lanes;
 use life::Life;
 use line::Line;
 pub(crate) use pace::Pace;
@@ -129,7 +133,8 @@ pub(crate) struct Machine<P> {
     /// What the last unit asked for that asked for anything.
     terms: Option<Arc<Terms>>,
     /// Units to give out.
-    queue: Line,
+    queue: Lanes,
+    groups: Groups,
     /// Those that are to run alone, of one item each.
     suspects: Line,
     /// Items that have not ended.
@@ -148,8 +153,9 @@ pub(crate) struct Machine<P> {
     again: Option<Instant>,
     /// But not before this time.
     again_from: Instant,
+    /// When workers are looked at that hold more than they should while lanes compete.
+    level_at: Option<Instant>,
     life: Life,
-    groups: Groups,
     drained: bool,
     ever_ready: bool,
     /// What is known of the states of workers.
@@ -164,6 +170,8 @@ pub(crate) struct Machine<P> {
 impl<P> Machine<P> {
     /// A machine whose workers are all due to be spawned at `now`, as many as there are when there is nothing to do.
     pub(crate) fn new(config: Config, now: Instant) -> Self {
+        let ahead = u64::try_from(config.ahead.as_nanos()).unwrap_or(u64::MAX);
+        let queue = Lanes::new(ahead / config.unpaced.max(1) as u64);
         let mut machine = Self {
             random: config.seed | 1,
             sizing: Sizing::new(&config, config.workers, 0),
@@ -173,7 +181,8 @@ impl<P> Machine<P> {
             unsettled: false,
             units: TaskTable::new(),
             terms: None,
-            queue: Line::new(),
+            queue,
+            groups: Groups::default(),
             suspects: Line::new(),
             pending: 0,
             queued: 0,
@@ -185,8 +194,8 @@ impl<P> Machine<P> {
             timers: BinaryHeap::new(),
             again: None,
             again_from: now,
+            level_at: None,
             life: Life::Open,
-            groups: Groups::default(),
             drained: false,
             ever_ready: false,
             states: Vec::new(),
@@ -216,17 +225,18 @@ impl<P> Machine<P> {
     /// Takes a unit in. It is handed out at the next event; [`Event::Pump`] is made for that.
     ///
     /// # Errors
-    /// What its items end with, when the pool takes no more tasks.
+    /// What its items end with, when the pool takes no more tasks, or its batch has ended.
     pub(crate) fn submit(&mut self, spec: &TaskSpec) -> Result<TaskKey, TaskError> {
         match &self.life {
             Life::Open => {}
             Life::Closing => return Err(TaskError::PoolClosed),
             Life::Over(error) => return Err(error.clone()),
         }
-        if let Some(error) = self.groups.refusal(spec.group) {
-            return Err(error);
-        }
-        let unit = Unit::new(spec, &mut self.terms);
+        let lane = match spec.group {
+            None => self.queue.single(spec.priority),
+            Some(group) => self.groups.lane(group, spec.priority, &mut self.queue)?,
+        };
+        let unit = Unit::new(spec, lane, &mut self.terms);
         let count = unit.left();
         let key = self.units.insert(TaskId::new(self.next_task), unit);
         self.next_task += u64::from(count);

@@ -8,6 +8,8 @@ use super::Config;
 pub(super) const LATE: u32 = 4;
 /// As [`LATE`], and what waking another takes, where there is no core left for it.
 const CROWDED: u32 = 20;
+/// From so long on an item takes so much longer than the way to its worker that the next one need not be there already.
+pub(super) const LONG: Duration = Duration::from_millis(50);
 /// Nanoseconds below which an item does nothing but compute.
 const SHORT: u64 = 5_000;
 
@@ -68,13 +70,19 @@ impl Pace {
         Some(took)
     }
 
-    /// Items for about as long as the worker is to be busy without us, and two at least, so that it need not wait for us.
+    /// Items for about as long as the worker is to be busy without us, and two at least, so that it need not wait for us; one, if
+    /// it takes long.
     fn fit(&self, config: &Config) -> u32 {
         let items = match nanos(config.ahead).checked_div(self.item) {
             Some(items) => usize::try_from(items).unwrap_or(usize::MAX),
             None => config.unpaced,
         };
-        u32::try_from(items.max(2).min(config.prefetch)).unwrap_or(u32::MAX)
+        u32::try_from(items.max(self.least()).min(config.prefetch)).unwrap_or(u32::MAX)
+    }
+
+    /// How many items it should hold at least while it works: nothing waits behind one that takes long.
+    pub(super) fn least(&self) -> usize {
+        if self.item >= nanos(LONG) { 1 } else { 2 }
     }
 
     /// How many items it should hold.

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::Machine;
 use super::hand::{Hand, Held};
+use super::pace::LONG;
 use super::unit::{self, Unit};
 use crate::supervisor::event::{Action, Incarnation, KillReason, Span, TaskKey, Ticket};
 use crate::supervisor::slot::Phase;
@@ -81,6 +82,46 @@ impl<P> Machine<P> {
         ready.hand.items() <= self.soon(ready, now)
     }
 
+    /// While lanes compete, nobody is to hold much that others have to wait behind: who has reported nothing for longer than what it
+    /// holds should take has been given too much, and keeps what it runs. The others are looked at again.
+    pub(super) fn level_hands(&mut self, now: Instant) {
+        self.level_at = None;
+        if self.crew.hoarders == 0 {
+            return;
+        }
+        let ahead = self.config.ahead;
+        for index in 0..self.slots.len() {
+            let Phase::Ready(ready) = &self.slots[index].phase else { continue };
+            let (items, silence) = (ready.hand.items(), ready.pace.silence(now));
+            if items < 2 || !self.competes(&ready.hand) {
+                continue;
+            }
+            let has_too_much = items > 2 && ready.pace.is_silent(now, ahead) || silence >= LONG;
+            if has_too_much && !ready.hand.is_taking() {
+                self.take_back(index, usize::MAX);
+            } else {
+                let patience = if items > 2 { 2 * ahead } else { LONG };
+                let at = now + patience.saturating_sub(silence).max(ahead);
+                self.level_at = Some(self.level_at.map_or(at, |look| look.min(at)));
+            }
+        }
+    }
+
+    /// Whether items of several lanes wait for each other, in this hand or because of it.
+    fn competes(&self, hand: &Hand) -> bool {
+        let held = hand.spans().filter_map(|held| held.task).filter_map(|key| self.units.get(key));
+        let mut lanes = held.map(|unit| unit.lane).chain(self.queue.waiting());
+        let first = lanes.next();
+        self.queue.is_contended() || lanes.any(|lane| Some(lane) != first)
+    }
+
+    /// A worker holds something that is to be looked at again if lanes compete.
+    pub(super) fn watch_hand(&mut self, index: usize, now: Instant) {
+        if self.queue.is_shared() && self.slots[index].hand().is_some_and(|hand| hand.items() > 1) {
+            self.level_at.get_or_insert(now + 2 * self.config.ahead);
+        }
+    }
+
     /// Asks for the last items that a worker holds and is not known to have claimed.
     pub(super) fn take_back(&mut self, index: usize, most: usize) {
         let who = self.slots[index].incarnation();
@@ -136,6 +177,7 @@ impl<P> Machine<P> {
         }
         self.arm(index, now);
         self.proceed(index);
+        self.watch_hand(index, now);
         self.retire_if_done(now, index);
         self.dispatch(now);
     }
@@ -149,6 +191,7 @@ impl<P> Machine<P> {
             ticket = found.end();
             let held = self.extract(index, found, now);
             self.give_back_quota(index, &held);
+            self.refund(&held);
             back.extend(held.into_iter().filter_map(|held| held.task));
         }
         back
@@ -180,6 +223,7 @@ impl<P> Machine<P> {
         back.sort_by_key(|(first, _)| *first);
         self.requeue(back.into_iter().map(|(_, key)| key).collect());
         self.proceed(index);
+        self.watch_hand(index, now);
         self.retire_if_done(now, index);
         self.dispatch(now);
     }

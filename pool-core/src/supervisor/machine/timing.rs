@@ -23,16 +23,25 @@ impl<P> Machine<P> {
     pub(crate) fn deadline(&mut self) -> Option<Instant> {
         while let Some(&Reverse((at, index))) = self.timers.peek() {
             if self.slots[index as usize].timer == Some(at) {
-                return self.again.into_iter().chain(self.groups.due()).chain([at]).min();
+                return Some(self.looks().map_or(at, |look| look.min(at)));
             }
             self.timers.pop();
         }
-        self.again.into_iter().chain(self.groups.due()).min()
+        self.looks()
+    }
+
+    /// The next moment that is of no worker in particular.
+    fn looks(&self) -> Option<Instant> {
+        if self.level_at.is_none() && self.groups.due().is_none() {
+            return self.again;
+        }
+        [self.again, self.level_at, self.groups.due()].into_iter().flatten().min()
     }
 
     /// Whether it is time to look again at workers that should be done by now, if one knew all that they have done.
     pub(crate) fn is_to_look_again(&self, now: Instant) -> bool {
-        self.again.is_some_and(|again| again <= now)
+        let is_due = |look: Option<Instant>| look.is_some_and(|look| look <= now);
+        is_due(self.again) || is_due(self.level_at)
     }
 
     pub(super) fn schedule(&mut self, index: usize, at: Instant) {
@@ -59,7 +68,11 @@ impl<P> Machine<P> {
             self.end_overdue(now);
             self.dispatch(now);
         }
-        if self.is_to_look_again(now) {
+        if self.level_at.is_some_and(|at| at <= now) {
+            self.level_hands(now);
+            self.dispatch(now);
+        }
+        if self.again.is_some_and(|again| again <= now) {
             self.again = None;
             let wanted = self.out.len();
             self.dispatch(now);
@@ -216,10 +229,19 @@ impl<P> Machine<P> {
     /// The head of a worker has exceeded its limit.
     fn expire(&mut self, index: usize, now: Instant) {
         self.doom(now, index, KillReason::Timeout);
-        let Some(front) = self.slots[index].ready().and_then(|ready| ready.hand.front_mut()) else { return };
+        let Some(ready) = self.slots[index].ready() else { return };
+        let spent =
+            ready.hand.head().map_or(Duration::ZERO, |head| now.saturating_duration_since(head.since));
+        let Some(front) = ready.hand.front_mut() else { return };
         let (Some(limit), Some(key)) = (front.limit.get(), front.task) else { return };
-        if !self.units.get(key).is_some_and(|unit| unit.runs_again(RetryOn::TIMEOUT)) {
+        // What its end may still bring is nothing that was charged.
+        let charged = std::mem::take(&mut front.charged);
+        let again = self.units.get(key).is_some_and(|unit| unit.runs_again(RetryOn::TIMEOUT));
+        if !again {
             front.task = None;
+        }
+        self.bill(key, 1, charged, spent);
+        if !again {
             self.fail(now, key, TaskError::timed_out(limit));
         }
     }

@@ -3,7 +3,6 @@
 //! There may be millions of them, so a unit is small, its number and its links in the queue included, and what the units of
 //! a batch have in common is kept once.
 
-use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +24,8 @@ pub(crate) struct Unit {
     /// Bytes of the arguments of one item, on average.
     pub(super) size: u32,
     pub(super) place: Place,
+    /// The [lane](super::lanes) that it waits in when it waits.
+    pub(super) lane: u32,
     /// Neighbours in the [line](super::line::Line) that the unit stands in.
     pub(super) before: u32,
     pub(super) behind: u32,
@@ -45,7 +46,7 @@ pub(crate) enum Place {
 #[derive(Debug, Clone)]
 pub(super) struct Terms {
     limit: Limit,
-    batch: Batch,
+    group: Option<GroupId>,
     chunk: u32,
     retries: u32,
     retry_on: RetryOn,
@@ -58,7 +59,7 @@ impl Terms {
     fn of(spec: &TaskSpec) -> Self {
         Self {
             limit: Limit::new(spec.limit),
-            batch: Batch::new(spec),
+            group: spec.group,
             chunk: spec.chunk,
             retries: spec.retries,
             // Of no meaning without retries, so that it need not be told apart there.
@@ -69,18 +70,18 @@ impl Terms {
     }
 
     fn is_like(&self, other: &Self) -> bool {
-        let conditions = |it: &Self| (it.limit, it.batch, it.chunk, it.retries, it.retry_on);
+        let conditions = |it: &Self| (it.limit, it.group, it.chunk, it.retries, it.retry_on);
         conditions(self) == conditions(other)
     }
 
     fn is_plain(&self) -> bool {
-        self.limit == Limit::NONE && self.batch == Batch(None) && self.chunk == 0 && self.retries == 0
+        self.limit == Limit::NONE && self.group.is_none() && self.chunk == 0 && self.retries == 0
     }
 }
 
 impl Unit {
     /// `last` are terms that it may have in common with others; they are left to the next one.
-    pub(super) fn new(spec: &TaskSpec, last: &mut Option<Arc<Terms>>) -> Self {
+    pub(super) fn new(spec: &TaskSpec, lane: u32, last: &mut Option<Arc<Terms>>) -> Self {
         let count = spec.count.max(1);
         let terms = Terms::of(spec);
         let terms = match last {
@@ -94,6 +95,7 @@ impl Unit {
             end: count,
             size: u32::try_from(spec.size.div_ceil(count as usize)).unwrap_or(u32::MAX),
             place: Place::Queued,
+            lane,
             before: super::line::NOBODY,
             behind: super::line::NOBODY,
         }
@@ -116,12 +118,7 @@ impl Unit {
 
     /// Its batch.
     pub(super) fn group(&self) -> Option<GroupId> {
-        self.terms.as_ref().and_then(|terms| terms.batch.id())
-    }
-
-    /// The batch that a failure of the unit aborts.
-    pub(super) fn aborts(&self) -> Option<GroupId> {
-        self.terms.as_ref().and_then(|terms| terms.batch.id().filter(|_| terms.batch.aborts()))
+        self.terms.as_ref().and_then(|terms| terms.group)
     }
 
     /// Attempts that were started and failed, if there may be others.
@@ -188,24 +185,6 @@ impl Limit {
 
     pub(crate) fn get(self) -> Option<Duration> {
         (self != Self::NONE).then(|| Duration::from_nanos(self.0))
-    }
-}
-
-/// The number of a batch, twice, and one more where it is to be aborted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Batch(Option<NonZeroU64>);
-
-impl Batch {
-    fn new(spec: &TaskSpec) -> Self {
-        Self(spec.group.and_then(|group| NonZeroU64::new(group.0 << 1 | u64::from(spec.abort))))
-    }
-
-    fn id(self) -> Option<GroupId> {
-        self.0.map(|packed| GroupId(packed.get() >> 1))
-    }
-
-    fn aborts(self) -> bool {
-        self.0.is_some_and(|packed| packed.get() & 1 == 1)
     }
 }
 

@@ -1,11 +1,12 @@
 //! Those who use the pool: they submit, cancel, close and terminate at random moments.
 
+use std::mem::discriminant;
 use std::time::Duration;
 
 use super::fact::{Batch, Fact, Nature, Parcel};
 use super::world::{Happening, World};
 use crate::call::RetryOn;
-use crate::supervisor::event::{Event, GroupId, TaskSpec};
+use crate::supervisor::event::{Event, GroupSpec, TaskSpec};
 
 /// How much they still want to do.
 #[derive(Debug)]
@@ -72,17 +73,17 @@ impl World<'_> {
         let index = if late { self.random.below(self.batches.len()) } else { self.batches.len() };
         if !late {
             let abort = self.random.chance(600);
-            let id = GroupId(index as u64 + 1);
-            self.batches.push(Batch { id, abort, members: Vec::new(), failed: false, cancelled: false });
+            let deadline = self.random.chance(200).then(|| {
+                let limit = self.random.micros(0, 200_000);
+                (self.now + limit, limit)
+            });
+            let id = self.machine.open(GroupSpec { abort, deadline });
+            self.batches.push(Batch::new(id, abort, deadline));
         }
         for _ in 0..self.random.pick(&[0, 1, 2, 5, 40]) {
             self.submit(Some(index));
         }
         self.hand_out();
-        if late && (self.batches[index].failed || self.batches[index].cancelled) {
-            // The caller finds out, and takes back what it has submitted meanwhile.
-            self.feed_cancel_batch(index);
-        }
     }
 
     fn submit(&mut self, group: Option<usize>) {
@@ -109,13 +110,15 @@ impl World<'_> {
             retries: self.random.pick(&[0, 0, 1, 2, 3]),
             retry_on,
             group: group.map(|index| self.batches[index].id),
-            abort: group.is_some_and(|index| self.batches[index].abort),
+            priority: self.random.pick(&[0, 0, 0, 0, 5, -3]),
             size: self.random.pick(&[0, 1, 10, 60, 5000]),
         };
         let (retries, closed) = (spec.retries, self.closed || self.terminated || self.broken);
+        let over = group.and_then(|index| self.batches[index].refusal());
         match self.machine.submit(&spec) {
             Ok(key) => {
                 assert!(!closed, "a pool that takes no more tasks took task {}", key.id);
+                assert!(over.is_none(), "a batch that has ended took task {}", key.id);
                 assert_eq!(key.id.get() as usize, self.facts.len() + 1, "tasks are numbered in order");
                 self.note(|_| format!("submitted {key:?}: {spec:?}, {group:?}"));
                 self.parcels.insert(key, Parcel { done: 0, end: count });
@@ -133,6 +136,7 @@ impl World<'_> {
                         retries,
                         retry_on,
                         group,
+                        priority: spec.priority,
                         claims: Vec::new(),
                         resolved: false,
                         cancelled: false,
@@ -140,7 +144,12 @@ impl World<'_> {
                     });
                 }
             }
-            Err(error) => assert!(closed, "an open pool refused a task: {error}"),
+            Err(error) if !closed => {
+                let refused = Some(discriminant(&error));
+                assert_eq!(over.as_ref().map(discriminant), refused, "a batch refuses a task: {error}");
+                self.sights.refused += 1;
+            }
+            Err(_) => {}
         }
     }
 
@@ -190,11 +199,14 @@ impl World<'_> {
 
     /// Cancels everything that is still there.
     pub(super) fn cancel_all(&mut self) {
+        let batches = self.batches.len();
+        (0..batches).filter(|index| index % 2 == 0).for_each(|index| self.feed_cancel_batch(index));
         for index in 0..self.facts.len() {
             if !self.facts[index].resolved {
                 self.feed_cancel(index);
             }
         }
+        (0..batches).for_each(|index| self.feed_cancel_batch(index));
     }
 
     pub(super) fn close(&mut self) {
@@ -204,7 +216,8 @@ impl World<'_> {
 
     fn resize(&mut self) {
         let most = self.random.within(1, 8) as u32;
-        if most < self.most {
+        // One that was given tasks which are taken back from it counts again, and then there is one too many.
+        if most < self.most || self.staffed() > (most + self.scenario.spares) as usize {
             self.shrunk = Some(self.now);
         }
         self.most = most;

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::call::RetryOn;
+use crate::error::TaskError;
 use crate::supervisor::event::{GroupId, TaskKey, Ticket};
 
 /// Results of consecutive tickets.
@@ -76,6 +77,7 @@ pub(super) struct Fact {
     pub(super) retry_on: RetryOn,
     /// Index of its batch.
     pub(super) group: Option<usize>,
+    pub(super) priority: i8,
     pub(super) claims: Vec<Claim>,
     pub(super) resolved: bool,
     pub(super) cancelled: bool,
@@ -83,6 +85,11 @@ pub(super) struct Fact {
 }
 
 impl Fact {
+    /// Where it waits: with others of its batch, or of none, that have the same priority.
+    pub(super) fn lane(&self) -> (i8, Option<usize>) {
+        (self.priority, self.group)
+    }
+
     pub(super) fn last_end(&self) -> Option<End> {
         self.claims.last().and_then(|claim| claim.end)
     }
@@ -108,4 +115,23 @@ pub(super) struct Batch {
     pub(super) members: Vec<usize>,
     pub(super) failed: bool,
     pub(super) cancelled: bool,
+    pub(super) deadline: Option<(Instant, Duration)>,
+    /// It has ended by its deadline.
+    pub(super) overdue: bool,
+}
+
+impl Batch {
+    pub(super) fn new(id: GroupId, abort: bool, deadline: Option<(Instant, Duration)>) -> Self {
+        Self { id, abort, deadline, members: Vec::new(), failed: false, cancelled: false, overdue: false }
+    }
+
+    /// What becomes of a task that is submitted to it now, unless it is taken in.
+    pub(super) fn refusal(&self) -> Option<TaskError> {
+        match self.deadline {
+            _ if self.cancelled => Some(TaskError::Cancelled),
+            Some((_, limit)) if self.overdue => Some(TaskError::DeadlineExceeded { limit }),
+            _ if self.failed && self.abort => Some(TaskError::Cancelled),
+            _ => None,
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Objects to whatever the machine does that does not follow from what really happened.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -13,6 +13,8 @@ use crate::stats::RetireReason;
 use crate::supervisor::event::{Action, Incarnation, KillReason, TaskKey, Ticket};
 use crate::supervisor::slot::{Phase, Slot};
 
+/// For how long others may be served before a lane is: those that hang, and what it has had, take no longer.
+const TURN: Duration = Duration::from_secs(20);
 /// How long a waiting task and an idle worker may be there together when answers take their time.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -133,7 +135,7 @@ impl World<'_> {
     }
 
     /// Workers that are there for more tasks, or will be.
-    fn staffed(&self) -> usize {
+    pub(super) fn staffed(&self) -> usize {
         let counts = |slot: &&Slot| match &slot.phase {
             Phase::Waiting { .. } | Phase::Starting { .. } => true,
             Phase::Ready(ready) => !ready.is_going(),
@@ -365,7 +367,7 @@ impl World<'_> {
             KillReason::InitTimeout(_) => {
                 let had = process.preparing.map(|since| now.duration_since(since));
                 assert!(had.is_some_and(|had| had >= config.init_timeout), "{who:?} had {had:?} to prepare");
-                self.sights.overdue += 1;
+                self.sights.tardy += 1;
             }
             KillReason::Terminated => {
                 let too_many = self.shrunk == Some(now);
@@ -413,6 +415,7 @@ impl World<'_> {
             (self.batches[index].cancelled || self.batches[index].failed, self.batches[index].abort)
         });
         let overdue = self.is_overdue(task) && !self.is_done_in_secret(task);
+        let (now, due) = (self.now, batch.and_then(|index| self.batches[index].deadline));
         let fact = self.fact(task);
         assert!(!fact.resolved, "task {task} ends twice: {result:?}, {fact:?}");
         fact.resolved = true;
@@ -441,6 +444,9 @@ impl World<'_> {
                     // In their order; a death after the time limit counts as a timeout.
                     && deaths.iter().all(|death| died.any(|generation| generation == u64::from(death.pid)))
             }
+            Err(TaskError::DeadlineExceeded { limit }) => {
+                due.is_some_and(|(at, had)| at <= now && had == *limit) && !batch_cancelled
+            }
             Err(TaskError::Panicked { .. }) => fact.last_end() == Some(End::Panicked),
             Err(TaskError::Decode { .. }) => fact.last_end() == Some(End::Failed),
             Err(TaskError::Encode { .. }) => fact.unsendable,
@@ -449,7 +455,7 @@ impl World<'_> {
         };
         assert!(right, "task {task} ends with {result:?}, which does not follow from {fact:?}");
         self.unresolved -= 1;
-        let cancelled = matches!(result, Err(TaskError::Cancelled));
+        let cancelled = matches!(result, Err(TaskError::Cancelled | TaskError::DeadlineExceeded { .. }));
         if let (Some(index), true, Err(_), false) = (batch, aborts, result, cancelled) {
             self.batches[index].failed = true;
             self.aborting.push(index);
@@ -502,14 +508,60 @@ impl World<'_> {
         }
     }
 
-    /// Tasks that come back go to the front, in their order; nothing else changes the order of the queue.
+    /// Of a batch whose deadline has come, nothing is left.
+    pub(super) fn check_deadlines(&mut self) {
+        for (index, batch) in self.batches.iter_mut().enumerate() {
+            batch.overdue |= batch.deadline.is_some_and(|(at, _)| at <= self.now)
+                && !batch.cancelled
+                && !(batch.failed && batch.abort);
+            let left = batch.members.iter().find(|member| !self.facts[**member].resolved);
+            assert!(!batch.overdue || left.is_none(), "batch {index} is overdue, and task {left:?} goes on");
+        }
+    }
+
+    /// Tasks that come back go to the front of their lanes, in their order; nothing else changes the order in a lane.
     pub(super) fn check_order(&mut self, back: &[Item], before: &[Item], sent: &[Item]) {
         let fact = |item: &Item| &self.facts[*item as usize - 1];
         let mut expected: Vec<Item> = back.iter().chain(before).copied().collect();
         let fresh = sent.iter().copied().filter(|item| fact(item).claims.is_empty());
-        let found: Vec<Item> = fresh.chain(self.waiting()).filter(|item| !fact(item).resolved).collect();
+        let mut found: Vec<Item> = fresh.chain(self.waiting()).filter(|item| !fact(item).resolved).collect();
         expected.retain(|item| !fact(item).resolved);
+        // As they are in each lane.
+        for items in [&mut expected, &mut found] {
+            items.sort_by_key(|item| fact(item).lane());
+        }
         assert_eq!(expected, found, "the queue is out of order");
+    }
+
+    /// A task is given out only if none waits that has a higher priority; and no lane waits while others of its priority are served
+    /// for longer than what it may have had before.
+    pub(super) fn check_turns(&mut self, sent: &[Item]) {
+        let lane = |item: &Item| self.facts[*item as usize - 1].lane();
+        let fresh: Vec<Item> =
+            sent.iter().copied().filter(|item| self.facts[*item as usize - 1].claims.is_empty()).collect();
+        let waiting = self.waiting();
+        let highest = waiting.iter().map(|item| lane(item).0).max().unwrap_or(i8::MIN);
+        let falls = fresh.windows(2).all(|two| lane(&two[0]).0 >= lane(&two[1]).0);
+        let least = fresh.iter().map(|item| lane(item).0).min().unwrap_or(i8::MAX);
+        assert!(falls && least >= highest, "{fresh:?} are given out, and of {waiting:?} some come before");
+        let lanes: BTreeSet<(i8, Option<usize>)> = waiting.iter().map(lane).collect();
+        let served: BTreeSet<(i8, Option<usize>)> = fresh.iter().map(lane).collect();
+        let above = |served: &(i8, Option<usize>)| lanes.iter().any(|lane| lane.0 < served.0);
+        let beside =
+            |served: &(i8, Option<usize>)| lanes.iter().any(|lane| lane.0 == served.0 && lane != served);
+        self.sights.preferred += u64::from(served.iter().any(above));
+        self.sights.turns += u64::from(served.iter().any(beside));
+        self.passed_over.retain(|lane, _| lanes.contains(lane) && !served.contains(lane));
+        for lane in lanes.iter().filter(|lane| !served.contains(lane)) {
+            if !served.iter().any(|other| other.0 == lane.0) {
+                continue;
+            }
+            let since = *self.passed_over.entry(*lane).or_insert(self.now);
+            assert!(
+                self.now <= since + TURN,
+                "{lane:?} has waited since {since:?} while {served:?} are served"
+            );
+        }
     }
 
     /// Nobody is idle while there is something to do.

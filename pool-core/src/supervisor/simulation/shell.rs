@@ -347,16 +347,18 @@ impl World<'_> {
                     self.feed(Event::Preparing(who, "state".into()), &[]);
                 }
                 Out::Prepared => {
-                    let (now, known) = (self.now, self.process(generation).preparing.take().is_some());
-                    if known && self.process(generation).is_working() {
-                        self.process(generation).head_since = now;
+                    let (now, process) = (self.now, self.process(generation));
+                    // One that has been killed meanwhile had not built it by then.
+                    if process.is_working() && process.preparing.take().is_some() {
+                        process.head_since = now;
                         (self.unprepared, self.ever_prepared) = (0, true);
                         self.sights.prepared += 1;
                     }
                     self.feed(Event::Prepared(who), &[]);
                 }
                 Out::Unfit => {
-                    self.broken |= !process.fenced;
+                    // Who has been asked to exit is needed for nothing.
+                    self.broken |= !process.fenced && process.retired.is_none();
                     self.feed(Event::Unfit(who, state_failed()), &[]);
                 }
                 Out::Answers(answers, illegible) => self.answer(generation, answers, illegible),

@@ -105,9 +105,15 @@ pub(super) struct Sights {
     /// A worker that died while it built one.
     pub(super) unprepared: u64,
     /// A worker that was killed because it took too long for that.
-    pub(super) overdue: u64,
+    pub(super) tardy: u64,
     /// A worker that was killed for its memory.
     pub(super) bloated: u64,
+    /// Tasks refused because their batch had ended.
+    pub(super) refused: u64,
+    /// Tasks given out while others of a lower priority waited.
+    pub(super) preferred: u64,
+    /// Tasks given out while others of the same priority waited in another lane.
+    pub(super) turns: u64,
 }
 
 impl Sights {
@@ -119,15 +125,20 @@ impl Sights {
             cancelled: self.cancelled + other.cancelled,
             prepared: self.prepared + other.prepared,
             unprepared: self.unprepared + other.unprepared,
-            overdue: self.overdue + other.overdue,
+            tardy: self.tardy + other.tardy,
             bloated: self.bloated + other.bloated,
+            refused: self.refused + other.refused,
+            preferred: self.preferred + other.preferred,
+            turns: self.turns + other.turns,
         }
     }
 
     pub(super) fn least(self) -> u64 {
-        let Self { runs, overtaken, rests, cancelled, prepared, unprepared, overdue, bloated } = self;
-        let all = [runs, overtaken, rests, cancelled, prepared, unprepared, overdue, bloated];
-        all.into_iter().min().unwrap_or(0)
+        let Self { runs, overtaken, rests, cancelled, refused, preferred, turns, .. } = self;
+        let Self { prepared, unprepared, tardy, bloated, .. } = self;
+        let queue = [runs, overtaken, rests, cancelled, refused, preferred, turns];
+        let life = [prepared, unprepared, tardy, bloated];
+        queue.into_iter().chain(life).min().unwrap_or(0)
     }
 }
 
@@ -144,6 +155,8 @@ pub(super) struct World<'a> {
     /// The units that have not ended.
     pub(super) parcels: HashMap<TaskKey, Parcel>,
     pub(super) batches: Vec<Batch>,
+    /// By lane with work: since when others of the same priority have been served and it has not.
+    pub(super) passed_over: BTreeMap<(i8, Option<usize>), Instant>,
     /// By generation.
     pub(super) processes: Vec<Process>,
     pub(super) caller: Caller,
@@ -207,6 +220,7 @@ impl<'a> World<'a> {
             facts: Vec::new(),
             parcels: HashMap::new(),
             batches: Vec::new(),
+            passed_over: BTreeMap::new(),
             processes: Vec::new(),
             pending: VecDeque::new(),
             calm: false,
@@ -343,9 +357,14 @@ impl<'a> World<'a> {
             _ => {}
         }
         let before = self.waiting();
+        let ticks = matches!(event, Event::Tick);
         self.machine.on(self.now, event);
         let sent = self.collect();
+        if ticks {
+            self.check_deadlines();
+        }
         self.check_order(back, &before, &sent);
+        self.check_turns(&sent);
         if let Err(what) = self.machine.check_invariants() {
             panic!("{what}");
         }

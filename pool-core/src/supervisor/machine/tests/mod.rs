@@ -1,6 +1,9 @@
 //! The promises one by one, each as the shortest story that shows it. The [simulation](crate::supervisor::simulation)
 //! looks for the stories that nobody has thought of.
 
+mod fairness;
+mod groups;
+mod lanes;
 mod pace;
 mod preparing;
 mod recycling;
@@ -19,7 +22,8 @@ use crate::error::{BrokenReason, Death, DeathCause, TaskError};
 use crate::ids::{Generation, WorkerId};
 use crate::policy::RestartPolicy;
 use crate::supervisor::event::{
-    Action, Autopsy, Event, GroupId, Incarnation, KillReason, Observation, Span, TaskKey, TaskSpec, Ticket,
+    Action, Autopsy, Event, GroupId, GroupSpec, Incarnation, KillReason, Observation, Span, TaskKey,
+    TaskSpec, Ticket,
 };
 
 const MILLI: Duration = Duration::from_millis(1);
@@ -58,13 +62,13 @@ pub(in crate::supervisor::machine) fn plain() -> TaskSpec {
         retries: 0,
         retry_on: RetryOn::DEATH,
         group: None,
-        abort: false,
+        priority: 0,
         size: 1,
     }
 }
 
-fn of_map(group: u64) -> TaskSpec {
-    TaskSpec { group: Some(GroupId(group)), abort: true, ..plain() }
+fn of(group: GroupId) -> TaskSpec {
+    TaskSpec { group: Some(group), ..plain() }
 }
 
 /// A machine, its clock, and what it did.
@@ -123,6 +127,11 @@ impl Bench {
         for worker in (0..self.machine.slots().len() as u32).rev() {
             self.on(Event::Ready(self.who(worker)));
         }
+    }
+
+    /// Opens a batch that its first failure aborts.
+    fn open_map(&mut self) -> GroupId {
+        self.machine.open(GroupSpec { abort: true, deadline: None })
     }
 
     /// Submits tasks and has them handed out.
@@ -197,6 +206,7 @@ impl Bench {
                 Err(TaskError::Cancelled) => "cancelled",
                 Err(TaskError::WorkerDied(_)) => "died",
                 Err(TaskError::TimedOut { .. }) => "timed out",
+                Err(TaskError::DeadlineExceeded { .. }) => "overdue",
                 Err(TaskError::Panicked { .. }) => "panicked",
                 Err(TaskError::Encode { .. }) => "unsendable",
                 Err(error) => panic!("an unexpected end: {error}"),

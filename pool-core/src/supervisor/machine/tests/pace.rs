@@ -55,9 +55,19 @@ fn items_that_take_long_are_given_two_at_a_time_and_one_if_there_are_no_more() {
     let mut pool = Bench::ready(timed(2));
     pool.submit(1, &TaskSpec { count: 7, ..plain() });
     for loads in [[2, 2], [2, 1], [1, 0]] {
-        pool.work(0, 1, 100 * MILLI);
+        pool.work(0, 1, 40 * MILLI);
         pool.work(1, 1, Duration::ZERO);
         assert_eq!([pool.load(0), pool.load(1)], loads);
+    }
+}
+
+#[test]
+fn nothing_waits_behind_items_that_take_very_long() {
+    let mut pool = Bench::ready(timed(1));
+    pool.submit(1, &TaskSpec { count: 10, ..plain() });
+    for loads in [1, 1, 1] {
+        pool.work(0, 1, 100 * MILLI);
+        assert_eq!(pool.load(0), loads);
     }
 }
 

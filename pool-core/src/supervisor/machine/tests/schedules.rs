@@ -8,10 +8,12 @@ use super::*;
 
 /// How late a worker sees what it was sent, and we see what it has done: it sleeps and has to be woken.
 const LATE: u64 = 60_000;
+pub(super) const MICROS: u64 = 1_000;
+pub(super) const MILLIS: u64 = 1_000_000;
 
 #[derive(Debug, Default)]
 struct Worker {
-    /// What has come to it and was not begun, with the time from which on it may be.
+    /// What has come to it and was not begun: the time from which on it may be, the ticket, and the item.
     todo: VecDeque<(u64, Ticket, u64)>,
     /// What it does, and when that ends.
     doing: Option<(Ticket, u64)>,
@@ -27,56 +29,104 @@ enum Moment {
     Read(usize),
 }
 
-struct Plant {
-    bench: Bench,
+pub(super) struct Plant {
+    pub(super) bench: Bench,
     start: Instant,
+    /// Nanoseconds since the start.
+    pub(super) now: u64,
     workers: Vec<Worker>,
     moments: BinaryHeap<Reverse<(u64, Moment)>>,
     /// Nanoseconds of each item, by number.
     work: BTreeMap<u64, u64>,
+    /// When each item was begun, by number.
+    pub(super) begun: BTreeMap<u64, u64>,
 }
 
 impl Plant {
     /// Lets workers do items of these durations, in units of so many, and returns how long it took, and how long it would take
     /// without any waiting for each other, in nanoseconds.
     fn run(workers: u32, unit: usize, work: &[u64]) -> (u64, u64) {
-        let wake = Duration::from_micros(50);
-        let config = Config { wake, unpaced: 2, prefetch: 2048, ticket_window: 4096, ..config(workers) };
-        let mut bench = Bench::ready(config);
-        let work: BTreeMap<u64, u64> = (1..).zip(work.iter().copied()).collect();
+        let mut plant = Self::new(workers);
         // In the order of submission, each by whoever is free first.
         let mut free: BinaryHeap<Reverse<u64>> = (0..workers).map(|_| Reverse(0)).collect();
-        for takes in work.values() {
+        for takes in work {
             let Reverse(at) = free.pop().expect("there are workers");
             free.push(Reverse(at + takes));
         }
         let best = free.into_iter().map(|Reverse(at)| at).max().unwrap_or(0) + 2 * LATE;
         for first in (1..=work.len()).step_by(unit) {
-            let count = (work.len() + 1 - first).min(unit) as u32;
-            bench.machine.submit(&TaskSpec { count, ..plain() }).expect("the pool is open");
+            let takes = &work[first - 1..(first - 1 + unit).min(work.len())];
+            plant.submit(&plain(), takes);
         }
-        let start = bench.now;
-        let mut plant = Self {
-            bench,
-            start,
-            workers: (0..workers).map(|_| Worker::default()).collect(),
-            moments: BinaryHeap::new(),
-            work,
-        };
         plant.on(0, Event::Pump);
-        let mut now = 0;
         while plant.bench.machine.pending() > 0 {
-            let Reverse((at, moment)) = plant.moments.pop().expect("something goes on");
-            now = at;
-            match moment {
-                Moment::Look(index) => plant.look(now, index),
-                Moment::Read(index) => plant.read(now, index),
-            }
+            plant.step();
         }
-        (now, best)
+        (plant.now, best)
     }
 
-    fn on(&mut self, now: u64, event: Event<&'static str>) {
+    pub(super) fn new(workers: u32) -> Self {
+        let wake = Duration::from_micros(50);
+        let config = Config { wake, unpaced: 2, prefetch: 2048, ticket_window: 4096, ..config(workers) };
+        let bench = Bench::ready(config);
+        Self {
+            start: bench.now,
+            bench,
+            now: 0,
+            workers: (0..workers).map(|_| Worker::default()).collect(),
+            moments: BinaryHeap::new(),
+            work: BTreeMap::new(),
+            begun: BTreeMap::new(),
+        }
+    }
+
+    /// Submits items as one unit, each of which takes so many nanoseconds, and returns the number of the first.
+    pub(super) fn submit(&mut self, spec: &TaskSpec, takes: &[u64]) -> u64 {
+        let spec = TaskSpec { count: takes.len() as u32, ..spec.clone() };
+        let first = self.bench.machine.submit(&spec).expect("the pool is open").id.get();
+        self.work.extend((first..).zip(takes.iter().copied()));
+        first
+    }
+
+    /// As [`submit`](Self::submit), and has it handed out.
+    pub(super) fn send(&mut self, spec: &TaskSpec, takes: &[u64]) -> u64 {
+        let first = self.submit(spec, takes);
+        self.on(self.now, Event::Pump);
+        first
+    }
+
+    /// Lets things happen until so many nanoseconds after the start.
+    pub(super) fn run_until(&mut self, end: u64) {
+        while self.next().is_some_and(|at| at <= end) {
+            self.step();
+        }
+        self.now = end;
+    }
+
+    fn next(&mut self) -> Option<u64> {
+        let due = self.bench.machine.deadline();
+        let due = due.map(|due| due.saturating_duration_since(self.start).as_nanos() as u64);
+        let moment = self.moments.peek().map(|Reverse((at, _))| *at);
+        moment.into_iter().chain(due).min()
+    }
+
+    fn step(&mut self) {
+        let at = self.next().expect("something goes on");
+        self.now = self.now.max(at);
+        let Some(Reverse((_, moment))) = self.moments.peek().copied().filter(|Reverse((due, _))| *due == at)
+        else {
+            // As the shell does, which looks at what has been done first.
+            (0..self.workers.len()).for_each(|index| self.read(self.now, index));
+            return self.on(self.now, Event::Tick);
+        };
+        self.moments.pop();
+        match moment {
+            Moment::Look(index) => self.look(self.now, index),
+            Moment::Read(index) => self.read(self.now, index),
+        }
+    }
+
+    pub(super) fn on(&mut self, now: u64, event: Event<&'static str>) {
         self.bench.now = self.start + Duration::from_nanos(now);
         self.bench.machine.on(self.bench.now, event);
         let mut events = Vec::new();
@@ -86,7 +136,7 @@ impl Plant {
                     let worker = &mut self.workers[to.index()];
                     for at in 0..count {
                         let item = task.item(first + at).get();
-                        worker.todo.push_back((now + LATE, ticket + u64::from(at), self.work[&item]));
+                        worker.todo.push_back((now + LATE, ticket + u64::from(at), item));
                     }
                     self.moments.push(Reverse((now + LATE, Moment::Look(to.index()))));
                 }
@@ -127,8 +177,10 @@ impl Plant {
             worker.done.push_back(ticket);
             self.moments.push(Reverse((now + LATE, Moment::Read(index))));
         }
-        if let Some((_, ticket, takes)) = worker.todo.front().copied().filter(|(from, ..)| *from <= now) {
+        if let Some((_, ticket, item)) = worker.todo.front().copied().filter(|(from, ..)| *from <= now) {
             worker.todo.pop_front();
+            let takes = self.work[&item];
+            self.begun.insert(item, now);
             worker.doing = Some((ticket, now + takes));
             self.moments.push(Reverse((now + takes, Moment::Look(index))));
         }
@@ -147,9 +199,6 @@ impl Plant {
         }
     }
 }
-
-const MICROS: u64 = 1_000;
-const MILLIS: u64 = 1_000_000;
 
 /// It may take a hundredth more than the best, and the time that some ways of the news between us and the workers take.
 #[track_caller]

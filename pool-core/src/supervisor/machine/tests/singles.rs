@@ -31,7 +31,8 @@ fn a_task_with_retries_runs_again_and_is_poisoned_in_the_end() {
 #[test]
 fn in_a_map_the_first_death_drops_what_waits_and_cancels_what_runs() {
     let mut pool = Bench::ready(Config { prefetch: 1, ..config(3) });
-    let tasks = pool.submit(5, &of_map(1));
+    let map = pool.open_map();
+    let tasks = pool.submit(5, &of(map));
     let other = pool.submit(1, &plain())[0];
     pool.show_claim(1);
     pool.show_claim(2);
@@ -149,8 +150,9 @@ fn results_behind_garbage_are_delivered_and_the_spoiler_is_blamed() {
 #[test]
 fn the_abort_of_a_map_finds_tasks_that_were_lost_with_its_worker() {
     let mut pool = Bench::ready(config(1));
-    let poison = pool.submit(1, &of_map(1))[0];
-    let retried = pool.submit(1, &TaskSpec { retries: 5, ..of_map(1) })[0];
+    let map = pool.open_map();
+    let poison = pool.submit(1, &of(map))[0];
+    let retried = pool.submit(1, &TaskSpec { retries: 5, ..of(map) })[0];
     let head = pool.machine.head(pool.who(0)).expect("it holds a task");
     assert_eq!((head.span.first, head.unit), (1, Some((poison, 0))));
     let who = pool.who(0);

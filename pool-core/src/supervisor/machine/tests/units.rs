@@ -289,7 +289,8 @@ fn an_item_that_is_late_is_stopped_alone_and_the_others_go_elsewhere() {
 #[test]
 fn an_item_that_fails_aborts_its_batch_with_one_action_for_each_unit() {
     let mut pool = Bench::ready(config(1));
-    let spec = TaskSpec { group: Some(GroupId(1)), abort: true, ..unit(1000) };
+    let map = pool.open_map();
+    let spec = TaskSpec { group: Some(map), ..unit(1000) };
     let other = unit(3);
     pool.submit(1, &spec);
     pool.submit(1, &other);

@@ -1,0 +1,363 @@
+//! What waits to be given out, in *lanes*: one for all single tasks of a priority, and one for the items that a batch has of a
+//! priority. Within a lane the order is that of submission.
+//!
+//! # Who is next
+//! Lanes of a higher priority come first. Lanes of the same priority share the workers' time, whatever their items take: the
+//! next one is that which has had least of it, and the measure is its *pass*, in nanoseconds. What is handed out is charged at
+//! once, with what the lane's items take on average; what is reported later corrects that, and what comes back undone is paid
+//! back. This is start-time fair queueing:
+//! * A lane that gets work again starts at the pass of the lane that was served last, unless its own is higher. So nobody saves up
+//!   time by having nothing to do, and somebody who is new neither overtakes for ever nor waits for the others' past.
+//! * Once no lane of a priority has work, all that they owe is forgotten.
+//!
+//! Each span that a worker holds remembers what was charged for it, because the average changes meanwhile.
+//!
+//! # With one lane
+//! Most pools have single tasks only, or one batch at a time. Then nothing is compared, and where no other lane even exists,
+//! nothing is charged or measured.
+
+use std::cmp::Reverse;
+
+use super::line::Line;
+use super::unit::Unit;
+use crate::supervisor::event::TaskKey;
+use crate::supervisor::table::TaskTable;
+
+/// The lane of single tasks of the priority 0, which is always there.
+pub(super) const SINGLES: u32 = 0;
+/// The average of a lane is that of about so many items.
+const MEMORY: u64 = 32;
+
+/// All lanes.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    lanes: Vec<Lane>,
+    /// Places of lanes that are closed.
+    free: Vec<u32>,
+    /// By priority, in the order in which these were first used.
+    levels: Vec<Level>,
+    /// Lanes of single tasks besides the one that is always there; they stay.
+    singles: Vec<u32>,
+    /// Lanes with work.
+    busy: Vec<u32>,
+    /// There is more than one lane, with or without work.
+    shared: bool,
+    /// One of several lanes has got work.
+    joined: bool,
+    /// Nanoseconds that an item is taken to need before one has been measured.
+    guess: u64,
+}
+
+#[derive(Debug)]
+struct Lane {
+    line: Line,
+    priority: i8,
+    level: u32,
+    /// Its place among those with work.
+    at: u32,
+    /// Nanoseconds of the workers' time that it has been given.
+    pass: u64,
+    /// Nanoseconds an item.
+    item: u64,
+    /// Nanoseconds of the latest items, and how many these are.
+    measured: (u64, u64),
+}
+
+/// What lanes of one priority have in common.
+#[derive(Debug)]
+struct Level {
+    priority: i8,
+    /// The pass of the lane that was served last.
+    now: u64,
+    /// The highest pass that any lane has had.
+    latest: u64,
+}
+
+impl Lanes {
+    /// `guess`: nanoseconds that an item is taken to need as long as nothing is known.
+    pub(super) fn new(guess: u64) -> Self {
+        let mut lanes = Self {
+            lanes: Vec::new(),
+            free: Vec::new(),
+            levels: Vec::new(),
+            singles: Vec::new(),
+            busy: Vec::new(),
+            shared: false,
+            joined: false,
+            guess: guess.max(1),
+        };
+        lanes.open(0);
+        lanes
+    }
+
+    /// The lane of single tasks of a priority.
+    pub(super) fn single(&mut self, priority: i8) -> u32 {
+        if priority == 0 {
+            return SINGLES;
+        }
+        let known = self.singles.iter().find(|lane| self.lanes[**lane as usize].priority == priority);
+        if let Some(lane) = known {
+            return *lane;
+        }
+        let lane = self.open(priority);
+        self.singles.push(lane);
+        lane
+    }
+
+    /// Opens a lane.
+    pub(super) fn open(&mut self, priority: i8) -> u32 {
+        let known = self.levels.iter().position(|level| level.priority == priority);
+        let level = known.unwrap_or_else(|| {
+            self.levels.push(Level { priority, now: 0, latest: 0 });
+            self.levels.len() - 1
+        }) as u32;
+        let lane =
+            Lane { line: Line::new(), priority, level, at: 0, pass: 0, item: self.guess, measured: (0, 0) };
+        let index = match self.free.pop() {
+            Some(index) => {
+                self.lanes[index as usize] = lane;
+                index
+            }
+            None => {
+                self.lanes.push(lane);
+                u32::try_from(self.lanes.len() - 1).expect("fewer than 2^32 lanes fit in memory")
+            }
+        };
+        self.shared = index != SINGLES;
+        index
+    }
+
+    /// Closes a lane in which nothing waits, and of which nobody holds anything.
+    pub(super) fn close(&mut self, lane: u32) {
+        debug_assert!(self.lanes[lane as usize].line.is_empty(), "lane {lane} has work");
+        self.free.push(lane);
+        self.shared = self.lanes.len() - self.free.len() > 1;
+        if !self.shared {
+            // The only one that is left owes nobody anything.
+            self.levels.iter_mut().for_each(|level| (level.now, level.latest) = (0, 0));
+            let (sole, guess) = (&mut self.lanes[SINGLES as usize], self.guess);
+            (sole.pass, sole.item, sole.measured) = (0, guess, (0, 0));
+        }
+    }
+
+    /// Whether there is more than one lane, with or without work.
+    #[inline]
+    pub(super) fn is_shared(&self) -> bool {
+        self.shared
+    }
+
+    /// Whether several lanes have work.
+    #[inline]
+    pub(super) fn is_contended(&self) -> bool {
+        self.busy.len() > 1
+    }
+
+    /// The lanes that have work.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = u32> {
+        self.busy.iter().copied()
+    }
+
+    /// How many lanes have work.
+    pub(super) fn busy(&self) -> usize {
+        self.busy.len()
+    }
+
+    /// Whether one of several lanes has got work since this was last asked.
+    #[inline]
+    pub(super) fn take_joined(&mut self) -> bool {
+        std::mem::take(&mut self.joined)
+    }
+
+    /// Nanoseconds that an item of a lane takes on average, one at least.
+    pub(super) fn item(&self, lane: u32) -> u64 {
+        self.lanes[lane as usize].item
+    }
+
+    /// The unit that is next.
+    #[inline]
+    pub(super) fn first<'a>(&self, units: &'a TaskTable<Unit>) -> Option<(TaskKey, &'a Unit)> {
+        let lane = match self.busy.as_slice() {
+            [] => return None,
+            [sole] => *sole,
+            several => self.next_of(several)?,
+        };
+        self.lanes[lane as usize].line.first(units)
+    }
+
+    fn next_of(&self, lanes: &[u32]) -> Option<u32> {
+        let rank = |index: &u32| {
+            let lane = &self.lanes[*index as usize];
+            (Reverse(lane.priority), lane.pass, *index)
+        };
+        lanes.iter().copied().min_by_key(rank)
+    }
+
+    pub(super) fn push_back(&mut self, units: &mut TaskTable<Unit>, key: TaskKey) {
+        if let Some(index) = self.lane_for(units, key) {
+            self.lanes[index as usize].line.push_back(units, key);
+        }
+    }
+
+    pub(super) fn push_front(&mut self, units: &mut TaskTable<Unit>, key: TaskKey) {
+        if let Some(index) = self.lane_for(units, key) {
+            self.lanes[index as usize].line.push_front(units, key);
+        }
+    }
+
+    /// The lane of a unit, which is about to have work.
+    #[inline]
+    fn lane_for(&mut self, units: &TaskTable<Unit>, key: TaskKey) -> Option<u32> {
+        let index = units.get(key)?.lane;
+        if self.lanes[index as usize].line.is_empty() {
+            if self.shared {
+                self.rejoin(index);
+            }
+            let lane = &mut self.lanes[index as usize];
+            lane.at = self.busy.len() as u32;
+            self.busy.push(index);
+        }
+        Some(index)
+    }
+
+    /// One of several lanes is about to get work again.
+    fn rejoin(&mut self, index: u32) {
+        let lane = &self.lanes[index as usize];
+        let level = &mut self.levels[lane.level as usize];
+        if !self.busy.iter().any(|busy| self.lanes[*busy as usize].level == lane.level) {
+            level.now = level.latest;
+        }
+        let lane = &mut self.lanes[index as usize];
+        lane.pass = lane.pass.max(level.now);
+        self.joined = true;
+    }
+
+    /// Takes a unit out of the lane in which it waits.
+    #[inline]
+    pub(super) fn remove(&mut self, units: &mut TaskTable<Unit>, key: TaskKey) {
+        let Some(index) = units.get(key).map(|unit| unit.lane) else { return };
+        let lane = &mut self.lanes[index as usize];
+        lane.line.remove(units, key);
+        if !lane.line.is_empty() {
+            return;
+        }
+        let at = lane.at as usize;
+        if at + 1 == self.busy.len() {
+            self.busy.pop();
+            return;
+        }
+        self.busy.swap_remove(at);
+        if let Some(moved) = self.busy.get(at) {
+            self.lanes[*moved as usize].at = at as u32;
+        }
+    }
+
+    /// Items of a lane are handed out: what each is charged.
+    #[inline]
+    pub(super) fn charge(&mut self, lane: u32, items: usize) -> u64 {
+        if !self.is_shared() {
+            return 0;
+        }
+        let lane = &mut self.lanes[lane as usize];
+        let level = &mut self.levels[lane.level as usize];
+        level.now = level.now.max(lane.pass);
+        lane.pass = lane.pass.saturating_add(lane.item.saturating_mul(items as u64));
+        level.latest = level.latest.max(lane.pass);
+        lane.item
+    }
+
+    /// Items of a lane for which so many nanoseconds were charged come back undone; before they join it.
+    pub(super) fn refund(&mut self, lane: u32, charged: u64) {
+        let lane = &mut self.lanes[lane as usize];
+        lane.pass = lane.pass.saturating_sub(charged);
+    }
+
+    /// Items of a lane are done, for which so many nanoseconds were charged, and have taken so many of a worker's time since that last
+    /// reported anything.
+    ///
+    /// Several reports at one moment come with no time but the first; on average it is right.
+    pub(super) fn note(&mut self, lane: u32, items: u32, charged: u64, spent: u64) {
+        let lane = &mut self.lanes[lane as usize];
+        let level = &mut self.levels[lane.level as usize];
+        lane.pass = lane.pass.saturating_add(spent).saturating_sub(charged);
+        level.latest = level.latest.max(lane.pass);
+        let (time, count) = &mut lane.measured;
+        *time = time.saturating_add(spent);
+        *count += u64::from(items);
+        lane.item = (*time / (*count).max(1)).max(1);
+        if *count > MEMORY {
+            (*time, *count) = (lane.item.saturating_mul(MEMORY), MEMORY);
+        }
+    }
+
+    /// All units that wait: those of a lane in their order.
+    #[cfg(test)]
+    pub(super) fn iter<'a>(
+        &'a self,
+        units: &'a TaskTable<Unit>,
+    ) -> impl Iterator<Item = (TaskKey, &'a Unit)> + 'a {
+        self.busy.iter().flat_map(|lane| self.in_lane(*lane, units))
+    }
+
+    /// The units that wait in a lane, in their order.
+    pub(super) fn in_lane<'a>(
+        &self,
+        lane: u32,
+        units: &'a TaskTable<Unit>,
+    ) -> impl Iterator<Item = (TaskKey, &'a Unit)> + use<'a> {
+        self.lanes[lane as usize].line.iter(units)
+    }
+
+    /// Compares what is kept with what it stands for.
+    ///
+    /// # Errors
+    /// What does not agree.
+    #[cfg(test)]
+    pub(super) fn check(&self, units: &TaskTable<Unit>) -> Result<(), String> {
+        for (index, lane) in (0..).zip(&self.lanes) {
+            let listed = self.busy.iter().filter(|busy| **busy == index).count();
+            if listed != usize::from(!lane.line.is_empty()) {
+                return Err(format!("lane {index} is listed {listed} times: {lane:?}"));
+            }
+            if listed > 0 && self.busy.get(lane.at as usize) != Some(&index) {
+                return Err(format!("lane {index} is not where it thinks among {:?}: {lane:?}", self.busy));
+            }
+            if listed > 0 && self.free.contains(&index) {
+                return Err(format!("lane {index} is closed, and has work: {lane:?}"));
+            }
+            if let Some((key, unit)) = lane.line.iter(units).find(|(_, unit)| unit.lane != index) {
+                return Err(format!("{key:?} of lane {} waits in lane {index}", unit.lane));
+            }
+            let level = &self.levels[lane.level as usize];
+            let open = !self.free.contains(&index);
+            if level.priority != lane.priority || open && lane.pass > level.latest || lane.item == 0 {
+                return Err(format!("lane {index} does not fit {level:?}: {lane:?}"));
+            }
+            if self.shared != (self.lanes.len() - self.free.len() > 1) {
+                return Err(format!("{} lanes are open: {self:?}", self.lanes.len() - self.free.len()));
+            }
+            if level.now > level.latest {
+                return Err(format!("time goes backwards: {level:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a lane is open, and of which priority.
+    #[cfg(test)]
+    pub(super) fn priority(&self, lane: u32) -> Option<i8> {
+        let open = (lane as usize) < self.lanes.len() && !self.free.contains(&lane);
+        open.then(|| self.lanes[lane as usize].priority)
+    }
+
+    /// Lanes of single tasks besides the one that is always there.
+    #[cfg(test)]
+    pub(super) fn singles(&self) -> &[u32] {
+        &self.singles
+    }
+
+    /// How many lanes are open.
+    #[cfg(test)]
+    pub(super) fn open_lanes(&self) -> usize {
+        self.lanes.len() - self.free.len()
+    }
+}

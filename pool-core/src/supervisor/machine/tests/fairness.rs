@@ -1,0 +1,124 @@
+//! Who waits for whom, in virtual time: a single task beside a long batch, batches beside each other, and priorities.
+
+use super::schedules::{MICROS, MILLIS, Plant};
+use super::*;
+
+impl Plant {
+    fn open(&mut self) -> TaskSpec {
+        of(self.bench.machine.open(GroupSpec::default()))
+    }
+
+    /// Submits many items, in units of so many as a map submits together.
+    fn batch(&mut self, spec: &TaskSpec, count: usize, takes: u64) -> u64 {
+        let first = self.submit(spec, &[takes]);
+        let rest = vec![takes; count - 1];
+        rest.chunks(10_000).for_each(|items| _ = self.submit(spec, items));
+        self.on(self.now, Event::Pump);
+        first
+    }
+
+    /// How long a single task waits that is submitted now.
+    fn wait_of_a_single(&mut self) -> u64 {
+        let submitted = self.now;
+        let single = self.send(&plain(), &[MICROS]);
+        while !self.begun.contains_key(&single) {
+            self.run_until(self.now + 100 * MICROS);
+        }
+        self.begun[&single] - submitted
+    }
+}
+
+#[test]
+fn a_single_task_beside_a_long_batch_waits_for_what_runs_and_little_more() {
+    for workers in [1, 2, 8] {
+        for (takes, most) in [
+            (2 * MICROS, 3 * MILLIS),
+            (100 * MICROS, 3 * MILLIS),
+            (5 * MILLIS, 11 * MILLIS),
+            (40 * MILLIS, 81 * MILLIS),
+            (1_000 * MILLIS, 1_001 * MILLIS),
+        ] {
+            let mut plant = Plant::new(workers);
+            let batch = plant.open();
+            let count = (20 * MILLIS / takes).max(40) as usize * workers as usize * 3;
+            plant.batch(&batch, count, takes);
+            for _ in 0..3 {
+                let later = plant.now + 10 * MILLIS;
+                plant.run_until(later);
+                let waited = plant.wait_of_a_single();
+                assert!(waited <= most, "{workers} workers, items of {takes} ns: {waited} ns");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_was_handed_out_while_it_looked_short_is_taken_back_when_somebody_else_comes() {
+    for workers in [1, 2] {
+        let mut plant = Plant::new(workers);
+        let batch = plant.open();
+        plant.batch(&batch, 20_000, 2 * MICROS);
+        let long = plant.now + 30 * MILLIS;
+        plant.batch(&batch, 2_000, 20 * MILLIS);
+        plant.run_until(long + 10 * MILLIS);
+        let held: Vec<usize> = (0..workers).map(|worker| plant.bench.machine.load(worker as usize)).collect();
+        assert!(held.iter().any(|items| *items > 50), "there is nothing to take back: {held:?}");
+        let waited = plant.wait_of_a_single();
+        assert!(waited <= 45 * MILLIS, "{workers} workers: {waited} ns behind {held:?}");
+    }
+}
+
+#[test]
+fn batches_share_the_time_of_the_workers_whatever_their_items_take() {
+    for workers in [1, 2, 4] {
+        for times in [[50 * MICROS, 10 * MILLIS], [500 * MICROS, 300 * MILLIS], [3 * MILLIS, 7 * MILLIS]] {
+            let mut plant = Plant::new(workers);
+            let end = 40 * times[1];
+            let firsts = times.map(|takes| {
+                let batch = plant.open();
+                // So many that one of them alone would keep all busy.
+                let count = u64::from(workers) * end / takes;
+                (plant.batch(&batch, count as usize, takes), takes)
+            });
+            plant.run_until(end);
+            let time = |(first, takes): (u64, u64), next: u64| {
+                plant.begun.range(first..next).map(|(_, at)| takes.min(end - at)).sum::<u64>()
+            };
+            let shares = [time(firsts[0], firsts[1].0), time(firsts[1], u64::MAX)];
+            let fair = shares.iter().sum::<u64>() / 2;
+            // An item that is under way counts for one more or less.
+            let grain = times[1] * u64::from(workers);
+            let off = shares[0].abs_diff(fair);
+            assert!(off <= fair / 10 + grain, "{workers} workers, {times:?}: {shares:?}");
+        }
+    }
+}
+
+#[test]
+fn items_of_a_higher_priority_overtake_what_waits() {
+    let mut plant = Plant::new(2);
+    let batch = plant.open();
+    plant.batch(&batch, 3_000, MILLIS);
+    plant.run_until(20 * MILLIS);
+    let urgent = TaskSpec { priority: 1, ..plant.open() };
+    let submitted = plant.now;
+    let first = plant.batch(&urgent, 100, MILLIS);
+    plant.run_until(submitted + 100 * MILLIS);
+    let of_batch = plant.begun.range(..first).filter(|(_, at)| **at > submitted).count();
+    let until = plant.begun.range(first..first + 100).map(|(_, at)| *at).max().expect("they were begun");
+    assert_eq!(plant.begun.range(first..first + 100).count(), 100);
+    assert!(until - submitted <= 60 * MILLIS, "the last one began after {} ns", until - submitted);
+    let before = plant.begun.range(..first).filter(|(_, at)| (submitted..until).contains(at)).count();
+    assert!(before <= 6, "{before} of {of_batch} of the other batch were begun before them");
+}
+
+#[test]
+fn what_has_a_low_priority_is_done_when_nothing_else_is_left() {
+    let mut plant = Plant::new(2);
+    let low = TaskSpec { priority: -5, ..plant.open() };
+    let high = TaskSpec { priority: 5, ..plant.open() };
+    plant.batch(&low, 200, MILLIS);
+    plant.batch(&high, 200, MILLIS);
+    plant.run_until(2_000 * MILLIS);
+    assert_eq!(plant.bench.machine.pending(), 0);
+}
