@@ -184,6 +184,7 @@ impl Lanes {
         self.lanes[lane as usize].line.first(units)
     }
 
+    #[cold]
     fn next_of(&self, lanes: &[u32]) -> Option<u32> {
         let rank = |index: &u32| {
             let lane = &self.lanes[*index as usize];
@@ -192,12 +193,14 @@ impl Lanes {
         lanes.iter().copied().min_by_key(rank)
     }
 
+    #[inline]
     pub(super) fn push_back(&mut self, units: &mut TaskTable<Unit>, key: TaskKey) {
         if let Some(index) = self.lane_for(units, key) {
             self.lanes[index as usize].line.push_back(units, key);
         }
     }
 
+    #[inline]
     pub(super) fn push_front(&mut self, units: &mut TaskTable<Unit>, key: TaskKey) {
         if let Some(index) = self.lane_for(units, key) {
             self.lanes[index as usize].line.push_front(units, key);
@@ -220,6 +223,7 @@ impl Lanes {
     }
 
     /// One of several lanes is about to get work again.
+    #[cold]
     fn rejoin(&mut self, index: u32) {
         let lane = &self.lanes[index as usize];
         let level = &mut self.levels[lane.level as usize];

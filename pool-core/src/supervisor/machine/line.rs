@@ -27,10 +27,12 @@ impl Line {
         units.at(self.first)
     }
 
+    #[inline]
     pub(super) fn push_back(&mut self, units: &mut TaskTable<Unit>, key: TaskKey) {
         self.join(units, self.last, key.index, NOBODY);
     }
 
+    #[inline]
     pub(super) fn push_front(&mut self, units: &mut TaskTable<Unit>, key: TaskKey) {
         self.join(units, NOBODY, key.index, self.first);
     }

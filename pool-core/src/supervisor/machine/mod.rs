@@ -226,6 +226,7 @@ impl<P> Machine<P> {
     ///
     /// # Errors
     /// What its items end with, when the pool takes no more tasks, or its batch has ended.
+    #[inline]
     pub(crate) fn submit(&mut self, spec: &TaskSpec) -> Result<TaskKey, TaskError> {
         match &self.life {
             Life::Open => {}

@@ -73,22 +73,22 @@ impl Terms {
         let conditions = |it: &Self| (it.limit, it.group, it.chunk, it.retries, it.retry_on);
         conditions(self) == conditions(other)
     }
+}
 
-    fn is_plain(&self) -> bool {
-        self.limit == Limit::NONE && self.group.is_none() && self.chunk == 0 && self.retries == 0
-    }
+/// Whether nothing is asked for besides running it.
+fn is_plain(spec: &TaskSpec) -> bool {
+    spec.limit.is_none() && spec.group.is_none() && spec.chunk == 0 && spec.retries == 0
 }
 
 impl Unit {
     /// `last` are terms that it may have in common with others; they are left to the next one.
     pub(super) fn new(spec: &TaskSpec, lane: u32, last: &mut Option<Arc<Terms>>) -> Self {
         let count = spec.count.max(1);
-        let terms = Terms::of(spec);
-        let terms = match last {
-            _ if terms.is_plain() => None,
-            Some(last) if last.is_like(&terms) => Some(Arc::clone(last)),
-            _ => Some(Arc::clone(last.insert(Arc::new(terms)))),
-        };
+        let terms = if is_plain(spec) { None } else { Some(Terms::of(spec)) };
+        let terms = terms.map(|terms| match last {
+            Some(last) if last.is_like(&terms) => Arc::clone(last),
+            _ => Arc::clone(last.insert(Arc::new(terms))),
+        });
         Self {
             terms,
             done: 0,
