@@ -14,6 +14,18 @@ pub fn pid_for(_n: u64) -> u32 {
     std::process::id()
 }
 
+/// Waits until a file is there; for tasks, which have no other way to hear from their test.
+///
+/// # Panics
+/// When it does not come.
+pub fn wait_for_file(file: &Path) {
+    let start = Instant::now();
+    while !file.exists() {
+        assert!(start.elapsed() < PATIENCE, "{} does not come", file.display());
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 /// Makes the file `begun`, waits until the file `end` is there, and returns the process id of the worker.
 ///
 /// # Panics
@@ -21,11 +33,7 @@ pub fn pid_for(_n: u64) -> u32 {
 #[task]
 pub fn held(begun: PathBuf, end: PathBuf) -> u32 {
     std::fs::write(&begun, []).expect("the test has made the directory");
-    let start = Instant::now();
-    while !end.exists() {
-        assert!(start.elapsed() < PATIENCE, "{} does not come", end.display());
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    wait_for_file(&end);
     std::process::id()
 }
 

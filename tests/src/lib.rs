@@ -38,7 +38,7 @@ mod watchdog;
 pub use dump::dump;
 pub use executor::block_on;
 pub use footprint::Footprint;
-pub use held::{Leash, pid_for};
+pub use held::{Leash, pid_for, wait_for_file};
 pub use modes::{Mode, Trial};
 pub use outcome::{IsCause, cause_of, expect_death, expect_healthy, is_signal, running};
 pub use part::{

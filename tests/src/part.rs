@@ -197,8 +197,6 @@ pub fn nested_hang() {
 /// Waits until a file is there, and returns the number.
 #[task]
 pub fn once_there(file: PathBuf, n: u64) -> u64 {
-    while !file.exists() {
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    crate::held::wait_for_file(&file);
     n
 }

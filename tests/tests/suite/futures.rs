@@ -1,15 +1,15 @@
-//! Handles as futures, in the runtimes that programs use; the smallest executor is in `handles`.
+//! Handles as futures, in the runtimes that programs use, and in the smallest executor.
 
 use std::future::IntoFuture;
 use std::time::Duration;
 
 use pool_core::TaskError;
 use pool_tests::{
-    Part, Scene, expect_death, expect_healthy, is_signal, note_cancellation, play, right, running, wait_until,
+    Part, Scene, block_on, expect_death, expect_healthy, is_signal, note_cancellation, play, right, running,
+    wait_until,
 };
 use pool_worker::drill;
 
-use crate::handles::block_on;
 use crate::programs::stock;
 
 /// What every runtime is asked: a result, results that come late, a death, a limit, and many at once.

@@ -4,35 +4,19 @@ use std::future::{Future, IntoFuture};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
+use std::task::{Context, Waker};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use pool_core::{Pool, TaskError};
-use pool_tests::{Part, Scene, expect_death, expect_healthy, is_signal, play, right, running, wait_until};
+use pool_tests::{
+    Part, Scene, block_on, expect_death, expect_healthy, is_signal, play, right, running, wait_until,
+};
 use pool_worker::drill;
 
 use crate::programs::stock;
 
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// The smallest executor.
-pub(crate) fn block_on<F: IntoFuture>(future: F) -> F::Output {
-    struct Unpark(Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut future = pin!(future.into_future());
-    loop {
-        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
-            return output;
-        }
-        thread::park();
-    }
-}
 
 #[test]
 fn a_handle_can_be_awaited_in_any_executor() {

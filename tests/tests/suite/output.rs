@@ -2,12 +2,12 @@
 
 use std::fs::File;
 use std::io::{Write, stdout};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pool_core::{Output, OutputStream, RetryOn, TaskContext, TaskError, TaskId, task};
-use pool_tests::{Part, Scene, expect_healthy, play, wait_until};
+use pool_tests::{Part, Scene, expect_healthy, play, wait_for_file, wait_until};
 use serde::{Deserialize, Serialize};
 
 /// A line that was captured.
@@ -171,7 +171,7 @@ fn of_several_attempts_the_output_of_the_last_one_is_attached() {
 #[task]
 fn leave_a_printer(when: PathBuf, done: PathBuf) {
     std::thread::spawn(move || {
-        wait_for(&when);
+        wait_for_file(&when);
         println!("late");
         File::create(done).expect("the directory is the test's own");
     });
@@ -181,14 +181,8 @@ fn leave_a_printer(when: PathBuf, done: PathBuf) {
 #[task]
 fn let_it_print(when: PathBuf, done: PathBuf, #[context] cx: &TaskContext) -> u64 {
     File::create(when).expect("the directory is the test's own");
-    wait_for(&done);
+    wait_for_file(&done);
     cx.task_id().get()
-}
-
-fn wait_for(file: &Path) {
-    while !file.exists() {
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
 
 #[test]

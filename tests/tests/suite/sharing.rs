@@ -53,6 +53,7 @@ fn look(#[context] cx: &TaskContext) -> Mapped {
             Some((name, value.trim().strip_suffix(" kB")?.parse::<usize>().ok()? << 10))
         })
         .collect();
+    // Long enough for every worker to get one of these tasks.
     thread::sleep(Duration::from_millis(5));
     Mapped {
         worker: cx.worker_index(),

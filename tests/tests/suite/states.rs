@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use pool_core::{
     BrokenReason, Builder, ExitContext, Pool, RestartPolicy, StateContext, TaskError, WorkerState, task,
 };
-use pool_tests::{Scene, expect_healthy, innocent, is_signal, process, sevens, wait_until};
+use pool_tests::{Scene, expect_healthy, innocent, is_signal, process, sevens, wait_for_file, wait_until};
 
 /// Says to a worker where its [`Mood`] is.
 const DIR: &str = "POOL_TESTS_MOOD";
@@ -72,14 +72,14 @@ impl WorkerState for Moody {
             "panics" => panic!("the model is of last year"),
             "dies" => kill_itself(),
             "dies when released" => {
-                wait_for(&dir.join("released"));
+                wait_for_file(&dir.join("released"));
                 kill_itself()
             }
             "dies once" if fs::remove_file(dir.join("not yet")).is_ok() => kill_itself(),
             "hangs once" if fs::remove_file(dir.join("not yet")).is_ok() => hang(),
             "dies once" | "hangs once" => {}
             "hangs" => hang(),
-            "is slow" => wait_for(&dir.join("released")),
+            "is slow" => wait_for_file(&dir.join("released")),
             other => return Err(format!("no mood: {other}").into()),
         }
         Ok(Self { dir, uses: 0 })
@@ -95,12 +95,6 @@ impl WorkerState for Moody {
             }
             _ => cx.leave(&self.uses).unwrap(),
         }
-    }
-}
-
-fn wait_for(file: &Path) {
-    while !file.exists() {
-        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

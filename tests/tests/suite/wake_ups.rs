@@ -8,12 +8,11 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use pool_core::{Builder, Pool, TaskError, TaskHandle};
 use pool_tests::{
-    Answer, Part, Player, Scene, cause_of, expect_healthy, is_signal, play, play_all, process, right,
-    running, wait_until,
+    Answer, Part, Player, Scene, block_on, cause_of, expect_healthy, is_signal, play, play_all, process,
+    right, running, wait_until,
 };
 use pool_worker::drill;
 
-use crate::handles::block_on;
 use crate::programs::stock;
 
 /// Longer than any wait in these tests takes, and shorter than what would hide a lost wake-up.
