@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use pool_core::{Call, OnFailure, Pool, TaskError};
-use pool_tests::{Scene, block_on, expect_healthy, wait_until};
+use pool_tests::{Mode, Scene, block_on, expect_healthy, wait_until};
 use pool_worker::drill;
 
 use crate::programs::stock;
@@ -13,19 +13,6 @@ use crate::programs::stock;
 const LIMIT: Duration = Duration::from_millis(150);
 /// What no outcome takes as long as; it is there against hangs, and says nothing of how soon outcomes come.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// How the outcome is waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum How {
-    Get,
-    WaitTimeout,
-    Future,
-    Map,
-    MapUnordered,
-    Imap,
-    ImapUnordered,
-    MapSettled,
-}
 
 /// What the task is stuck in.
 #[derive(Debug, Clone, Copy)]
@@ -71,7 +58,7 @@ impl Place {
 
 /// Runs a stuck task, and returns its outcome. `before_asking` is called when it has been submitted, in the middle of what the mode
 /// does.
-fn run(pool: &Pool, how: How, stuck: Stuck, before_asking: &dyn Fn()) -> Result<(), TaskError> {
+fn run(pool: &Pool, how: Mode, stuck: Stuck, before_asking: &dyn Fn()) -> Result<(), TaskError> {
     // For the map family: an input with one item, which does not end before the outcome may be asked for.
     let input = || {
         std::iter::once(0).chain(std::iter::from_fn(|| {
@@ -85,12 +72,12 @@ fn run(pool: &Pool, how: How, stuck: Stuck, before_asking: &dyn Fn()) -> Result<
         results.remove(0)
     };
     match how {
-        How::Get | How::WaitTimeout | How::Future => {
+        Mode::ApplyAsync | Mode::WaitTimeout | Mode::Future => {
             let handle = pool.apply_async(stuck.call());
             before_asking();
             match how {
-                How::Get => handle.get(),
-                How::Future => block_on(handle),
+                Mode::ApplyAsync => handle.get(),
+                Mode::Future => block_on(handle),
                 _ => {
                     assert!(handle.wait_timeout(PATIENCE));
                     assert!(handle.is_finished());
@@ -98,10 +85,10 @@ fn run(pool: &Pool, how: How, stuck: Stuck, before_asking: &dyn Fn()) -> Result<
                 }
             }
         }
-        How::Map => pool.map(call, input()).map(drop).map_err(|error| error.error),
-        How::MapUnordered => pool.map_unordered(call, input()).map(drop).map_err(|error| error.error),
-        How::MapSettled => only(pool.map_settled(call, input())),
-        How::Imap => {
+        Mode::Map => pool.map(call, input()).map(drop).map_err(|error| error.error),
+        Mode::MapUnordered => pool.map_unordered(call, input()).map(drop).map_err(|error| error.error),
+        Mode::MapSettled => only(pool.map_settled(call, input())),
+        Mode::Imap => {
             let mut results = pool.imap(call, 0..1);
             // An iterator begins when it is asked.
             assert!(results.next_timeout(Duration::ZERO).is_err());
@@ -110,7 +97,7 @@ fn run(pool: &Pool, how: How, stuck: Stuck, before_asking: &dyn Fn()) -> Result<
             assert!(results.next().is_none());
             first
         }
-        How::ImapUnordered => {
+        Mode::ImapUnordered => {
             let mut results = pool.batch().on_failure(OnFailure::Isolate).imap_unordered(call, 0..1);
             assert!(results.next_timeout(Duration::ZERO).is_err());
             before_asking();
@@ -120,7 +107,7 @@ fn run(pool: &Pool, how: How, stuck: Stuck, before_asking: &dyn Fn()) -> Result<
 }
 
 /// Runs every stuck task in every place, on one pool, which must be whole again after each.
-fn every_limit_holds(how: How) {
+fn every_limit_holds(how: Mode) {
     let scene = Scene::new();
     let pool = scene.builder().worker(stock()).cancel_grace(Duration::ZERO).build().unwrap();
     expect_healthy(&pool);
@@ -182,13 +169,13 @@ macro_rules! limits_hold {
     ($($name:ident: $how:ident,)*) => {$(
         #[test]
         fn $name() {
-            every_limit_holds(How::$how);
+            every_limit_holds(Mode::$how);
         }
     )*};
 }
 
 limits_hold! {
-    limits_hold_in_get: Get,
+    limits_hold_in_get: ApplyAsync,
     limits_hold_in_wait_timeout: WaitTimeout,
     limits_hold_in_futures: Future,
     limits_hold_in_map: Map,
