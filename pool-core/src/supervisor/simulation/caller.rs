@@ -221,7 +221,14 @@ impl World<'_> {
             self.shrunk = Some(self.now);
         }
         self.most = most;
+        let (there, enough) = (self.staffed(), (most + self.scenario.spares) as usize);
+        let sent_away = self.sent_away();
+        self.surplus = there.saturating_sub(enough);
         self.feed(Event::Resize(most), &[]);
+        let gone = self.sent_away() - sent_away;
+        assert!(gone <= self.surplus, "{gone} are sent away besides those killed: {} too many", self.surplus);
+        let over = self.closed || self.broken;
+        assert!(over || self.staffed() <= enough, "{} are there, not {enough}", self.staffed());
     }
 
     fn terminate(&mut self) {

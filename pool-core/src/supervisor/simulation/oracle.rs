@@ -145,6 +145,16 @@ impl World<'_> {
         self.machine.slots().iter().filter(counts).count()
     }
 
+    /// Workers that go, or are about to, because there are to be fewer.
+    pub(super) fn sent_away(&self) -> usize {
+        let is_sent_away = |slot: &&Slot| match &slot.phase {
+            Phase::Ready(ready) => ready.leaving == Some(RetireReason::Resized),
+            Phase::Retiring { why, .. } => *why == RetireReason::Resized,
+            _ => false,
+        };
+        self.machine.slots().iter().filter(is_sent_away).count()
+    }
+
     fn at_rest(&self) -> usize {
         let least = self.scenario.config.staffing.least.map_or(self.most, |least| least.min(self.most));
         (least + self.scenario.spares) as usize
@@ -370,8 +380,9 @@ impl World<'_> {
                 self.sights.tardy += 1;
             }
             KillReason::Terminated => {
-                let too_many = self.shrunk == Some(now);
+                let too_many = self.shrunk == Some(now) && self.surplus > 0;
                 assert!(over || (idle_close || too_many) && !process.ready, "{who:?} is terminated");
+                self.surplus = self.surplus.saturating_sub(1);
             }
             KillReason::ExitTimeout => {
                 let had = process.retired.map(|at| now.duration_since(at));

@@ -348,8 +348,8 @@ impl World<'_> {
                 }
                 Out::Prepared => {
                     let (now, process) = (self.now, self.process(generation));
-                    // One that has been killed meanwhile had not built it by then.
-                    if process.is_working() && process.preparing.take().is_some() {
+                    // Also if it has been killed meanwhile: it had built it by then.
+                    if !process.fenced && process.retired.is_none() && process.preparing.take().is_some() {
                         process.head_since = now;
                         (self.unprepared, self.ever_prepared) = (0, true);
                         self.sights.prepared += 1;
@@ -422,6 +422,11 @@ impl World<'_> {
     }
 
     fn report_results(&mut self, generation: u64, span: Span, end: End, event: Event<Answers>) {
+        if let Some(item) = self.scenario.measured
+            && self.random.chance(700)
+        {
+            self.machine.measured(self.incarnation(generation), item);
+        }
         let process = self.process(generation);
         let spoiled = process.spoiled.is_some_and(|spoiled| span.tickets().contains(&spoiled));
         if process.fenced || process.reported || spoiled {
