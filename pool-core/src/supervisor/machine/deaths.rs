@@ -63,8 +63,10 @@ impl<P> Machine<P> {
             let Some((task, charged)) = held.and_then(|held| Some((held.task?, held.charged))) else {
                 continue;
             };
-            // Nobody knows what it took: what was expected.
-            self.bill(task, 1, charged, Duration::from_nanos(charged));
+            if charged > 0 {
+                // Nobody knows what it took: what was expected.
+                self.bill(task, 1, charged, Duration::from_nanos(charged));
+            }
             // Where the abort of their batch, which the first of them may cause, finds them.
             self.suspect(task);
             failed.push((task, death));

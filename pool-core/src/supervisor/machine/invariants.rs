@@ -137,15 +137,26 @@ impl<P> Machine<P> {
         if closed || twice || lanes.len() != self.queue.open_lanes() {
             return Err(format!("{} lanes are open, and {lanes:?} are in use", self.queue.open_lanes()));
         }
-        let contended = self.queue.is_contended() && !self.is_over();
+        if self.is_over() {
+            return Ok(());
+        }
+        let contended = self.queue.is_contended();
         let unlooked = |slot: &Slot| match &slot.phase {
-            Phase::Ready(ready) => ready.hand.items() > 2 && !ready.hand.is_taking(),
+            Phase::Ready(ready) if ready.hand.is_taking() => false,
+            Phase::Ready(ready) => contended && ready.hand.items() > 2 || self.mixes_lanes(&ready.hand),
             _ => false,
         };
-        if contended && self.level_at.is_none() && self.slots.iter().any(unlooked) {
+        if self.level_at.is_none() && self.slots.iter().any(unlooked) {
             return Err(format!("lanes compete, and nobody looks at what workers hold: {:?}", self.slots));
         }
         Ok(())
+    }
+
+    /// Whether items of several lanes wait in a hand.
+    fn mixes_lanes(&self, hand: &Hand) -> bool {
+        let units = hand.spans().filter_map(|held| self.units.get(held.task?));
+        let lanes: Vec<u32> = units.map(|unit| unit.lane).collect();
+        lanes.windows(2).any(|two| two[0] != two[1])
     }
 
     fn check_crew(&self) -> Result<(), String> {

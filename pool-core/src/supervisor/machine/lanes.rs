@@ -4,8 +4,8 @@
 //! # Who is next
 //! Lanes of a higher priority come first. Lanes of the same priority share the workers' time, whatever their items take: the
 //! next one is that which has had least of it, and the measure is its *pass*, in nanoseconds. What is handed out is charged at
-//! once, with what the lane's items take on average; what is reported later corrects that, and what comes back undone is paid
-//! back. This is start-time fair queueing:
+//! once, with what the lane's items take on average; what is reported later corrects that, and what comes back undone, or is
+//! cancelled undone, is paid back. What is cancelled while it runs has had its time so far. This is start-time fair queueing:
 //! * A lane that gets work again starts at the pass of the lane that was served last, unless its own is higher. So nobody saves up
 //!   time by having nothing to do, and somebody who is new neither overtakes for ever nor waits for the others' past.
 //! * Once no lane of a priority has work, all that they owe is forgotten.

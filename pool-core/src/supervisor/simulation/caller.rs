@@ -42,8 +42,8 @@ impl World<'_> {
                 self.note(|_| "the shell fails".to_owned());
                 self.feed(Event::Fault("simulated".to_owned()), &[]);
             }
+            92..98 if self.scenario.resizes => self.resize(),
             93..96 => self.feed(Event::Pump, &[]),
-            96..98 if self.scenario.resizes => self.resize(),
             _ => self.feed(Event::Tick, &[]),
         }
         if self.caller.left > 0 {

@@ -358,8 +358,13 @@ impl World<'_> {
                 }
                 Out::Unfit => {
                     // Who has been asked to exit is needed for nothing.
-                    self.broken |= !process.fenced && process.retired.is_none();
+                    let is_needed = !process.fenced && process.retired.is_none();
+                    self.broken |= is_needed;
                     self.feed(Event::Unfit(who, state_failed()), &[]);
+                    assert!(
+                        !is_needed || !self.machine.is_open(),
+                        "a state cannot be built, and nobody is told"
+                    );
                 }
                 Out::Answers(answers, illegible) => self.answer(generation, answers, illegible),
                 Out::Seen(seen) => self.feed(Event::Observed(who, seen), &[]),

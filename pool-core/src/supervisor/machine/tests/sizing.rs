@@ -1,6 +1,7 @@
 //! How many workers there are.
 
 use super::*;
+use crate::supervisor::slot::Slot;
 
 const IDLE: Duration = Duration::from_secs(2);
 
@@ -271,4 +272,24 @@ fn a_signal_ends_everything_with_its_number() {
     assert!(matches!(pool.outcome(task), Some(Err(TaskError::Interrupted { signal: 15 }))));
     assert_eq!(pool.kills().len(), 2);
     assert!(matches!(pool.machine.submit(&plain()), Err(TaskError::Interrupted { signal: 15 })));
+}
+
+#[test]
+fn a_suspect_that_waits_for_a_worker_does_not_begin_while_there_are_too_many() {
+    let mut pool = Bench::ready(Config { prefetch: 1, ..config(4) });
+    let suspect = pool.submit(1, &TaskSpec { retries: 1, ..plain() })[0];
+    let worker = pool.holder();
+    pool.submit(3, &plain());
+    pool.die(worker, true);
+    let reserved = pool.machine.slots().iter().filter_map(Slot::active).filter_map(|ready| ready.reserved);
+    assert_eq!(reserved.collect::<Vec<_>>(), [suspect], "it waits for the emptiest");
+    pool.forget().on(Event::Resize(2));
+    let worker = (0..4).find(|worker| {
+        let ready = pool.machine.slots()[*worker as usize].active();
+        ready.is_some_and(|ready| ready.leaving.is_none())
+    });
+    pool.finish(worker.expect("two of them stay"));
+    assert!(pool.outcome(suspect).is_none());
+    let sent = (0..4).flat_map(|worker| pool.sent(worker)).filter(|key| *key == suspect).count();
+    assert_eq!(sent, 0, "three have tasks still");
 }
