@@ -8,7 +8,7 @@
 //!
 //! A place is vacated instead of filled again if enough are left without it.
 //!
-//! When there are to be fewer, those go first that lose least: who waits for a back-off, who starts, who stands by, who is
+//! When there are to be fewer, those go first that lose least: who is dying or waits for a back-off, who starts, who stands by, who is
 //! idle (the highest place first), and then who has the least to do. A worker that has had nothing to do for long goes if
 //! there are more than the least number. Nobody looks for that while there are not.
 //!
@@ -188,7 +188,7 @@ impl<P> Machine<P> {
         }
         let ahead = self.config.ahead;
         let loss = |slot: &Slot| match &slot.phase {
-            Phase::Waiting { .. } => Some((0, 0)),
+            Phase::Waiting { .. } | Phase::Dying { going: false, .. } => Some((0, 0)),
             Phase::Starting { .. } => Some((1, 0)),
             Phase::Ready(ready) if ready.is_going() => None,
             Phase::Ready(ready) if ready.hand.is_empty() => Some((if slot.active { 3 } else { 2 }, 0)),
@@ -202,8 +202,16 @@ impl<P> Machine<P> {
             places.filter_map(|(index, slot)| loss(slot).map(|loss| (loss, Reverse(index)))).collect();
         order.sort_unstable();
         for (_, Reverse(index)) in order.into_iter().take(surplus) {
-            match self.slots[index].phase {
-                Phase::Waiting { until } => self.vacate(index, until),
+            match &mut self.slots[index].phase {
+                Phase::Waiting { until } => {
+                    let until = *until;
+                    self.vacate(index, until);
+                }
+                Phase::Dying { going, .. } => {
+                    // Nobody comes after it.
+                    *going = true;
+                    self.touch(index);
+                }
                 Phase::Starting { .. } => {
                     // It has nothing to lose, so it need not be asked.
                     let who = self.slots[index].incarnation();

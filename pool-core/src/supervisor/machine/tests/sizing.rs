@@ -293,3 +293,19 @@ fn a_suspect_that_waits_for_a_worker_does_not_begin_while_there_are_too_many() {
     let sent = (0..4).flat_map(|worker| pool.sent(worker)).filter(|key| *key == suspect).count();
     assert_eq!(sent, 0, "three have tasks still");
 }
+
+#[test]
+fn when_there_are_to_be_fewer_the_dying_are_not_replaced_and_the_living_stay() {
+    let mut pool = Bench::ready(config(2));
+    pool.submit(2, &plain());
+    let dying = pool.who(0);
+    pool.on(Event::Violation(dying, "it lies".to_owned()));
+    pool.forget().on(Event::Resize(1));
+    let lives = pool.machine.slots()[1].active().is_some_and(|ready| ready.leaving.is_none());
+    assert!(lives, "the other one does what is left: {:?}", pool.machine.slots());
+    pool.die_as(dying, false);
+    assert_eq!(pool.spawns(), 0);
+    pool.finish(1);
+    pool.finish(1);
+    assert_eq!(pool.machine.pending(), 0);
+}
