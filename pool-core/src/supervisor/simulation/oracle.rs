@@ -90,12 +90,16 @@ impl World<'_> {
     /// Processes, those excepted that were given up.
     fn present(&self) -> usize {
         let given_up = |process: &&Process| {
-            let why = self.slot_of(process).and_then(|slot| match &slot.phase {
-                Phase::Ready(ready) => ready.leaving,
-                Phase::Retiring { why, .. } => Some(*why),
-                _ => None,
-            });
-            matches!(why, Some(RetireReason::Resized | RetireReason::Idle))
+            self.slot_of(process).is_some_and(|slot| {
+                let why = match &slot.phase {
+                    Phase::Ready(ready) => ready.leaving,
+                    Phase::Retiring { why, .. } => Some(*why),
+                    // It has not gone in time, and is killed by this very event.
+                    Phase::Stopped => return process.retired.is_some(),
+                    _ => None,
+                };
+                matches!(why, Some(RetireReason::Resized | RetireReason::Idle))
+            })
         };
         self.living().filter(|process| !given_up(process)).count()
     }
