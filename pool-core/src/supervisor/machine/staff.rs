@@ -20,7 +20,7 @@
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
-use super::{Config, Hand, Life, Machine};
+use super::{Config, Life, Machine};
 use crate::ids::WorkerId;
 use crate::stats::RetireReason;
 use crate::supervisor::event::{Action, KillReason};
@@ -81,14 +81,14 @@ impl<P> Machine<P> {
         }
     }
 
-    /// Items that have not ended and are not with a worker that is about to go: it will have done them by then.
+    /// Items that have not ended, but for those that workers run which are about to go. What waits behind these counts: it may
+    /// have to wait for long.
     fn demand(&self) -> usize {
         let going = self.slots.iter().filter_map(|slot| match &slot.phase {
-            Phase::Ready(ready) if ready.is_going() => Some(&ready.hand),
+            Phase::Ready(ready) if ready.is_going() => ready.hand.front(),
             _ => None,
         });
-        let held = going.flat_map(Hand::spans).filter(|held| held.task.is_some());
-        self.pending - held.map(|held| held.count as usize).sum::<usize>()
+        self.pending - going.filter(|front| front.task.is_some()).count()
     }
 
     /// Whether somebody may have to wait for a worker that could be started.

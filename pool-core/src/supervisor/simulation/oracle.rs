@@ -178,8 +178,8 @@ impl World<'_> {
             })
         };
         let open = |item: &&Item| !self.facts[**item as usize - 1].resolved;
-        let theirs = self.living().filter(going).flat_map(|process| process.assigned.values()).filter(open);
-        let theirs = theirs.count();
+        let theirs = self.living().filter(going).filter_map(|process| process.assigned.values().next());
+        let theirs = theirs.filter(open).count();
         let tasks = if idle { 0 } else { self.unresolved.saturating_sub(theirs) };
         let (spares, most) = (self.scenario.spares as usize, self.most as usize);
         self.staffed() >= self.at_rest().max(tasks.min(most) + spares)
@@ -645,7 +645,11 @@ impl World<'_> {
             let waits = forever >= self.most as usize;
             assert!(
                 runs && fact.limit.is_none() || waits,
-                "nothing happens to {fact:?}: {:#?}",
+                "nothing happens to {fact:?}, and {forever} of {} run for ever: {:?} {:#?}",
+                self.most,
+                self.living()
+                    .map(|process| (process.who, process.stage, &process.assigned))
+                    .collect::<Vec<_>>(),
                 self.machine.slots()
             );
         }

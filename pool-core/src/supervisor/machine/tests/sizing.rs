@@ -309,3 +309,20 @@ fn when_there_are_to_be_fewer_the_dying_are_not_replaced_and_the_living_stay() {
     pool.finish(1);
     assert_eq!(pool.machine.pending(), 0);
 }
+
+#[test]
+fn somebody_is_started_for_what_waits_behind_the_last_task_of_a_worker() {
+    let Config { staffing, .. } = elastic(3, 1);
+    let staffing = Staffing { quota: Some(3), ..staffing };
+    let mut pool = Bench::ready(Config { staffing, ..config(3) });
+    // Nothing fits in behind it.
+    pool.submit(1, &TaskSpec { size: 1 << 20, ..plain() });
+    pool.submit(1, &plain());
+    pool.on(Event::Ready(pool.who(1)));
+    pool.finish(1);
+    pool.forget().submit(1, &TaskSpec { count: 2, chunk: 2, ..plain() });
+    assert_eq!((pool.machine.load(1), pool.spawns()), (2, 1), "the first of them may take long");
+    let new = 2;
+    pool.on(Event::Ready(pool.who(new)));
+    assert_eq!(pool.taken(), [(pool.who(1), vec![3])]);
+}
