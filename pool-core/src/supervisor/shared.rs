@@ -127,6 +127,8 @@ impl Shared {
         if !settled.is_empty() {
             if self.gate.is_limited() {
                 self.gate.leave(settled.iter().filter(|ended| matches!(ended.sink, Sink::Handle(_))).count());
+                // The leader may wait for a place, and foreign code may come next.
+                self.lead.kick();
             }
             for ended in settled.drain(..) {
                 self.deliver(ended);

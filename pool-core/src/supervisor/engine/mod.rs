@@ -275,17 +275,12 @@ impl Engine {
 
     /// The job of a unit, also of one that the state machine has split off and that is not a job of its own yet.
     fn job(&self, unit: TaskKey) -> Option<JobRef<'_>> {
-        let split_off = |key: TaskKey| {
-            let origin = |action: &Action<Results>| match action {
-                Action::Split { from, into, .. } if *into == key => Some(*from),
-                _ => None,
-            };
-            self.pending.iter().chain(self.machine.wanted()).find_map(origin)
+        // What it was split off from was split off before, if at all.
+        let origin = |unit: TaskKey, action: &Action<Results>| match action {
+            Action::Split { from, into, .. } if *into == unit => *from,
+            _ => unit,
         };
-        let mut unit = unit;
-        while let Some(from) = split_off(unit) {
-            unit = from;
-        }
+        let unit = self.pending.iter().chain(self.machine.wanted()).rev().fold(unit, origin);
         self.jobs.get(unit.index)
     }
 

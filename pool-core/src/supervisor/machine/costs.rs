@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Machine;
 use super::tests::{config, plain};
-use crate::supervisor::event::{Action, Event, Incarnation, TaskSpec, Ticket};
+use crate::supervisor::event::{Action, Event, GroupSpec, Incarnation, TaskSpec, Ticket};
 
 const TASKS: u32 = 1_000_000;
 
@@ -213,5 +213,54 @@ fn costs_together() {
             (0..workers).for_each(|worker| shop.finish_all(worker));
         }
         report("singles, by the 64     ", workers, began, &shop);
+    }
+}
+
+/// Much of everything: what one event costs must not grow with what there is.
+#[test]
+#[ignore = "measures; run it alone, in release"]
+fn crowds() {
+    for batches in [2, 100, 10_000] {
+        let mut shop = Shop::new(8);
+        let limit = Duration::from_secs(3600);
+        let deadline = Some((shop.now + limit, limit));
+        let specs: Vec<GroupSpec> = (0..batches).map(|_| GroupSpec { abort: true, deadline }).collect();
+        let began = used();
+        let groups: Vec<_> = specs.into_iter().map(|spec| shop.machine.open(spec)).collect();
+        let each = TASKS / 10 / batches;
+        for group in &groups {
+            for _ in 0..each {
+                shop.machine.submit(&TaskSpec { group: Some(*group), ..plain() }).unwrap();
+            }
+            shop.on(Event::Pump);
+        }
+        let mut worker = 0;
+        while shop.machine.pending() > 0 {
+            shop.finish(worker, 1);
+            worker = (worker + 1) % 8;
+        }
+        groups.into_iter().for_each(|group| shop.on(Event::CloseGroup(group)));
+        report(&format!("{batches:>6} batches at once"), 8, began, &shop);
+    }
+    for workers in [8, 1000] {
+        let mut shop = Shop::new(workers);
+        let keys: Vec<_> = (0..TASKS).map(|_| shop.machine.submit(&plain()).unwrap()).collect();
+        shop.on(Event::Pump);
+        let began = used();
+        keys.into_iter().for_each(|key| shop.on(Event::Cancel(key)));
+        report("singles, all cancelled ", workers, began, &shop);
+        let mut shop = Shop::new(workers);
+        (0..TASKS).for_each(|_| _ = shop.machine.submit(&plain()).unwrap());
+        shop.on(Event::Pump);
+        (0..3 * workers).for_each(|turn| _ = shop.finish(turn % workers, 1));
+        let began = used();
+        for _ in 0..10_000 {
+            let group = shop.machine.open(GroupSpec::default());
+            shop.machine.submit(&TaskSpec { group: Some(group), ..plain() }).unwrap();
+            shop.on(Event::Pump);
+            shop.on(Event::CloseGroup(group));
+            shop.ended += 1;
+        }
+        report("batches beside singles ", workers, began, &shop);
     }
 }

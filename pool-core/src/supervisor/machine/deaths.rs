@@ -60,7 +60,13 @@ impl<P> Machine<P> {
         let mut failed = Vec::new();
         for (ticket, death) in lost {
             let held = self.extract(index, Span { first: ticket, count: 1 }, now).pop();
-            let Some(task) = held.and_then(|held| held.task) else { continue };
+            let Some((task, charged)) = held.and_then(|held| Some((held.task?, held.charged))) else {
+                continue;
+            };
+            if charged > 0 {
+                // Nobody knows what it took: what was expected.
+                self.bill(task, 1, charged, Duration::from_nanos(charged));
+            }
             // Where the abort of their batch, which the first of them may cause, finds them.
             self.suspect(task);
             failed.push((task, death));
@@ -98,10 +104,7 @@ impl<P> Machine<P> {
                 (Some((_, KillReason::Timeout)), Some(limit)) => Mishap::Error(TaskError::timed_out(limit)),
                 _ => Mishap::Death(death),
             };
-            if !matches!(mishap, Mishap::Error(_)) {
-                // What has exceeded its limit has been billed then.
-                self.bill(task, 1, victim.charged, spent);
-            }
+            self.bill(task, 1, victim.charged, spent);
             self.mishap(now, task, mishap);
         }
     }
@@ -224,6 +227,7 @@ impl<P> Machine<P> {
         let who = self.slots[index].incarnation();
         let Phase::Ready(mut ready) = self.enter(index, Phase::Stopped) else { return };
         let Some((_, why)) = ready.hand.head_mut().and_then(|head| head.doomed.take()) else { return };
+        let spent = now.saturating_duration_since(ready.hand.since());
         self.held -= ready.hand.items();
         self.counters.kills += 1;
         self.out.push_back(Action::Kill { who, why, fenced: true });
@@ -236,7 +240,10 @@ impl<P> Machine<P> {
         self.refund(&innocent);
         self.requeue(innocent.into_iter().filter_map(|held| held.task).collect());
         self.replace(now, index, now);
-        if let Some((task, limit)) = head.and_then(|head| Some((head.task?, head.limit.get()?))) {
+        if let Some((task, limit, charged)) =
+            head.and_then(|head| Some((head.task?, head.limit.get()?, head.charged)))
+        {
+            self.bill(task, 1, charged, spent);
             self.mishap(now, task, Mishap::Error(TaskError::timed_out(limit)));
         }
         self.dispatch(now);

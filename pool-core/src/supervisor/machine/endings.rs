@@ -23,7 +23,7 @@ impl<P> Machine<P> {
     /// Ends what is left of a unit, once: a key that is not in the table has ended before.
     pub(super) fn resolve(&mut self, task: TaskKey, result: Result<P, TaskError>) {
         let Some(unit) = self.units.get(task) else { return };
-        let (first, count) = (unit.done, unit.left());
+        let (first, count, lane) = (unit.done, unit.left(), unit.lane);
         match unit.place {
             Place::Queued => {
                 self.queue.remove(&mut self.units, task);
@@ -33,18 +33,18 @@ impl<P> Machine<P> {
             Place::With(_) => {}
         }
         self.units.remove(task);
-        self.settle(task, first, count, result);
+        self.settle(task, lane, first, count, result);
     }
 
     /// Items with results: the first ones of a unit.
     fn succeed(&mut self, task: TaskKey, count: u32, payload: P) {
         let Some(unit) = self.units.get_mut(task) else { return };
-        let first = unit.done;
+        let (first, lane) = (unit.done, unit.lane);
         unit.done += count;
         if unit.done == unit.end {
             self.units.remove(task);
         }
-        self.settle(task, first, count, Ok(payload));
+        self.settle(task, lane, first, count, Ok(payload));
     }
 
     /// Items of a unit, for each of which so much was charged, have taken so much of a worker's time. It matters only where lanes may compete.
@@ -58,7 +58,7 @@ impl<P> Machine<P> {
         }
     }
 
-    fn settle(&mut self, task: TaskKey, first: u32, count: u32, result: Result<P, TaskError>) {
+    fn settle(&mut self, task: TaskKey, lane: u32, first: u32, count: u32, result: Result<P, TaskError>) {
         let counter = match &result {
             Ok(_) => &mut self.counters.succeeded,
             Err(TaskError::Cancelled) => &mut self.counters.cancelled,
@@ -68,6 +68,7 @@ impl<P> Machine<P> {
         };
         *counter += u64::from(count);
         self.pending -= count as usize;
+        self.queue.ended(lane, count as usize);
         self.out.push_back(Action::Resolve { task, first, count, result });
     }
 
@@ -86,8 +87,9 @@ impl<P> Machine<P> {
             self.catch_up(now);
         }
         let Some(ready) = self.slots[index].ready() else {
-            if let Some(held) = self.late_result(now, index, Span { first: ticket, count }) {
+            if let Some((held, spent)) = self.late_result(now, index, Span { first: ticket, count }) {
                 if let Some(task) = held.task {
+                    self.bill(task, count, held.charged, spent);
                     self.resolve(task, Ok(payload));
                 }
                 self.dispatch(now);
@@ -139,8 +141,9 @@ impl<P> Machine<P> {
         let Some(index) = self.alive(who) else { return };
         let span = Span { first: ticket, count: 1 };
         let Some(ready) = self.slots[index].ready() else {
-            if let Some(held) = self.late_result(now, index, span) {
+            if let Some((held, spent)) = self.late_result(now, index, span) {
                 if let Some(task) = held.task {
+                    self.bill(task, 1, held.charged, spent);
                     self.mishap(now, task, Mishap::Error(error));
                 }
                 self.dispatch(now);
@@ -174,8 +177,8 @@ impl<P> Machine<P> {
 
     /// A worker that is being killed finished something after all, before the signal arrived. Whatever it was killed for,
     /// these are its head's results, or, where the head is spoiled, those of later items: results between them may have been
-    /// mangled. Those items stay, and the board tells in the end what became of them.
-    fn late_result(&mut self, now: Instant, index: usize, span: Span) -> Option<Held> {
+    /// mangled. Those items stay, and the board tells in the end what became of them. Returned with the time that they took.
+    fn late_result(&mut self, now: Instant, index: usize, span: Span) -> Option<(Held, Duration)> {
         let Phase::Dying { hand, .. } = &self.slots[index].phase else { return None };
         let place = hand.place(span.first);
         let held = hand.get(place).filter(|held| held.ticket <= span.first && span.end() <= held.end())?;
@@ -186,9 +189,10 @@ impl<P> Machine<P> {
         if !fits || span.count == 0 {
             return None;
         }
+        let spent = now.saturating_duration_since(hand.since());
         self.settled += u64::from(span.count);
         self.slots[index].strikes.clear();
-        self.extract(index, span, now).pop()
+        Some((self.extract(index, span, now).pop()?, spent))
     }
 
     /// Tasks cannot be sent to this worker.
@@ -278,7 +282,8 @@ impl<P> Machine<P> {
                 self.touch(index);
             }
             Phase::Ready(ready) => {
-                let Some(place) = ready.hand.disown(key) else { return };
+                let Some((place, charged)) = ready.hand.disown(key) else { return };
+                let spent = (place == 0).then(|| now.saturating_duration_since(ready.hand.since()));
                 let started = place == 0 && ready.hand.head().is_some_and(|head| head.started.is_some());
                 if let Some(span) = ready.hand.ask_for(place, started) {
                     self.out.push_back(Action::TakeBack(who, vec![span]));
@@ -286,12 +291,29 @@ impl<P> Machine<P> {
                 if started {
                     self.doom(now, index, KillReason::Cancelled);
                 }
+                self.give_up(key, charged, spent);
             }
             Phase::Dying { hand, .. } => {
-                hand.disown(key);
+                let since = hand.since();
+                if let Some((place, charged)) = hand.disown(key) {
+                    let spent = (place == 0).then(|| now.saturating_duration_since(since));
+                    self.give_up(key, charged, spent);
+                }
             }
             Phase::Waiting { .. } | Phase::Starting { .. } | Phase::Retiring { .. } | Phase::Stopped => {}
         }
+    }
+
+    /// A worker holds what nobody wants any more. What its lane was charged for it is paid back, but for the time that the first
+    /// item has had if it is the head.
+    fn give_up(&mut self, key: TaskKey, charged: u64, spent: Option<Duration>) {
+        let Some(unit) = self.units.get(key).filter(|_| self.queue.is_shared()) else { return };
+        let (lane, mut unbegun) = (unit.lane, u64::from(unit.left()));
+        if let Some(spent) = spent {
+            unbegun -= 1;
+            self.queue.give_up(lane, charged, u64::try_from(spent.as_nanos()).unwrap_or(u64::MAX));
+        }
+        self.queue.refund(lane, charged.saturating_mul(unbegun));
     }
 
     /// Tells the running head of a worker to stop: flag now, kill after the grace period.

@@ -5,6 +5,7 @@
 //! is submitted to it later is refused with the same error. So nothing of it is left, however its end and a submission cross.
 //! Closing it ends whatever is left, frees its lanes, and makes its number one that means nothing any more.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::Machine;
@@ -20,6 +21,8 @@ use crate::supervisor::slot::Phase;
 pub(super) struct Groups {
     places: Vec<Place>,
     free: Vec<u32>,
+    /// Those that have not ended, by their deadlines.
+    deadlines: BTreeSet<(Instant, u32)>,
     /// The next deadline.
     due: Option<Instant>,
 }
@@ -57,9 +60,7 @@ impl Groups {
     }
 
     fn find_due(&mut self) {
-        let groups = self.places.iter().filter_map(|place| place.group.as_ref());
-        let open = groups.filter(|group| group.ended.is_none());
-        self.due = open.filter_map(|group| group.deadline).map(|(at, _)| at).min();
+        self.due = self.deadlines.first().map(|(at, _)| *at);
     }
 
     /// Where its items of a priority wait.
@@ -115,7 +116,8 @@ impl<P> Machine<P> {
         place.group = Some(group);
         let id = GroupId { index, guard: place.guard };
         if let Some((at, _)) = deadline {
-            groups.due = Some(groups.due.map_or(at, |due| due.min(at)));
+            groups.deadlines.insert((at, index));
+            groups.find_due();
         }
         id
     }
@@ -141,17 +143,10 @@ impl<P> Machine<P> {
 
     /// Ends the batches whose deadlines have come.
     pub(super) fn end_overdue(&mut self, now: Instant) {
-        let overdue = |place: &Place| {
-            let group = place.group.as_ref().filter(|group| group.ended.is_none())?;
-            group.deadline.filter(|(at, _)| *at <= now).map(|(_, limit)| (place.guard, limit))
-        };
-        let overdue: Vec<(GroupId, Duration)> = (0..)
-            .zip(&self.groups.places)
-            .filter_map(|(index, place)| {
-                overdue(place).map(|(guard, limit)| (GroupId { index, guard }, limit))
-            })
-            .collect();
-        for (id, limit) in overdue {
+        while let Some((_, index)) = self.groups.deadlines.first().copied().filter(|(at, _)| *at <= now) {
+            let place = &self.groups.places[index as usize];
+            let id = GroupId { index, guard: place.guard };
+            let Some((_, limit)) = place.group.as_ref().and_then(|group| group.deadline) else { return };
             self.end_group(now, id, &TaskError::DeadlineExceeded { limit });
         }
     }
@@ -160,7 +155,17 @@ impl<P> Machine<P> {
     fn end_group(&mut self, now: Instant, id: GroupId, error: &TaskError) {
         let Some(group) = self.groups.get_mut(id).filter(|group| group.ended.is_none()) else { return };
         group.ended = Some(error.clone());
-        let timed = group.deadline.is_some();
+        let deadline = group.deadline;
+        let is_empty = group.lanes.iter().all(|(_, lane)| self.queue.left(*lane) == 0);
+        if let Some((at, _)) = deadline {
+            self.groups.deadlines.remove(&(at, id.index));
+            self.groups.find_due();
+        }
+        if is_empty {
+            // As most batches end: nobody is asked whether he holds anything of it.
+            return;
+        }
+        let Some(group) = self.groups.get(id) else { return };
         let lanes = group.lanes.iter().map(|(_, lane)| *lane);
         let mut left: Vec<TaskKey> =
             lanes.flat_map(|lane| self.queue.in_lane(lane, &self.units)).map(|(key, _)| key).collect();
@@ -174,9 +179,6 @@ impl<P> Machine<P> {
             };
             let held = slot.hand().into_iter().flat_map(Hand::spans).filter_map(|held| held.task);
             left.extend(held.chain(reserved).filter(|key| self.units.get(*key).is_some_and(of_group)));
-        }
-        if timed {
-            self.groups.find_due();
         }
         for key in left {
             self.stop(now, key, error.clone());

@@ -249,11 +249,13 @@ impl Hand {
         asked
     }
 
-    /// The unit has been settled without the worker; returns the place of its span.
-    pub(super) fn disown(&mut self, key: TaskKey) -> Option<usize> {
+    /// The unit has been settled without the worker; returns the place of its span, and what its lane has not got back for
+    /// each of its items.
+    pub(super) fn disown(&mut self, key: TaskKey) -> Option<(usize, u64)> {
         let place = self.spans.iter().position(|held| held.task == Some(key))?;
-        self.spans[place].task = None;
-        Some(place)
+        let held = &mut self.spans[place];
+        held.task = None;
+        Some((place, std::mem::take(&mut held.charged)))
     }
 
     /// Marks everything in a span, the head included unless `but_head`, as being taken back, and returns what was not before.

@@ -114,6 +114,20 @@ impl<P> Machine<P> {
                 other => return Err(format!("{key:?} lives, and its batch {group:?} is {other:?}")),
             }
         }
+        let mut left: BTreeMap<u32, usize> = BTreeMap::new();
+        for unit in self.units.keys().into_iter().filter_map(|key| self.units.get(key)) {
+            *left.entry(unit.lane).or_default() += unit.left() as usize;
+        }
+        self.queue.check_left(&left)?;
+        let mut charged: BTreeMap<u32, u64> = BTreeMap::new();
+        for held in self.slots.iter().filter_map(Slot::hand).flat_map(Hand::spans) {
+            if let Some(unit) = held.task.and_then(|key| self.units.get(key)) {
+                *charged.entry(unit.lane).or_default() += held.charged * u64::from(held.count);
+            }
+        }
+        if !self.is_over() {
+            self.queue.check_charged(&charged)?;
+        }
         let mut lanes: Vec<u32> = self.groups.open().flat_map(|(.., lanes)| lanes).map(|of| of.1).collect();
         lanes.push(SINGLES);
         lanes.extend(self.queue.singles());
@@ -123,15 +137,26 @@ impl<P> Machine<P> {
         if closed || twice || lanes.len() != self.queue.open_lanes() {
             return Err(format!("{} lanes are open, and {lanes:?} are in use", self.queue.open_lanes()));
         }
-        let contended = self.queue.is_contended() && !self.is_over();
+        if self.is_over() {
+            return Ok(());
+        }
+        let contended = self.queue.is_contended();
         let unlooked = |slot: &Slot| match &slot.phase {
-            Phase::Ready(ready) => ready.hand.items() > 2 && !ready.hand.is_taking(),
+            Phase::Ready(ready) if ready.hand.is_taking() => false,
+            Phase::Ready(ready) => contended && ready.hand.items() > 2 || self.mixes_lanes(&ready.hand),
             _ => false,
         };
-        if contended && self.level_at.is_none() && self.slots.iter().any(unlooked) {
+        if self.level_at.is_none() && self.slots.iter().any(unlooked) {
             return Err(format!("lanes compete, and nobody looks at what workers hold: {:?}", self.slots));
         }
         Ok(())
+    }
+
+    /// Whether items of several lanes wait in a hand.
+    fn mixes_lanes(&self, hand: &Hand) -> bool {
+        let units = hand.spans().filter_map(|held| self.units.get(held.task?));
+        let lanes: Vec<u32> = units.map(|unit| unit.lane).collect();
+        lanes.windows(2).any(|two| two[0] != two[1])
     }
 
     fn check_crew(&self) -> Result<(), String> {
@@ -235,6 +260,10 @@ impl<P> Machine<P> {
             return Err(format!("{hand:?} up to {} exceeds the window", ready.next_ticket));
         }
         let Some(head) = hand.head() else { return Ok(()) };
+        let [items, taking, _] = hand.sums();
+        if (ready.leaving.is_some() || head.condemned) && items - taking > 1 {
+            return Err(format!("it is about to go, and keeps more than it runs: {ready:?}"));
+        }
         if head.alone && hand.items() != 1 {
             return Err(format!("a suspect runs alone among {}", hand.items()));
         }

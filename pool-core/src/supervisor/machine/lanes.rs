@@ -4,8 +4,8 @@
 //! # Who is next
 //! Lanes of a higher priority come first. Lanes of the same priority share the workers' time, whatever their items take: the
 //! next one is that which has had least of it, and the measure is its *pass*, in nanoseconds. What is handed out is charged at
-//! once, with what the lane's items take on average; what is reported later corrects that, and what comes back undone is paid
-//! back. This is start-time fair queueing:
+//! once, with what the lane's items take on average; what is reported later corrects that, and what comes back undone, or is
+//! cancelled undone, is paid back. What is cancelled while it runs has had its time so far. This is start-time fair queueing:
 //! * A lane that gets work again starts at the pass of the lane that was served last, unless its own is higher. So nobody saves up
 //!   time by having nothing to do, and somebody who is new neither overtakes for ever nor waits for the others' past.
 //! * Once no lane of a priority has work, all that they owe is forgotten.
@@ -17,6 +17,8 @@
 //! nothing is charged or measured.
 
 use std::cmp::Reverse;
+#[cfg(test)]
+use std::collections::BTreeMap;
 
 use super::line::Line;
 use super::unit::Unit;
@@ -38,7 +40,7 @@ pub(super) struct Lanes {
     levels: Vec<Level>,
     /// Lanes of single tasks besides the one that is always there; they stay.
     singles: Vec<u32>,
-    /// Lanes with work.
+    /// Lanes with work: a heap, the first of which is next.
     busy: Vec<u32>,
     /// There is more than one lane, with or without work.
     shared: bool,
@@ -55,8 +57,13 @@ struct Lane {
     level: u32,
     /// Its place among those with work.
     at: u32,
+    /// Items of it that have not ended, wherever they are.
+    left: usize,
     /// Nanoseconds of the workers' time that it has been given.
     pass: u64,
+    /// Of that, what it was charged for what has not been corrected yet.
+    #[cfg(test)]
+    charged: u64,
     /// Nanoseconds an item.
     item: u64,
     /// Nanoseconds of the latest items, and how many these are.
@@ -71,6 +78,8 @@ struct Level {
     now: u64,
     /// The highest pass that any lane has had.
     latest: u64,
+    /// How many lanes have work.
+    busy: u32,
 }
 
 impl Lanes {
@@ -108,11 +117,22 @@ impl Lanes {
     pub(super) fn open(&mut self, priority: i8) -> u32 {
         let known = self.levels.iter().position(|level| level.priority == priority);
         let level = known.unwrap_or_else(|| {
-            self.levels.push(Level { priority, now: 0, latest: 0 });
+            self.levels.push(Level { priority, now: 0, latest: 0, busy: 0 });
             self.levels.len() - 1
         }) as u32;
-        let lane =
-            Lane { line: Line::new(), priority, level, at: 0, pass: 0, item: self.guess, measured: (0, 0) };
+        let (line, item) = (Line::new(), self.guess);
+        let lane = Lane {
+            line,
+            priority,
+            level,
+            at: 0,
+            left: 0,
+            pass: 0,
+            #[cfg(test)]
+            charged: 0,
+            item,
+            measured: (0, 0),
+        };
         let index = match self.free.pop() {
             Some(index) => {
                 self.lanes[index as usize] = lane;
@@ -129,7 +149,7 @@ impl Lanes {
 
     /// Closes a lane in which nothing waits, and of which nobody holds anything.
     pub(super) fn close(&mut self, lane: u32) {
-        debug_assert!(self.lanes[lane as usize].line.is_empty(), "lane {lane} has work");
+        debug_assert_eq!(self.lanes[lane as usize].left, 0, "lane {lane} has work");
         self.free.push(lane);
         self.shared = self.lanes.len() - self.free.len() > 1;
         if !self.shared {
@@ -176,21 +196,60 @@ impl Lanes {
     /// The unit that is next.
     #[inline]
     pub(super) fn first<'a>(&self, units: &'a TaskTable<Unit>) -> Option<(TaskKey, &'a Unit)> {
-        let lane = match self.busy.as_slice() {
-            [] => return None,
-            [sole] => *sole,
-            several => self.next_of(several)?,
-        };
-        self.lanes[lane as usize].line.first(units)
+        self.lanes[*self.busy.first()? as usize].line.first(units)
     }
 
-    #[cold]
-    fn next_of(&self, lanes: &[u32]) -> Option<u32> {
-        let rank = |index: &u32| {
-            let lane = &self.lanes[*index as usize];
-            (Reverse(lane.priority), lane.pass, *index)
-        };
-        lanes.iter().copied().min_by_key(rank)
+    /// Items of a lane have been submitted.
+    #[inline]
+    pub(super) fn came(&mut self, lane: u32, items: usize) {
+        self.lanes[lane as usize].left += items;
+    }
+
+    /// Items of a lane have ended.
+    #[inline]
+    pub(super) fn ended(&mut self, lane: u32, items: usize) {
+        self.lanes[lane as usize].left -= items;
+    }
+
+    /// Items of a lane that have not ended.
+    pub(super) fn left(&self, lane: u32) -> usize {
+        self.lanes[lane as usize].left
+    }
+
+    fn rank(&self, at: usize) -> (Reverse<i8>, u64, u32) {
+        let index = self.busy[at];
+        let lane = &self.lanes[index as usize];
+        (Reverse(lane.priority), lane.pass, index)
+    }
+
+    fn swap(&mut self, one: usize, other: usize) {
+        self.busy.swap(one, other);
+        for at in [one, other] {
+            self.lanes[self.busy[at] as usize].at = at as u32;
+        }
+    }
+
+    /// The lane in a place of the heap may come earlier or later than it did.
+    fn sift(&mut self, mut at: usize) {
+        while at > 0 && self.rank(at) < self.rank((at - 1) / 2) {
+            self.swap(at, (at - 1) / 2);
+            at = (at - 1) / 2;
+        }
+        while let Some(least) =
+            (2 * at + 1..self.busy.len().min(2 * at + 3)).min_by_key(|below| self.rank(*below))
+            && self.rank(least) < self.rank(at)
+        {
+            self.swap(at, least);
+            at = least;
+        }
+    }
+
+    /// What a lane has had has changed.
+    fn has_moved(&mut self, lane: u32) {
+        let at = self.lanes[lane as usize].at as usize;
+        if self.busy.len() > 1 && self.busy.get(at) == Some(&lane) {
+            self.sift(at);
+        }
     }
 
     #[inline]
@@ -217,7 +276,9 @@ impl Lanes {
             }
             let lane = &mut self.lanes[index as usize];
             lane.at = self.busy.len() as u32;
+            self.levels[lane.level as usize].busy += 1;
             self.busy.push(index);
+            self.has_moved(index);
         }
         Some(index)
     }
@@ -227,7 +288,7 @@ impl Lanes {
     fn rejoin(&mut self, index: u32) {
         let lane = &self.lanes[index as usize];
         let level = &mut self.levels[lane.level as usize];
-        if !self.busy.iter().any(|busy| self.lanes[*busy as usize].level == lane.level) {
+        if level.busy == 0 {
             level.now = level.latest;
         }
         let lane = &mut self.lanes[index as usize];
@@ -245,13 +306,11 @@ impl Lanes {
             return;
         }
         let at = lane.at as usize;
-        if at + 1 == self.busy.len() {
-            self.busy.pop();
-            return;
-        }
+        self.levels[lane.level as usize].busy -= 1;
         self.busy.swap_remove(at);
-        if let Some(moved) = self.busy.get(at) {
-            self.lanes[*moved as usize].at = at as u32;
+        if let Some(moved) = self.busy.get(at).copied() {
+            self.lanes[moved as usize].at = at as u32;
+            self.sift(at);
         }
     }
 
@@ -261,18 +320,45 @@ impl Lanes {
         if !self.is_shared() {
             return 0;
         }
+        let index = lane;
         let lane = &mut self.lanes[lane as usize];
         let level = &mut self.levels[lane.level as usize];
         level.now = level.now.max(lane.pass);
         lane.pass = lane.pass.saturating_add(lane.item.saturating_mul(items as u64));
         level.latest = level.latest.max(lane.pass);
-        lane.item
+        let each = lane.item;
+        #[cfg(test)]
+        {
+            lane.charged += each * items as u64;
+        }
+        self.has_moved(index);
+        each
     }
 
     /// Items of a lane for which so many nanoseconds were charged come back undone; before they join it.
     pub(super) fn refund(&mut self, lane: u32, charged: u64) {
-        let lane = &mut self.lanes[lane as usize];
-        lane.pass = lane.pass.saturating_sub(charged);
+        self.correct(lane, charged, 0);
+    }
+
+    /// An item of a lane is given up for which so much was charged, after so much of a worker's time. It takes that long at least.
+    pub(super) fn give_up(&mut self, lane: u32, charged: u64, spent: u64) {
+        if spent > self.item(lane) {
+            self.note(lane, 1, charged, spent);
+        } else {
+            self.correct(lane, charged, spent);
+        }
+    }
+
+    fn correct(&mut self, index: u32, charged: u64, spent: u64) {
+        let lane = &mut self.lanes[index as usize];
+        let level = &mut self.levels[lane.level as usize];
+        lane.pass = lane.pass.saturating_add(spent).saturating_sub(charged);
+        #[cfg(test)]
+        {
+            lane.charged = lane.charged.wrapping_sub(charged);
+        }
+        level.latest = level.latest.max(lane.pass);
+        self.has_moved(index);
     }
 
     /// Items of a lane are done, for which so many nanoseconds were charged, and have taken so many of a worker's time since that last
@@ -280,10 +366,8 @@ impl Lanes {
     ///
     /// Several reports at one moment come with no time but the first; on average it is right.
     pub(super) fn note(&mut self, lane: u32, items: u32, charged: u64, spent: u64) {
+        self.correct(lane, charged, spent);
         let lane = &mut self.lanes[lane as usize];
-        let level = &mut self.levels[lane.level as usize];
-        lane.pass = lane.pass.saturating_add(spent).saturating_sub(charged);
-        level.latest = level.latest.max(lane.pass);
         let (time, count) = &mut lane.measured;
         *time = time.saturating_add(spent);
         *count += u64::from(items);
@@ -317,6 +401,15 @@ impl Lanes {
     /// What does not agree.
     #[cfg(test)]
     pub(super) fn check(&self, units: &TaskTable<Unit>) -> Result<(), String> {
+        if let Some(at) = (1..self.busy.len()).find(|at| self.rank(*at) < self.rank((*at - 1) / 2)) {
+            return Err(format!("lane {} comes before its time: {self:?}", self.busy[(at - 1) / 2]));
+        }
+        for (number, level) in (0..).zip(&self.levels) {
+            let busy = self.busy.iter().filter(|lane| self.lanes[**lane as usize].level == number).count();
+            if busy != level.busy as usize {
+                return Err(format!("{busy} lanes have work: {level:?}"));
+            }
+        }
         for (index, lane) in (0..).zip(&self.lanes) {
             let listed = self.busy.iter().filter(|busy| **busy == index).count();
             if listed != usize::from(!lane.line.is_empty()) {
@@ -344,6 +437,36 @@ impl Lanes {
             }
         }
         Ok(())
+    }
+
+    /// Compares how many items of each lane have not ended with what it should be.
+    ///
+    /// # Errors
+    /// The lanes of which it is another number.
+    #[cfg(test)]
+    pub(super) fn check_left(&self, left: &BTreeMap<u32, usize>) -> Result<(), String> {
+        let is_wrong = |(lane, it): &(u32, &Lane)| it.left != left.get(lane).copied().unwrap_or(0);
+        let wrong: Vec<_> = (0..).zip(&self.lanes).filter(is_wrong).collect();
+        if wrong.is_empty() { Ok(()) } else { Err(format!("{left:?} are left, not {wrong:?}")) }
+    }
+
+    /// Compares what lanes were charged for what workers hold with what is to be corrected for that later. What the lane that is
+    /// always there was charged is forgotten when the last other one is closed.
+    ///
+    /// # Errors
+    /// The lanes of which it is something else.
+    #[cfg(test)]
+    pub(super) fn check_charged(&self, held: &BTreeMap<u32, u64>) -> Result<(), String> {
+        let is_wrong = |(lane, it): &(u32, &Lane)| it.charged != held.get(lane).copied().unwrap_or(0);
+        let open = (0..).zip(&self.lanes).filter(|(lane, _)| *lane != SINGLES && !self.free.contains(lane));
+        let wrong: Vec<_> = open.filter(is_wrong).collect();
+        if wrong.is_empty() { Ok(()) } else { Err(format!("{held:?} are to be corrected, not {wrong:?}")) }
+    }
+
+    /// What a lane has had.
+    #[cfg(test)]
+    pub(super) fn pass(&self, lane: u32) -> u64 {
+        self.lanes[lane as usize].pass
     }
 
     /// Whether a lane is open, and of which priority.

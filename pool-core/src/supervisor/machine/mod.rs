@@ -248,6 +248,7 @@ impl<P> Machine<P> {
         let key = self.units.insert(TaskId::new(self.next_task), unit);
         self.next_task += u64::from(count);
         self.queue.push_back(&mut self.units, key);
+        self.queue.came(lane, count as usize);
         self.queued += count as usize;
         self.pending += count as usize;
         self.counters.submitted += u64::from(count);
@@ -335,7 +336,7 @@ impl<P> Machine<P> {
     }
 
     /// What is to be done and has not been asked for yet.
-    pub(crate) fn wanted(&self) -> impl Iterator<Item = &Action<P>> {
+    pub(crate) fn wanted(&self) -> impl DoubleEndedIterator<Item = &Action<P>> {
         self.out.iter()
     }
 

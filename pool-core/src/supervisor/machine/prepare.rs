@@ -14,6 +14,7 @@
 //!   stays, and the time that it may take goes on from where it began, whatever is given to the worker meanwhile.
 //! * *The news are read late.* The shell reads what the worker has written before it answers an inspection, so a verdict about
 //!   an unclaimed head knows of them.
+//! * *It is killed, and has built the state by then.* The state counts as built, and the death is not one that came of building it.
 //! * *The pool closes.* A worker that builds a state with an empty hand is asked to retire like any other, and killed if it does
 //!   not come to that in time. One that has not said hello is killed at once.
 
@@ -60,7 +61,7 @@ impl<P> Machine<P> {
     pub(super) fn on_prepared(&mut self, now: Instant, who: Incarnation) {
         let Some(index) = self.alive(who) else { return };
         let slot = &mut self.slots[index];
-        if !matches!(slot.phase, Phase::Starting { .. } | Phase::Ready(_)) {
+        if !matches!(slot.phase, Phase::Starting { .. } | Phase::Ready(_) | Phase::Dying { .. }) {
             return;
         }
         let Some(Preparing { state, .. }) = slot.preparing.take() else {

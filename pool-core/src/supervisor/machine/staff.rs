@@ -8,7 +8,7 @@
 //!
 //! A place is vacated instead of filled again if enough are left without it.
 //!
-//! When there are to be fewer, those go first that lose least: who waits for a back-off, who starts, who stands by, who is
+//! When there are to be fewer, those go first that lose least: who is dying or waits for a back-off, who starts, who stands by, who is
 //! idle (the highest place first), and then who has the least to do. A worker that has had nothing to do for long goes if
 //! there are more than the least number. Nobody looks for that while there are not.
 //!
@@ -20,7 +20,7 @@
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
-use super::{Config, Hand, Life, Machine};
+use super::{Config, Life, Machine};
 use crate::ids::WorkerId;
 use crate::stats::RetireReason;
 use crate::supervisor::event::{Action, KillReason};
@@ -81,14 +81,14 @@ impl<P> Machine<P> {
         }
     }
 
-    /// Items that have not ended and are not with a worker that is about to go: it will have done them by then.
+    /// Items that have not ended, but for those that workers run which are about to go. What waits behind these counts: it may
+    /// have to wait for long.
     fn demand(&self) -> usize {
         let going = self.slots.iter().filter_map(|slot| match &slot.phase {
-            Phase::Ready(ready) if ready.is_going() => Some(&ready.hand),
+            Phase::Ready(ready) if ready.is_going() => ready.hand.front(),
             _ => None,
         });
-        let held = going.flat_map(Hand::spans).filter(|held| held.task.is_some());
-        self.pending - held.map(|held| held.count as usize).sum::<usize>()
+        self.pending - going.filter(|front| front.task.is_some()).count()
     }
 
     /// Whether somebody may have to wait for a worker that could be started.
@@ -188,7 +188,7 @@ impl<P> Machine<P> {
         }
         let ahead = self.config.ahead;
         let loss = |slot: &Slot| match &slot.phase {
-            Phase::Waiting { .. } => Some((0, 0)),
+            Phase::Waiting { .. } | Phase::Dying { going: false, .. } => Some((0, 0)),
             Phase::Starting { .. } => Some((1, 0)),
             Phase::Ready(ready) if ready.is_going() => None,
             Phase::Ready(ready) if ready.hand.is_empty() => Some((if slot.active { 3 } else { 2 }, 0)),
@@ -202,8 +202,16 @@ impl<P> Machine<P> {
             places.filter_map(|(index, slot)| loss(slot).map(|loss| (loss, Reverse(index)))).collect();
         order.sort_unstable();
         for (_, Reverse(index)) in order.into_iter().take(surplus) {
-            match self.slots[index].phase {
-                Phase::Waiting { until } => self.vacate(index, until),
+            match &mut self.slots[index].phase {
+                Phase::Waiting { until } => {
+                    let until = *until;
+                    self.vacate(index, until);
+                }
+                Phase::Dying { going, .. } => {
+                    // Nobody comes after it.
+                    *going = true;
+                    self.touch(index);
+                }
                 Phase::Starting { .. } => {
                     // It has nothing to lose, so it need not be asked.
                     let who = self.slots[index].incarnation();

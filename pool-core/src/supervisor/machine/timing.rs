@@ -38,10 +38,10 @@ impl<P> Machine<P> {
         [self.again, self.level_at, self.groups.due()].into_iter().flatten().min()
     }
 
-    /// Whether it is time to look again at workers that should be done by now, if one knew all that they have done.
+    /// Whether something is about to be decided for which one should know all that workers have done: who should be done by now,
+    /// or what has ended before the deadline of its batch.
     pub(crate) fn is_to_look_again(&self, now: Instant) -> bool {
-        let is_due = |look: Option<Instant>| look.is_some_and(|look| look <= now);
-        is_due(self.again) || is_due(self.level_at)
+        self.looks().is_some_and(|look| look <= now)
     }
 
     pub(super) fn schedule(&mut self, index: usize, at: Instant) {
@@ -234,15 +234,13 @@ impl<P> Machine<P> {
             ready.hand.head().map_or(Duration::ZERO, |head| now.saturating_duration_since(head.since));
         let Some(front) = ready.hand.front_mut() else { return };
         let (Some(limit), Some(key)) = (front.limit.get(), front.task) else { return };
-        // What its end may still bring is nothing that was charged.
+        if self.units.get(key).is_some_and(|unit| unit.runs_again(RetryOn::TIMEOUT)) {
+            // It may still end in time, in another way or not at all: then it is billed.
+            return;
+        }
+        front.task = None;
         let charged = std::mem::take(&mut front.charged);
-        let again = self.units.get(key).is_some_and(|unit| unit.runs_again(RetryOn::TIMEOUT));
-        if !again {
-            front.task = None;
-        }
         self.bill(key, 1, charged, spent);
-        if !again {
-            self.fail(now, key, TaskError::timed_out(limit));
-        }
+        self.fail(now, key, TaskError::timed_out(limit));
     }
 }

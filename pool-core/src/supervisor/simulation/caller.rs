@@ -42,8 +42,8 @@ impl World<'_> {
                 self.note(|_| "the shell fails".to_owned());
                 self.feed(Event::Fault("simulated".to_owned()), &[]);
             }
+            92..98 if self.scenario.resizes => self.resize(),
             93..96 => self.feed(Event::Pump, &[]),
-            96..98 if self.scenario.resizes => self.resize(),
             _ => self.feed(Event::Tick, &[]),
         }
         if self.caller.left > 0 {
@@ -221,7 +221,14 @@ impl World<'_> {
             self.shrunk = Some(self.now);
         }
         self.most = most;
+        let (there, enough) = (self.staffed(), (most + self.scenario.spares) as usize);
+        let sent_away = self.sent_away();
+        self.surplus = there.saturating_sub(enough);
         self.feed(Event::Resize(most), &[]);
+        let gone = self.sent_away() - sent_away;
+        assert!(gone <= self.surplus, "{gone} are sent away besides those killed: {} too many", self.surplus);
+        let over = self.closed || self.broken;
+        assert!(over || self.staffed() <= enough, "{} are there, not {enough}", self.staffed());
     }
 
     fn terminate(&mut self) {

@@ -90,12 +90,16 @@ impl World<'_> {
     /// Processes, those excepted that were given up.
     fn present(&self) -> usize {
         let given_up = |process: &&Process| {
-            let why = self.slot_of(process).and_then(|slot| match &slot.phase {
-                Phase::Ready(ready) => ready.leaving,
-                Phase::Retiring { why, .. } => Some(*why),
-                _ => None,
-            });
-            matches!(why, Some(RetireReason::Resized | RetireReason::Idle))
+            self.slot_of(process).is_some_and(|slot| {
+                let why = match &slot.phase {
+                    Phase::Ready(ready) => ready.leaving,
+                    Phase::Retiring { why, .. } => Some(*why),
+                    // It has not gone in time, and is killed by this very event.
+                    Phase::Stopped => return process.retired.is_some(),
+                    _ => None,
+                };
+                matches!(why, Some(RetireReason::Resized | RetireReason::Idle))
+            })
         };
         self.living().filter(|process| !given_up(process)).count()
     }
@@ -145,6 +149,16 @@ impl World<'_> {
         self.machine.slots().iter().filter(counts).count()
     }
 
+    /// Workers that go, or are about to, because there are to be fewer.
+    pub(super) fn sent_away(&self) -> usize {
+        let is_sent_away = |slot: &&Slot| match &slot.phase {
+            Phase::Ready(ready) => ready.leaving == Some(RetireReason::Resized),
+            Phase::Retiring { why, .. } => *why == RetireReason::Resized,
+            _ => false,
+        };
+        self.machine.slots().iter().filter(is_sent_away).count()
+    }
+
     fn at_rest(&self) -> usize {
         let least = self.scenario.config.staffing.least.map_or(self.most, |least| least.min(self.most));
         (least + self.scenario.spares) as usize
@@ -164,8 +178,8 @@ impl World<'_> {
             })
         };
         let open = |item: &&Item| !self.facts[**item as usize - 1].resolved;
-        let theirs = self.living().filter(going).flat_map(|process| process.assigned.values()).filter(open);
-        let theirs = theirs.count();
+        let theirs = self.living().filter(going).filter_map(|process| process.assigned.values().next());
+        let theirs = theirs.filter(open).count();
         let tasks = if idle { 0 } else { self.unresolved.saturating_sub(theirs) };
         let (spares, most) = (self.scenario.spares as usize, self.most as usize);
         self.staffed() >= self.at_rest().max(tasks.min(most) + spares)
@@ -370,8 +384,9 @@ impl World<'_> {
                 self.sights.tardy += 1;
             }
             KillReason::Terminated => {
-                let too_many = self.shrunk == Some(now);
+                let too_many = self.shrunk == Some(now) && self.surplus > 0;
                 assert!(over || (idle_close || too_many) && !process.ready, "{who:?} is terminated");
+                self.surplus = self.surplus.saturating_sub(1);
             }
             KillReason::ExitTimeout => {
                 let had = process.retired.map(|at| now.duration_since(at));
@@ -630,7 +645,11 @@ impl World<'_> {
             let waits = forever >= self.most as usize;
             assert!(
                 runs && fact.limit.is_none() || waits,
-                "nothing happens to {fact:?}: {:#?}",
+                "nothing happens to {fact:?}, and {forever} of {} run for ever: {:?} {:#?}",
+                self.most,
+                self.living()
+                    .map(|process| (process.who, process.stage, &process.assigned))
+                    .collect::<Vec<_>>(),
                 self.machine.slots()
             );
         }

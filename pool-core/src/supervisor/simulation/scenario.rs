@@ -62,6 +62,8 @@ pub(super) struct Scenario {
     pub(super) sluggish: bool,
     /// Callers change the number of workers.
     pub(super) resizes: bool,
+    /// Nanoseconds that workers claim to have needed for each of their latest items, true or not.
+    pub(super) measured: Option<u64>,
 }
 
 /// When healthy workers come and go.
@@ -151,6 +153,7 @@ impl Scenario {
             remote: random.chance(250),
             sluggish: random.chance(250),
             resizes: random.chance(250),
+            measured: random.pick(&[None, None, None, Some(100), Some(4_000), Some(u64::MAX)]),
         }
     }
 }

@@ -353,8 +353,8 @@ impl World<'_> {
                 }
                 Out::Prepared => {
                     let (now, process) = (self.now, self.process(generation));
-                    // One that has been killed meanwhile had not built it by then.
-                    if process.is_working() && process.preparing.take().is_some() {
+                    // Also if it has been killed meanwhile: it had built it by then.
+                    if !process.fenced && process.retired.is_none() && process.preparing.take().is_some() {
                         process.head_since = now;
                         (self.unprepared, self.ever_prepared) = (0, true);
                         self.sights.prepared += 1;
@@ -363,8 +363,13 @@ impl World<'_> {
                 }
                 Out::Unfit => {
                     // Who has been asked to exit is needed for nothing.
-                    self.broken |= !process.fenced && process.retired.is_none();
+                    let is_needed = !process.fenced && process.retired.is_none();
+                    self.broken |= is_needed;
                     self.feed(Event::Unfit(who, state_failed()), &[]);
+                    assert!(
+                        !is_needed || !self.machine.is_open(),
+                        "a state cannot be built, and nobody is told"
+                    );
                 }
                 Out::Answers(answers, illegible) => self.answer(generation, answers, illegible),
                 Out::Seen(seen) => self.feed(Event::Observed(who, seen), &[]),
@@ -427,6 +432,11 @@ impl World<'_> {
     }
 
     fn report_results(&mut self, generation: u64, span: Span, end: End, event: Event<Answers>) {
+        if let Some(item) = self.scenario.measured
+            && self.random.chance(700)
+        {
+            self.machine.measured(self.incarnation(generation), item);
+        }
         let process = self.process(generation);
         let spoiled = process.spoiled.is_some_and(|spoiled| span.tickets().contains(&spoiled));
         if process.fenced || process.reported || spoiled {

@@ -181,6 +181,8 @@ pub(super) struct World<'a> {
     pub(super) most: u32,
     /// When somebody last wanted fewer.
     pub(super) shrunk: Option<Instant>,
+    /// How many were too many then, and have not been killed for that.
+    pub(super) surplus: usize,
     /// Tasks that were told to stop during the present event.
     pub(super) flagged: Vec<Item>,
     /// Batches that have failed during the present event.
@@ -239,6 +241,7 @@ impl<'a> World<'a> {
             unresolved: 0,
             most,
             shrunk: None,
+            surplus: 0,
             flagged: Vec::new(),
             aborting: Vec::new(),
             starving_since: None,

@@ -1,5 +1,6 @@
 //! Who waits for whom, in virtual time: a single task beside a long batch, batches beside each other, and priorities.
 
+use super::super::lanes::SINGLES;
 use super::schedules::{MICROS, MILLIS, Plant};
 use super::*;
 
@@ -121,4 +122,87 @@ fn what_has_a_low_priority_is_done_when_nothing_else_is_left() {
     plant.batch(&high, 200, MILLIS);
     plant.run_until(2_000 * MILLIS);
     assert_eq!(plant.bench.machine.pending(), 0);
+}
+
+/// What the lane of single tasks has had.
+fn had(bench: &Bench) -> u64 {
+    bench.machine.queue.pass(SINGLES)
+}
+
+#[test]
+fn who_cancels_what_runs_has_had_the_time_that_it_ran() {
+    let mut pool = Bench::ready(Config { prefetch: 1, ..config(1) });
+    let batch = of(pool.machine.open(GroupSpec::default()));
+    pool.submit(40, &batch);
+    pool.submit(40, &plain());
+    let mut turns = [0, 0];
+    for _ in 0..20 {
+        let holding = pool.machine.head(pool.who(0)).expect("it has something to do");
+        let (task, _) = holding.unit.expect("nobody has cancelled it");
+        let of_batch = task.id.get() <= 40;
+        turns[usize::from(of_batch)] += 1;
+        pool.show_claim(0);
+        let who = pool.who(0);
+        pool.pass(100 * MILLI);
+        if of_batch {
+            pool.finish(0);
+            continue;
+        }
+        pool.on(Event::Cancel(task));
+        pool.pass(GRACE);
+        let ticket = Some(holding.span.first);
+        pool.on(Event::Observed(who, Observation { ticket, started: Some(pool.now), moving: false }));
+        assert_eq!(pool.who(0).generation.get(), who.generation.get() + 1, "it was killed");
+        pool.on(Event::Ready(pool.who(0)));
+    }
+    assert!(turns.iter().all(|turns| (8..=12).contains(turns)), "singles and items: {turns:?}");
+}
+
+#[test]
+fn what_is_cancelled_before_it_is_begun_costs_nothing() {
+    let mut pool = Bench::ready(config(1));
+    pool.machine.queue.single(-1);
+    let tasks = pool.submit(20, &plain());
+    pool.show_claim(0);
+    pool.pass(MILLI);
+    let all = had(&pool);
+    for task in &tasks[1..] {
+        pool.on(Event::Cancel(*task));
+    }
+    let taken: Vec<Ticket> = pool.taken().into_iter().flat_map(|(_, tickets)| tickets).collect();
+    assert_eq!(taken.len(), 19);
+    for ticket in taken {
+        pool.on(Event::TookBack(pool.who(0), answers(&[(ticket, true)])));
+    }
+    assert_eq!(had(&pool), all / 20, "the one that runs is charged for");
+    pool.finish(0);
+    assert_eq!(had(&pool), MILLIS, "and then for what it took");
+}
+
+#[test]
+fn what_goes_on_beyond_its_limit_is_billed_once() {
+    let limited = |retry_on| TaskSpec { limit: Some(MILLI), retries: 1, retry_on, ..plain() };
+    for retry_on in [RetryOn::DEATH, RetryOn::TIMEOUT] {
+        // It ends in the grace period, or is killed after it.
+        for ends in [true, false] {
+            let mut pool = Bench::ready(Config { prefetch: 1, ..config(1) });
+            pool.machine.queue.single(-1);
+            pool.submit(1, &limited(retry_on));
+            pool.show_claim(0);
+            let started = pool.now;
+            let who = pool.who(0);
+            pool.pass(10 * MILLI);
+            let ticket = pool.machine.head(who).map(|head| head.span.first);
+            let seen = Observation { ticket, started: Some(started), moving: false };
+            pool.on(Event::Observed(who, seen));
+            pool.pass(GRACE);
+            match ends {
+                true => pool.finish(0),
+                false => pool.on(Event::Observed(who, seen)),
+            }
+            assert_eq!(pool.kills().len(), usize::from(!ends));
+            let fair = if retry_on == RetryOn::TIMEOUT { 60 * MILLIS } else { 10 * MILLIS };
+            assert_eq!(had(&pool), fair, "{retry_on:?}, it ends: {ends}");
+        }
+    }
 }

@@ -39,6 +39,21 @@ fn the_deadline_of_a_batch_ends_what_waits_and_what_runs() {
 }
 
 #[test]
+fn what_has_ended_before_the_deadline_is_read_first() {
+    let mut pool = Bench::ready(config(1));
+    let batch = pool.open(false, Some(100 * MILLI));
+    let [in_time, late] = pool.submit(2, &of(batch))[..] else { panic!("two were submitted") };
+    pool.pass(99 * MILLI);
+    assert!(!pool.machine.is_to_look_again(pool.now));
+    pool.now += MILLI;
+    assert!(pool.machine.is_to_look_again(pool.now), "the shell reads results now");
+    pool.finish(0);
+    pool.on(Event::Tick);
+    assert!(matches!(pool.outcome(in_time), Some(Ok("done"))));
+    assert!(matches!(pool.outcome(late), Some(Err(TaskError::DeadlineExceeded { .. }))));
+}
+
+#[test]
 fn a_deadline_that_is_over_at_the_start_starts_nothing() {
     let mut pool = Bench::new(config(1));
     let batch = pool.open(false, Some(Duration::ZERO));

@@ -214,7 +214,9 @@ fn a_result_that_wakes_nobody_is_looked_for_before_somebody_is_woken() {
 fn short_tasks_that_come_one_by_one_are_handed_out_together() {
     let mut pool = Bench::quick(2);
     assert!(!pool.machine.may_wait(pool.now), "nobody would come for it");
+    pool.pass(10 * MILLI);
     pool.submit(1, &plain());
+    assert!(pool.machine.deadline().is_some_and(|due| due > pool.now + MILLI), "nothing is looked at soon");
     let mut waits = 0;
     loop {
         pool.machine.submit(&plain()).expect("the pool is open");
@@ -238,4 +240,15 @@ fn short_tasks_that_come_one_by_one_are_handed_out_together() {
     assert!(pool.machine.may_wait(pool.now));
     pool.now += MICRO;
     assert!(!pool.machine.may_wait(pool.now), "no longer than it takes to wake somebody");
+}
+
+#[test]
+fn nothing_waits_behind_a_guess_while_lanes_compete() {
+    let mut pool = Bench::quick(2);
+    let batch = of(pool.open_map());
+    pool.submit(1, &plain());
+    pool.machine.submit(&batch).expect("the pool is open");
+    pool.submit(1, &plain());
+    assert_eq!(pool.load(0), 1, "the other one is woken");
+    assert_eq!(pool.load(1), 2);
 }

@@ -229,3 +229,23 @@ fn the_time_goes_on_when_the_head_is_taken_back_meanwhile() {
     pool.greet_all();
     assert_eq!(pool.sent(0).last(), Some(&second));
 }
+
+#[test]
+fn a_state_that_was_built_before_the_kill_was_noticed_is_built() {
+    let restart = RestartPolicy { max_restarts: 0, ..RestartPolicy::default() };
+    for built in [true, false] {
+        let mut pool = Bench::ready(Config { restart, ..config(2) });
+        // The other one works, so that the death alone breaks nothing.
+        pool.submit(2, &plain());
+        let worker = pool.holder();
+        pool.begin(worker);
+        let who = pool.who(worker);
+        pool.on(Event::OverLimit(who, 2, 1));
+        assert_eq!(pool.kills().len(), 1);
+        if built {
+            pool.done(worker);
+        }
+        pool.die_as(who, false);
+        assert_eq!(pool.state_failed().is_some(), !built, "{:?}", pool.done);
+    }
+}

@@ -1,6 +1,7 @@
 //! How many workers there are.
 
 use super::*;
+use crate::supervisor::slot::Slot;
 
 const IDLE: Duration = Duration::from_secs(2);
 
@@ -271,4 +272,57 @@ fn a_signal_ends_everything_with_its_number() {
     assert!(matches!(pool.outcome(task), Some(Err(TaskError::Interrupted { signal: 15 }))));
     assert_eq!(pool.kills().len(), 2);
     assert!(matches!(pool.machine.submit(&plain()), Err(TaskError::Interrupted { signal: 15 })));
+}
+
+#[test]
+fn a_suspect_that_waits_for_a_worker_does_not_begin_while_there_are_too_many() {
+    let mut pool = Bench::ready(Config { prefetch: 1, ..config(4) });
+    let suspect = pool.submit(1, &TaskSpec { retries: 1, ..plain() })[0];
+    let worker = pool.holder();
+    pool.submit(3, &plain());
+    pool.die(worker, true);
+    let reserved = pool.machine.slots().iter().filter_map(Slot::active).filter_map(|ready| ready.reserved);
+    assert_eq!(reserved.collect::<Vec<_>>(), [suspect], "it waits for the emptiest");
+    pool.forget().on(Event::Resize(2));
+    let worker = (0..4).find(|worker| {
+        let ready = pool.machine.slots()[*worker as usize].active();
+        ready.is_some_and(|ready| ready.leaving.is_none())
+    });
+    pool.finish(worker.expect("two of them stay"));
+    assert!(pool.outcome(suspect).is_none());
+    let sent = (0..4).flat_map(|worker| pool.sent(worker)).filter(|key| *key == suspect).count();
+    assert_eq!(sent, 0, "three have tasks still");
+}
+
+#[test]
+fn when_there_are_to_be_fewer_the_dying_are_not_replaced_and_the_living_stay() {
+    let mut pool = Bench::ready(config(2));
+    pool.submit(2, &plain());
+    let dying = pool.who(0);
+    pool.on(Event::Violation(dying, "it lies".to_owned()));
+    pool.forget().on(Event::Resize(1));
+    let lives = pool.machine.slots()[1].active().is_some_and(|ready| ready.leaving.is_none());
+    assert!(lives, "the other one does what is left: {:?}", pool.machine.slots());
+    pool.die_as(dying, false);
+    assert_eq!(pool.spawns(), 0);
+    pool.finish(1);
+    pool.finish(1);
+    assert_eq!(pool.machine.pending(), 0);
+}
+
+#[test]
+fn somebody_is_started_for_what_waits_behind_the_last_task_of_a_worker() {
+    let Config { staffing, .. } = elastic(3, 1);
+    let staffing = Staffing { quota: Some(3), ..staffing };
+    let mut pool = Bench::ready(Config { staffing, ..config(3) });
+    // Nothing fits in behind it.
+    pool.submit(1, &TaskSpec { size: 1 << 20, ..plain() });
+    pool.submit(1, &plain());
+    pool.on(Event::Ready(pool.who(1)));
+    pool.finish(1);
+    pool.forget().submit(1, &TaskSpec { count: 2, chunk: 2, ..plain() });
+    assert_eq!((pool.machine.load(1), pool.spawns()), (2, 1), "the first of them may take long");
+    let new = 2;
+    pool.on(Event::Ready(pool.who(new)));
+    assert_eq!(pool.taken(), [(pool.who(1), vec![3])]);
 }
