@@ -471,7 +471,10 @@ impl Builder {
         self
     }
 
-    /// Most bytes that the arguments of a task, or its result, may have when encoded. Default: 1 GiB.
+    /// Most bytes that the arguments of a task, or its result, may have when encoded, 4096 at least. Default: 1 GiB.
+    ///
+    /// What workers say besides has bounds of its own: 8 MiB for the list of their tasks, 192 KiB for the report of a panic,
+    /// 64 KiB for an exit value.
     pub fn frame_limit(mut self, bytes: u32) -> Self {
         self.frame_limit = bytes;
         self
@@ -573,6 +576,7 @@ impl Builder {
             restart: self.restart.bounded(),
             start_timeout: bounded(self.start_timeout),
             init_timeout: bounded(self.init_timeout),
+            states: self.states.len(),
             exit_timeout: bounded(self.exit_timeout),
             cancel_grace: bounded(self.cancel_grace),
             claim_timeout: bounded(self.start_timeout),

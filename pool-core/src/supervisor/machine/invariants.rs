@@ -183,7 +183,7 @@ impl<P> Machine<P> {
                 Some(preparing) => preparing.since + self.config.init_timeout,
                 None => *since + self.config.start_timeout,
             }),
-            Phase::Retiring { since, .. } => Some(*since + self.config.exit_timeout),
+            Phase::Retiring { .. } => self.exit_due(slot.worker.get() as usize),
             Phase::Ready(ready) => {
                 self.check_hand(&ready.hand)?;
                 self.check_ready(ready)?;

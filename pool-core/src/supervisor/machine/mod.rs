@@ -412,7 +412,7 @@ impl<P> Machine<P> {
         slot.generation = Generation::new(self.next_generation);
         self.next_generation += 1;
         slot.timer = None;
-        slot.preparing = None;
+        (slot.preparing, slot.prepared) = (None, 0);
         self.counters.spawned += 1;
         self.out.push(Action::Spawn(slot.incarnation()));
         self.schedule(index, now + self.config.start_timeout);

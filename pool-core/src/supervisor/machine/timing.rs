@@ -109,10 +109,9 @@ impl<P> Machine<P> {
                 }
                 Some(_) => self.check_head(index, now),
             },
-            Phase::Retiring { since, .. } => {
-                let due = *since + self.config.exit_timeout;
-                if now < due {
-                    self.schedule(index, due);
+            Phase::Retiring { .. } => {
+                if self.exit_due(index).is_some_and(|due| now < due) {
+                    self.arm_exit(index);
                 } else {
                     self.enter(index, Phase::Stopped);
                     self.unsettled = true;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::board::Mark;
 use super::fact::{Answer, Answers, End, Item, Parcel};
@@ -113,7 +113,7 @@ impl World<'_> {
         let (now, staffing) = (self.now, self.scenario.config.staffing.clone());
         let process = self.process(who.generation.get());
         assert!(process.is_working() && process.assigned.is_empty(), "cannot retire {process:?}");
-        process.retired = Some(now);
+        (process.retired, process.free_to_exit) = (Some(now), Some(now));
         let process = &self.processes[who.generation.get() as usize - 1];
         let why = self.slot_of(process).map(|slot| &slot.phase);
         // Unless it has been killed in the same moment.
@@ -374,8 +374,11 @@ impl World<'_> {
                 assert!(over || (idle_close || too_many) && !process.ready, "{who:?} is terminated");
             }
             KillReason::ExitTimeout => {
-                let had = process.retired.map(|at| now.duration_since(at));
-                assert!(had.is_some_and(|had| had >= config.exit_timeout), "{who:?} had {had:?} to exit");
+                let had = |since: Option<Instant>| since.map_or(Duration::ZERO, |at| now.duration_since(at));
+                let builds = process.preparing.is_some_and(|since| now < since + config.init_timeout);
+                let is_late = had(process.free_to_exit) >= config.exit_timeout && !builds;
+                let is_over = had(process.retired) >= config.init_timeout + config.exit_timeout;
+                assert!(is_late || is_over, "{who:?} had no time to exit: {process:?}");
             }
         }
         let process = self.process(generation);

@@ -341,7 +341,7 @@ impl World<'_> {
                 Out::Preparing => {
                     let now = self.now;
                     let process = self.process(generation);
-                    if process.is_working() {
+                    if process.is_working() || process.is_leaving() {
                         process.preparing = Some(now);
                     }
                     self.feed(Event::Preparing(who, "state".into()), &[]);
@@ -349,8 +349,12 @@ impl World<'_> {
                 Out::Prepared => {
                     let (now, process) = (self.now, self.process(generation));
                     // One that has been killed meanwhile had not built it by then.
-                    if process.is_working() && process.preparing.take().is_some() {
+                    let leaving = process.is_leaving();
+                    if (process.is_working() || leaving) && process.preparing.take().is_some() {
                         process.head_since = now;
+                        if leaving {
+                            process.free_to_exit = Some(now);
+                        }
                         (self.unprepared, self.ever_prepared) = (0, true);
                         self.sights.prepared += 1;
                     }

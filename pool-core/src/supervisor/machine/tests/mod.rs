@@ -39,6 +39,7 @@ pub(in crate::supervisor::machine) fn config(workers: u32) -> Config {
         restart: RestartPolicy::default(),
         start_timeout: START_TIMEOUT,
         init_timeout: INIT_TIMEOUT,
+        states: 1,
         exit_timeout: Duration::from_secs(5),
         cancel_grace: GRACE,
         claim_timeout: START_TIMEOUT,
