@@ -30,7 +30,7 @@ use crate::supervisor::machine::{Config, Machine, Staffing};
 use crate::supervisor::reactor;
 use crate::supervisor::shared::Shared;
 use crate::supervisor::token::{MAX_WORKERS, TIMER, WAKE};
-use crate::sys::{cpus, process, stdio};
+use crate::sys::{cpus, process, setup, stdio};
 use crate::transport::Transport;
 use crate::worker::init;
 
@@ -327,7 +327,8 @@ impl Builder {
 
     /// Adds this to the niceness of the workers, from −20 to 19; what is above 19 counts as 19. Default: 0.
     ///
-    /// Less than 0 needs a privilege; workers that do not have it cannot start, which breaks the pool.
+    /// Less than 0 needs a privilege (`CAP_SYS_NICE`, or a limit `RLIMIT_NICE` that allows it). Where this program does not have
+    /// it, [`build`](Self::build) fails; where a worker turns out not to have it, the pool breaks.
     pub fn nice(mut self, by: i32) -> Self {
         self.nice = by;
         self
@@ -547,6 +548,9 @@ impl Builder {
             source,
         })?;
         let exe = self.worker.open()?;
+        if self.nice < 0 && !setup::gains_privileges(&exe.launch) {
+            self.try_nice()?;
+        }
         let executable = exe.shown.display().to_string();
 
         let signals = match self.terminate_on_signals && depth == 0 {
@@ -668,6 +672,26 @@ impl Builder {
             overlap: self.recycle_overlap,
             weighs: self.recycle_above.is_some(),
         }
+    }
+
+    /// Whether niceness may be lowered: tried out on a thread that ends then, as workers inherit what this one may. No file says it
+    /// as surely: limits, capabilities, user namespaces and security modules have a say.
+    fn try_nice(&self) -> Result<(), BuildError> {
+        let by = self.nice;
+        let tried =
+            std::thread::Builder::new().name(format!("{}-nice", self.name)).spawn(move || setup::renice(by));
+        let tried = tried.map_err(|source| BuildError::Os { what: "start a thread", source })?;
+        let refused = match tried.join() {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "its thread panicked".to_owned(),
+        };
+        Err(BuildError::Setting {
+            setting: "nice",
+            why: format!(
+                "{by} cannot be added to the niceness of this program: {refused}; it needs CAP_SYS_NICE or a higher RLIMIT_NICE"
+            ),
+        })
     }
 
     /// Checks the settings, and returns the number of workers.

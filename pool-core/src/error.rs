@@ -119,6 +119,15 @@ pub enum TaskError {
         /// What could not be decoded, and why.
         message: String,
     },
+    /// The task has run, and this program had no descriptor or no memory left to receive its result. The worker lives on.
+    #[error("task `{task}`: {message}")]
+    #[non_exhaustive]
+    NoResources {
+        /// The full name of the task.
+        task: String,
+        /// What the operating system said, and what to look at.
+        message: String,
+    },
     /// The pool gave up: see the reason.
     #[error("the pool is broken: {0}")]
     PoolBroken(Arc<BrokenReason>),
@@ -158,6 +167,7 @@ impl TaskError {
                 | Self::TaskDiffers { .. }
                 | Self::Encode { .. }
                 | Self::Decode { .. }
+                | Self::NoResources { .. }
         )
     }
 }
