@@ -47,6 +47,9 @@ const UNPACED: usize = 2;
 /// Bytes of arguments given to a worker ahead of time, unless a single task has more.
 const PREFETCH_BYTES: usize = 1 << 20;
 
+/// About what it takes to start a worker: no elastic pool grows for less work than that.
+const START_UP: Duration = Duration::from_millis(5);
+
 /// After how long an idle worker exits, unless the builder says otherwise.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -177,9 +180,11 @@ impl Builder {
 
     /// Lets the pool have fewer workers while it has little to do. Default: as many as [`workers`](Self::workers).
     ///
-    /// It starts with so many. While more tasks have not ended than there are workers, and none of these is idle, it starts
-    /// more, up to `workers`; those that have been idle for [`idle_timeout`](Self::idle_timeout) exit. With 0 an unused
-    /// pool has no process, and its next task waits for one to start.
+    /// It starts with so many. While more tasks have not ended than there are workers, none of these is idle, and they will
+    /// need more than 5 ms (about what it takes to start a worker) for what waits, by the pace of the latest tasks or because
+    /// nothing has ended for so long, it starts more, up to `workers`: as many as it takes to have it done within that time.
+    /// Those that have been idle for [`idle_timeout`](Self::idle_timeout) exit. With 0 an unused pool has no process, and its next
+    /// task waits for one to start.
     ///
     /// ```no_run
     /// use std::time::Duration;
@@ -580,6 +585,7 @@ impl Builder {
             restart: self.restart.bounded(),
             start_timeout: bounded(self.start_timeout),
             init_timeout: bounded(self.init_timeout),
+            start_up: START_UP,
             states: self.states.len(),
             exit_timeout: bounded(self.exit_timeout),
             cancel_grace: bounded(self.cancel_grace),

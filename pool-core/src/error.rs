@@ -490,6 +490,11 @@ pub enum BuildError {
         /// The name.
         name: String,
     },
+    /// The pool belongs to another process: see [`TaskError::Forked`].
+    #[error(
+        "this pool belongs to another process: it was made before a fork, and only that process can change it"
+    )]
+    Forked,
     /// Pools are nested too deeply: a task of a task of a task … builds a pool.
     #[error(
         "pools are nested {depth} deep, {limit} is the limit: does a task build a pool for itself without end?"

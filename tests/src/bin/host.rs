@@ -33,7 +33,9 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
-use pool_core::{Builder, Output, Pool, Progress, RestartPolicy, StartMethod, TaskError, WorkerExe};
+use pool_core::{
+    BuildError, Builder, Output, Pool, Progress, RestartPolicy, StartMethod, TaskError, WorkerExe,
+};
 use pool_tests::{Part, play, process, right, start_method, transport, wait_until, zygote};
 use pool_worker::drill;
 
@@ -184,6 +186,8 @@ fn forks(builder: &Builder) {
     let pool = builder.clone().workers(2).queue_limit(1).build().expect("a pool");
     let running = pool.apply_async(play(1, Part::Cooperate(20_000)));
     wait_until("it runs", || pool.workers().iter().any(|worker| worker.task.is_some()));
+    let mut lazy = pool.imap(|n| play(n, Part::Cooperate(20_000)), 0..3);
+    assert!(lazy.next_timeout(Duration::ZERO).is_err(), "they are held");
     let mut before =
         pool_core::as_completed((0..2).map(|n| pool.apply_async(play(n, Part::Cooperate(20_000)))));
     // SAFETY: the child uses what a forked child of a threaded program may: it is this library's promise that its handles do
@@ -205,6 +209,15 @@ fn forks(builder: &Builder) {
                 pool_core::as_completed([pool.apply_async(play(1, Part::Innocent))])
                     .all(|(index, result)| index == 0 && result.as_ref().is_err_and(is_forked)),
                 pool.workers().is_empty() && pool.stats().submitted == 0,
+                matches!(pool.resize(3), Err(BuildError::Forked)),
+                pool.insights().workers.is_empty(),
+                pool.exit_values::<drill::Counter, u64>().is_empty(),
+                matches!(lazy.next(), Some(Err(error)) if is_forked(&error)) && lazy.next().is_none(),
+                {
+                    let mut fresh = pool.imap_unordered(|n| play(n, Part::Innocent), 0..3);
+                    matches!(fresh.next(), Some((_, Err(error))) if is_forked(&error))
+                        && fresh.next().is_none()
+                },
                 running.is_finished() && running.wait_timeout(Duration::from_secs(1)),
                 {
                     running.cancel();
@@ -228,6 +241,8 @@ fn forks(builder: &Builder) {
             // What the child did has touched nothing.
             wait_until("it still runs", || pool.workers().iter().any(|worker| worker.task.is_some()));
             running.cancel();
+            assert!(pool.insights().workers.len() == 2 && lazy.next_timeout(Duration::ZERO).is_err());
+            drop(lazy);
             assert!(before.next_timeout(Duration::ZERO).is_err(), "they are held");
             drop(before);
             let results = pool.map(|n| play(n, Part::Innocent), 0..50).expect("nobody was harmed");

@@ -32,16 +32,16 @@ impl<P> Machine<P> {
 
     /// The next moment that is of no worker in particular.
     fn looks(&self) -> Option<Instant> {
-        if self.level_at.is_none() && self.groups.due().is_none() {
+        if self.level_at.is_none() && self.grow_at.is_none() && self.groups.due().is_none() {
             return self.again;
         }
-        [self.again, self.level_at, self.groups.due()].into_iter().flatten().min()
+        [self.again, self.level_at, self.grow_at, self.groups.due()].into_iter().flatten().min()
     }
 
     /// Whether it is time to look again at workers that should be done by now, if one knew all that they have done.
     pub(crate) fn is_to_look_again(&self, now: Instant) -> bool {
         let is_due = |look: Option<Instant>| look.is_some_and(|look| look <= now);
-        is_due(self.again) || is_due(self.level_at)
+        is_due(self.again) || is_due(self.level_at) || is_due(self.grow_at)
     }
 
     pub(super) fn schedule(&mut self, index: usize, at: Instant) {
@@ -71,6 +71,13 @@ impl<P> Machine<P> {
         if self.level_at.is_some_and(|at| at <= now) {
             self.level_hands(now);
             self.dispatch(now);
+        }
+        if self.grow_at.is_some_and(|at| at <= now) {
+            self.grow_at = None;
+            if self.may_grow() {
+                (self.grow_due, self.unsettled) = (true, true);
+                self.grow_at = Some(now + self.config.start_up);
+            }
         }
         if self.again.is_some_and(|again| again <= now) {
             self.again = None;

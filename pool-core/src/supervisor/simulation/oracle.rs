@@ -152,6 +152,12 @@ impl World<'_> {
 
     /// Whether there are as many workers as there should be, or no more can be.
     pub(super) fn is_staffed(&self) -> bool {
+        // Whether more than one are needed depends on how long they take, see `check_growth`.
+        self.is_staffed_for(if self.scenario.config.start_up.is_zero() { usize::MAX } else { 1 })
+    }
+
+    /// The same, where so many are enough for whatever there is to do.
+    fn is_staffed_for(&self, enough: usize) -> bool {
         let waiting = |slot: &&Slot| matches!(slot.phase, Phase::Waiting { .. });
         if self.present() + self.machine.slots().iter().filter(waiting).count() >= self.places() {
             return true;
@@ -168,7 +174,7 @@ impl World<'_> {
         let theirs = theirs.count();
         let tasks = if idle { 0 } else { self.unresolved.saturating_sub(theirs) };
         let (spares, most) = (self.scenario.spares as usize, self.most as usize);
-        self.staffed() >= self.at_rest().max(tasks.min(most) + spares)
+        self.staffed() >= self.at_rest().max(tasks.min(enough).min(most) + spares)
     }
 
     /// When all has been quiet for long, there are as many workers as there should be then.
@@ -572,6 +578,7 @@ impl World<'_> {
         let working = || self.living().filter(|process| process.is_working());
         let busy = working().filter(|process| !process.assigned.is_empty()).count();
         let idle = busy < working().count().min(self.most as usize);
+        self.check_growth();
         if !self.scenario.config.wake.is_zero() {
             return self.check_guesses(idle);
         }
@@ -592,6 +599,28 @@ impl World<'_> {
             let who: Vec<_> = self.living().map(|process| (process.who, &process.assigned)).collect();
             panic!("a worker is idle while tasks wait: {who:?} {:#?}", self.machine.slots());
         }
+    }
+
+    /// A pool does not stay as small as it is while tasks wait and nothing ends for longer than a worker takes to start.
+    pub(super) fn check_growth(&mut self) {
+        let counters = self.machine.counters();
+        let ended =
+            [counters.succeeded, counters.failed, counters.cancelled, counters.timed_out, counters.overdue];
+        let state = (ended.iter().sum::<u64>() + counters.retried + counters.requeued, self.staffed());
+        let over = self.unresolved == 0 || self.broken || self.terminated;
+        if over || self.growth.is_none_or(|(last, _)| last != state) || self.is_staffed_for(usize::MAX) {
+            self.growth = Some((state, self.now));
+            return;
+        }
+        let Some((_, since)) = self.growth else { return };
+        let late = if self.scenario.sluggish || self.scenario.remote { 2 * PATIENCE } else { PATIENCE / 10 };
+        assert!(
+            self.now <= since + 2 * self.scenario.config.start_up + late,
+            "{} are there for {} tasks, and nothing ends: {:#?}",
+            state.1,
+            self.unresolved,
+            self.machine.slots()
+        );
     }
 
     /// Somebody may be idle while something waits behind an item that should be done soon; not when that turns out to take long.
