@@ -215,8 +215,7 @@ fn forks(builder: &Builder) {
                 matches!(lazy.next(), Some(Err(error)) if is_forked(&error)) && lazy.next().is_none(),
                 {
                     let mut fresh = pool.imap_unordered(|n| play(n, Part::Innocent), 0..3);
-                    matches!(fresh.next(), Some((_, Err(error))) if is_forked(&error))
-                        && fresh.next().is_none()
+                    matches!(fresh.next(), Some(Err(error)) if is_forked(&error)) && fresh.next().is_none()
                 },
                 running.is_finished() && running.wait_timeout(Duration::from_secs(1)),
                 {
