@@ -74,6 +74,13 @@ impl Kind {
     ///
     /// The limit is about tasks: their arguments and results. What is said besides them has bounds of its own, up to which a low
     /// limit does not refuse it: the hello of a worker with many tasks, or the report of a panic.
+    ///
+    /// ```
+    /// use pool_ipc::Kind;
+    ///
+    /// assert_eq!(Kind::Done.limit(4096), 4096);
+    /// assert_eq!(Kind::Hello.limit(4096), 8 << 20);
+    /// ```
     #[must_use]
     pub fn limit(self, limit: u32) -> u32 {
         let own = match self {

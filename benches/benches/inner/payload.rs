@@ -43,7 +43,7 @@ pub(crate) fn payload(criterion: &mut Criterion) {
     let mut lane = Lane::new().expect("a ring can be made");
     let mut group = criterion.benchmark_group("payload");
     for size in SIZES {
-        let bytes: Vec<u8> = (0..size).map(|i| (i * 31 >> 3) as u8).collect();
+        let bytes: Vec<u8> = (0..size).map(|i| ((i * 31) >> 3) as u8).collect();
         group.throughput(Throughput::Bytes(size as u64));
         group.bench_function(BenchmarkId::new("through a ring", size), |bencher| {
             bencher.iter(|| lane.pass(&bytes))
