@@ -46,6 +46,8 @@ impl Shop {
             restart: RestartPolicy::default(),
             start_timeout: limit,
             init_timeout: limit,
+            start_up: Duration::ZERO,
+            states: 0,
             exit_timeout: limit,
             cancel_grace: limit,
             claim_timeout: limit,

@@ -30,7 +30,7 @@ use crate::supervisor::machine::{Config, Machine, Staffing};
 use crate::supervisor::reactor;
 use crate::supervisor::shared::Shared;
 use crate::supervisor::token::{MAX_WORKERS, TIMER, WAKE};
-use crate::sys::{cpus, process, stdio};
+use crate::sys::{cpus, process, setup, stdio};
 use crate::transport::Transport;
 use crate::worker::init;
 
@@ -46,6 +46,9 @@ const WAKE_UP: Duration = Duration::from_micros(50);
 const UNPACED: usize = 2;
 /// Bytes of arguments given to a worker ahead of time, unless a single task has more.
 const PREFETCH_BYTES: usize = 1 << 20;
+
+/// About what it takes to start a worker: no elastic pool grows for less work than that.
+const START_UP: Duration = Duration::from_millis(5);
 
 /// After how long an idle worker exits, unless the builder says otherwise.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -177,9 +180,11 @@ impl Builder {
 
     /// Lets the pool have fewer workers while it has little to do. Default: as many as [`workers`](Self::workers).
     ///
-    /// It starts with so many. While more tasks have not ended than there are workers, and none of these is idle, it starts
-    /// more, up to `workers`; those that have been idle for [`idle_timeout`](Self::idle_timeout) exit. With 0 an unused
-    /// pool has no process, and its next task waits for one to start.
+    /// It starts with so many. While more tasks have not ended than there are workers, none of these is idle, and they will
+    /// need more than 5 ms (about what it takes to start a worker) for what waits, by the pace of the latest tasks or because
+    /// nothing has ended for so long, it starts more, up to `workers`: as many as it takes to have it done within that time.
+    /// Those that have been idle for [`idle_timeout`](Self::idle_timeout) exit. With 0 an unused pool has no process, and its next
+    /// task waits for one to start.
     ///
     /// ```no_run
     /// use std::time::Duration;
@@ -327,7 +332,8 @@ impl Builder {
 
     /// Adds this to the niceness of the workers, from −20 to 19; what is above 19 counts as 19. Default: 0.
     ///
-    /// Less than 0 needs a privilege; workers that do not have it cannot start, which breaks the pool.
+    /// Less than 0 needs a privilege (`CAP_SYS_NICE`, or a limit `RLIMIT_NICE` that allows it). Where this program does not have
+    /// it, [`build`](Self::build) fails; where a worker turns out not to have it, the pool breaks.
     pub fn nice(mut self, by: i32) -> Self {
         self.nice = by;
         self
@@ -471,7 +477,10 @@ impl Builder {
         self
     }
 
-    /// Most bytes that the arguments of a task, or its result, may have when encoded. Default: 1 GiB.
+    /// Most bytes that the arguments of a task, or its result, may have when encoded, 4096 at least. Default: 1 GiB.
+    ///
+    /// What workers say besides has bounds of its own: 8 MiB for the list of their tasks, 192 KiB for the report of a panic,
+    /// 64 KiB for an exit value.
     pub fn frame_limit(mut self, bytes: u32) -> Self {
         self.frame_limit = bytes;
         self
@@ -544,6 +553,9 @@ impl Builder {
             source,
         })?;
         let exe = self.worker.open()?;
+        if self.nice < 0 && !setup::gains_privileges(&exe.launch) {
+            self.try_nice()?;
+        }
         let executable = exe.shown.display().to_string();
 
         let signals = match self.terminate_on_signals && depth == 0 {
@@ -573,6 +585,8 @@ impl Builder {
             restart: self.restart.bounded(),
             start_timeout: bounded(self.start_timeout),
             init_timeout: bounded(self.init_timeout),
+            start_up: START_UP,
+            states: self.states.len(),
             exit_timeout: bounded(self.exit_timeout),
             cancel_grace: bounded(self.cancel_grace),
             claim_timeout: bounded(self.start_timeout),
@@ -664,6 +678,26 @@ impl Builder {
             overlap: self.recycle_overlap,
             weighs: self.recycle_above.is_some(),
         }
+    }
+
+    /// Whether niceness may be lowered: tried out on a thread that ends then, as workers inherit what this one may. No file says it
+    /// as surely: limits, capabilities, user namespaces and security modules have a say.
+    fn try_nice(&self) -> Result<(), BuildError> {
+        let by = self.nice;
+        let tried =
+            std::thread::Builder::new().name(format!("{}-nice", self.name)).spawn(move || setup::renice(by));
+        let tried = tried.map_err(|source| BuildError::Os { what: "start a thread", source })?;
+        let refused = match tried.join() {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "its thread panicked".to_owned(),
+        };
+        Err(BuildError::Setting {
+            setting: "nice",
+            why: format!(
+                "{by} cannot be added to the niceness of this program: {refused}; it needs CAP_SYS_NICE or a higher RLIMIT_NICE"
+            ),
+        })
     }
 
     /// Checks the settings, and returns the number of workers.

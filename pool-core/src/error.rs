@@ -119,6 +119,15 @@ pub enum TaskError {
         /// What could not be decoded, and why.
         message: String,
     },
+    /// The task has run, and this program had no descriptor or no memory left to receive its result. The worker lives on.
+    #[error("task `{task}`: {message}")]
+    #[non_exhaustive]
+    NoResources {
+        /// The full name of the task.
+        task: String,
+        /// What the operating system said, and what to look at.
+        message: String,
+    },
     /// The pool gave up: see the reason.
     #[error("the pool is broken: {0}")]
     PoolBroken(Arc<BrokenReason>),
@@ -158,6 +167,7 @@ impl TaskError {
                 | Self::TaskDiffers { .. }
                 | Self::Encode { .. }
                 | Self::Decode { .. }
+                | Self::NoResources { .. }
         )
     }
 }
@@ -480,6 +490,11 @@ pub enum BuildError {
         /// The name.
         name: String,
     },
+    /// The pool belongs to another process: see [`TaskError::Forked`].
+    #[error(
+        "this pool belongs to another process: it was made before a fork, and only that process can change it"
+    )]
+    Forked,
     /// Pools are nested too deeply: a task of a task of a task … builds a pool.
     #[error(
         "pools are nested {depth} deep, {limit} is the limit: does a task build a pool for itself without end?"

@@ -21,6 +21,11 @@ use crate::reply::{Encoded, ReplyError};
 ///
 /// To a serializer of a readable format, `Json<T>` is written as the value itself.
 ///
+/// # Type inference
+/// The feature `json` brings `serde_json` into a program, which compares its `Value` with numbers, strings and `bool`, so the
+/// compiler no longer guesses the type of an empty array: `assert_eq!(numbers, [])` on a `Vec<u64>` fails with "type annotations needed".
+/// Write `assert!(numbers.is_empty())` or `[0_u64; 0]`, or leave the feature out (`default-features = false`).
+///
 /// ```
 /// use pool_core::{Json, task};
 /// use serde::{Deserialize, Serialize};

@@ -178,7 +178,7 @@ pub(crate) struct Returns {
 }
 
 impl Returns {
-    fn push(&self, locator: Locator) {
+    pub(crate) fn push(&self, locator: Locator) {
         let mut locators = self.locators.lock().unwrap_or_else(PoisonError::into_inner);
         locators.push(locator);
         self.any.store(true, Ordering::Release);

@@ -22,7 +22,8 @@ impl Pool {
     /// ```
     ///
     /// # Errors
-    /// [`BuildError::NoWorkers`] for 0, and [`BuildError::Setting`] for more than a pool can have.
+    /// [`BuildError::NoWorkers`] for 0, [`BuildError::Setting`] for more than a pool can have, and [`BuildError::Forked`] in a
+    /// forked child of the process that built the pool.
     pub fn resize(&self, workers: usize) -> Result<(), BuildError> {
         let wanted = u32::try_from(workers).unwrap_or(u32::MAX);
         if wanted == 0 {
@@ -33,9 +34,10 @@ impl Pool {
             return Err(BuildError::Setting { setting: "resize", why });
         }
         let shared = self.shared();
-        if !shared.origin.is_elsewhere() {
-            shared.resize(wanted);
+        if shared.origin.is_elsewhere() {
+            return Err(BuildError::Forked);
         }
+        shared.resize(wanted);
         Ok(())
     }
 }

@@ -17,6 +17,7 @@ use std::{borrow::Cow, fmt};
 
 use thiserror::Error;
 
+use crate::message::{MAX_EXIT_NOTE_LEN, MAX_FAILURE_LEN, MAX_HELLO_LEN, MAX_STATE_NAME, MAX_UNFIT_LEN};
 use crate::sum;
 
 pub use crate::sum::SUMMED_MAX;
@@ -24,7 +25,7 @@ pub use crate::sum::SUMMED_MAX;
 /// Bytes of an encoded [`Header`].
 pub const HEADER_LEN: usize = 20;
 
-/// The largest payload, in bytes, that a reader accepts unless told otherwise: 1 GiB.
+/// The largest arguments or result, in bytes, that a reader accepts unless told otherwise: 1 GiB.
 pub const DEFAULT_FRAME_LIMIT: u32 = 1 << 30;
 
 const MAGIC: u8 = 0xB7;
@@ -66,6 +67,32 @@ pub enum Kind {
     Unfit = 15,
     /// Worker to supervisor, once it has been asked to [`Retire`](Self::Retire): an [`ExitNote`](crate::ExitNote).
     ExitNote = 16,
+}
+
+impl Kind {
+    /// Most bytes of payload that a frame of this kind may have for a reader with this limit.
+    ///
+    /// The limit is about tasks: their arguments and results. What is said besides them has bounds of its own, up to which a low
+    /// limit does not refuse it: the hello of a worker with many tasks, or the report of a panic.
+    ///
+    /// ```
+    /// use pool_ipc::Kind;
+    ///
+    /// assert_eq!(Kind::Done.limit(4096), 4096);
+    /// assert_eq!(Kind::Hello.limit(4096), 8 << 20);
+    /// ```
+    #[must_use]
+    pub fn limit(self, limit: u32) -> u32 {
+        let own = match self {
+            Self::Hello => MAX_HELLO_LEN,
+            Self::Failed => MAX_FAILURE_LEN,
+            Self::Preparing => MAX_STATE_NAME,
+            Self::Unfit => MAX_UNFIT_LEN,
+            Self::ExitNote => MAX_EXIT_NOTE_LEN,
+            _ => return limit,
+        };
+        limit.max(own as u32)
+    }
 }
 
 impl TryFrom<u8> for Kind {
@@ -187,7 +214,7 @@ impl Header {
         bytes
     }
 
-    /// Reads a header and refuses payloads of more than `limit` bytes.
+    /// Reads a header and refuses payloads of more than [`Kind::limit`] bytes.
     ///
     /// # Errors
     /// [`FrameError::BadMagic`], [`FrameError::BadCheck`], [`FrameError::UnknownKind`] and
@@ -205,8 +232,8 @@ impl Header {
             return Err(FrameError::BadCheck);
         }
         let kind = Kind::try_from(kind)?;
-        if len > limit {
-            return Err(FrameError::TooLong { len: len.into(), limit });
+        if len > limit && len > kind.limit(limit) {
+            return Err(FrameError::TooLong { len: len.into(), limit: kind.limit(limit) });
         }
         Ok(Self { len, kind, ticket, sum })
     }
@@ -343,6 +370,22 @@ mod tests {
         let header = Header::new(Kind::Done, 1, &[&long]).unwrap();
         assert!(header.sum == 0 && header.matches(&long), "too long for a sum");
         assert!(!Header { sum: 1, ..header }.matches(&long));
+    }
+
+    #[test]
+    fn a_low_limit_refuses_no_message_that_is_not_about_arguments_or_results() {
+        let limit = 4096;
+        let decoded = |kind, len| Header::decode(&Header { len, kind, ticket: 0, sum: 0 }.encode(), limit);
+        for kind in KINDS {
+            let own = kind.limit(limit);
+            assert_eq!(decoded(kind, own).map(|header| header.len), Ok(own), "{kind:?}");
+            let error = FrameError::TooLong { len: u64::from(own) + 1, limit: own };
+            assert_eq!(decoded(kind, own + 1), Err(error), "{kind:?}");
+        }
+        let own =
+            [Kind::Hello, Kind::Failed, Kind::Unfit, Kind::ExitNote].map(|kind| kind.limit(limit) as usize);
+        assert_eq!(own, [MAX_HELLO_LEN, MAX_FAILURE_LEN, MAX_UNFIT_LEN, MAX_EXIT_NOTE_LEN]);
+        assert_eq!(Kind::Done.limit(limit), limit);
     }
 
     proptest! {

@@ -323,12 +323,12 @@ impl Failure {
     }
 }
 
-/// Why a worker cannot work: one of its states cannot be built.
+/// Why a worker cannot work, and no other could: one of its states cannot be built, or it cannot start as it should.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unfit {
-    /// The name of the state.
+    /// The name of the state; empty if it is about the start.
     pub state: String,
-    /// What its `init` reported.
+    /// What its `init` reported, or the operating system.
     pub why: String,
 }
 

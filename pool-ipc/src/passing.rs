@@ -7,6 +7,8 @@ use std::{
     os::fd::{BorrowedFd, OwnedFd},
 };
 
+use nix::errno::Errno;
+
 use crate::{
     boot::{out_of_the_way, send_packet},
     sys,
@@ -34,9 +36,12 @@ pub fn send_descriptor(socket: BorrowedFd<'_>, id: u64, fd: BorrowedFd<'_>) -> i
 ///
 /// # Errors
 /// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof) if the other side is gone; [`InvalidData`](io::ErrorKind::InvalidData)
-/// for a packet that is anything else than one descriptor and its id, which is dropped with all that came with it, or
-/// whose descriptor was lost because this process has no number left for it (`RLIMIT_NOFILE`); those of `recvmsg(2)`.
+/// for a packet that is anything else than one descriptor and its id, which is dropped with all that came with it;
+/// `EMFILE` or `ENFILE` if no number is left for it (`RLIMIT_NOFILE`), in which case it can be received later; those of
+/// `recvmsg(2)`. Where another thread takes the last number in that moment the descriptor is lost, and the error `EMFILE` too.
 pub fn receive_descriptor(socket: BorrowedFd<'_>, wait: bool) -> io::Result<Option<(u64, OwnedFd)>> {
+    // The kernel drops descriptors that it finds no number for; so a number is tried out before.
+    drop(sys::duplicate_from(socket, 0)?);
     let mut packet = [0; LEN + 1];
     let received = loop {
         match sys::receive(socket, &mut packet, wait) {
@@ -58,10 +63,13 @@ pub fn receive_descriptor(socket: BorrowedFd<'_>, wait: bool) -> io::Result<Opti
         Ok([fd]) if !received.truncated && received.len == LEN && magic == MAGIC => {
             Ok(Some((id, out_of_the_way(fd))))
         }
+        Err(none) if none.is_empty() && received.truncated && received.len == LEN && magic == MAGIC => {
+            Err(Errno::EMFILE.into())
+        }
         _ => {
             let message = format!(
                 "packet of {} bytes with {found} descriptors on the boot socket is not one descriptor and its id: \
-                 something else wrote to it, or no descriptor is left (RLIMIT_NOFILE)",
+                 something else wrote to it",
                 received.len
             );
             Err(io::Error::new(io::ErrorKind::InvalidData, message))

@@ -98,7 +98,8 @@ impl Large {
 }
 
 impl FrameReader {
-    /// A reader that refuses payloads of more than `limit` bytes. It allocates nothing yet.
+    /// A reader that refuses payloads of more than `limit` bytes, unless their [kind](Kind::limit) may have more. It allocates
+    /// nothing yet.
     #[must_use]
     pub fn new(limit: u32) -> Self {
         Self { limit, buffer: Vec::new(), start: 0, large: None, poison: None, salvaged: None }

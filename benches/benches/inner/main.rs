@@ -2,6 +2,7 @@
 //!
 //! The steps are those whose instructions are counted by the program `instructions`.
 
+mod payload;
 // Not in the library: `peer_procspawn` uses that, and must not have the tasks of this pool in it.
 #[path = "../../src/bin/instructions/steps/mod.rs"]
 mod steps;
@@ -41,6 +42,6 @@ fn inner(criterion: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = Criterion::default().warm_up_time(Duration::from_millis(300)).measurement_time(Duration::from_secs(1));
-    targets = inner
+    targets = inner, payload::payload
 }
 criterion_main!(benches);

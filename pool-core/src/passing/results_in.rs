@@ -1,6 +1,6 @@
 //! Supervisor: results in the segments of one worker.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -23,6 +23,15 @@ const MAX_WAITING: usize = 512;
 /// The most bytes before a sealed block.
 const MAX_HEAD: usize = 16;
 
+/// Why a result that a worker tells of is not accepted.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// It cannot be, in words: a violation.
+    Lie(String),
+    /// This program has no descriptor or no memory for it. The worker is innocent.
+    Resources(io::Error),
+}
+
 /// One worker's segments, and what it has passed in them. Nothing that the worker says is believed.
 #[derive(Debug, Default)]
 pub(crate) struct ResultsIn {
@@ -31,6 +40,10 @@ pub(crate) struct ResultsIn {
     leaving: Vec<Weak<SegmentView>>,
     /// Sealed files whose frames have not come.
     sealed: HashMap<u64, SharedBytes>,
+    /// What its results were given up for want of a descriptor or memory; a sealed file of these numbers may still come.
+    given_up: VecDeque<u64>,
+    /// A descriptor has been lost, so one that has not come proves nothing.
+    lost: bool,
     returns: Arc<Returns>,
 }
 
@@ -43,49 +56,91 @@ impl ResultsIn {
     /// is the most bytes that a result may have.
     ///
     /// # Errors
-    /// What is wrong, in words: a violation.
+    /// Why there is none, and who is to blame.
     pub(crate) fn accept(
         &mut self,
         payload: &[u8],
         limit: usize,
         mut receive: impl FnMut() -> io::Result<Option<(u64, OwnedFd)>>,
-    ) -> Result<Reply, String> {
-        let (locator, head) = Locator::split(payload).map_err(|error| error.to_string())?;
+    ) -> Result<Reply, Refusal> {
+        let (locator, head) = Locator::split(payload).map_err(|error| Refusal::Lie(error.to_string()))?;
         if locator.len > limit as u64 {
-            return Err(format!("a result of {} bytes, over the limit of {limit}", locator.len));
+            return lie(format!("a result of {} bytes, over the limit of {limit}", locator.len));
         }
+        let found = self.find(locator, head, limit, &mut receive);
+        if let Err(Refusal::Resources(_)) = &found {
+            self.give_up(locator);
+        }
+        found
+    }
+
+    fn find(
+        &mut self,
+        locator: Locator,
+        head: &[u8],
+        limit: usize,
+        receive: &mut impl FnMut() -> io::Result<Option<(u64, OwnedFd)>>,
+    ) -> Result<Reply, Refusal> {
         loop {
             if let Some(view) = self.views.get(&locator.segment) {
                 let foreign = Foreign::new(Arc::clone(view), locator, Arc::clone(&self.returns));
                 let inside = foreign.filter(|_| head.is_empty());
                 return inside
                     .map(Reply::foreign)
-                    .ok_or_else(|| format!("a result where none can be: {locator:?}"));
+                    .ok_or_else(|| Refusal::Lie(format!("a result where none can be: {locator:?}")));
             }
             if let Some(bytes) = self.sealed.remove(&locator.segment) {
                 if (locator.offset, locator.len) != (0, bytes.len() as u64) || head.len() > MAX_HEAD {
-                    return Err(format!("a sealed result that is described wrongly: {locator:?}"));
+                    return lie(format!("a sealed result that is described wrongly: {locator:?}"));
                 }
                 return Ok(Reply::sealed(head, bytes));
             }
             match receive() {
                 Ok(Some((id, fd))) => self.keep(id, fd, limit)?,
-                Ok(None) => {
-                    return Err(format!("a result in segment {}, which has not come", locator.segment));
+                Ok(None) if self.lost => {
+                    return Err(Refusal::Resources(io::Error::from_raw_os_error(libc::EMFILE)));
                 }
-                Err(error) => return Err(format!("a segment that cannot be received: {error}")),
+                Ok(None) => {
+                    return lie(format!("a result in segment {}, which has not come", locator.segment));
+                }
+                Err(error) if is_for_want(&error) => {
+                    // It may have been lost, too, if another thread took the last number.
+                    self.lost = true;
+                    return Err(Refusal::Resources(error));
+                }
+                Err(error) => return lie(format!("a segment that cannot be received: {error}")),
             }
         }
     }
 
-    fn keep(&mut self, id: u64, fd: OwnedFd, limit: usize) -> Result<(), String> {
-        if self.views.contains_key(&id) || self.sealed.contains_key(&id) {
-            return Err(format!("segment {id} twice"));
+    /// A result cannot be had, though the worker has done nothing wrong: its memory is free again.
+    fn give_up(&mut self, locator: Locator) {
+        self.returns.push(locator);
+        if self.given_up.len() >= MAX_WAITING {
+            self.given_up.pop_front();
         }
-        let refused = |error: io::Error| format!("a segment that cannot be used: {error}");
+        self.given_up.push_back(locator.segment);
+    }
+
+    fn keep(&mut self, id: u64, fd: OwnedFd, limit: usize) -> Result<(), Refusal> {
+        if self.views.contains_key(&id) || self.sealed.contains_key(&id) {
+            return lie(format!("segment {id} twice"));
+        }
+        let lost = &mut self.lost;
+        let refused = |error: io::Error| {
+            if is_for_want(&error) {
+                *lost = true;
+                return Refusal::Resources(error);
+            }
+            Refusal::Lie(format!("a segment that cannot be used: {error}"))
+        };
         if Sealed::is_sealed(fd.as_fd()) {
+            if let Some(place) = self.given_up.iter().position(|given_up| *given_up == id) {
+                self.given_up.remove(place);
+                return Ok(());
+            }
             if self.sealed.len() >= MAX_WAITING {
-                return Err(format!("{MAX_WAITING} sealed results of which it has not told"));
+                return lie(format!("{MAX_WAITING} sealed results of which it has not told"));
             }
             let waiting = self.sealed.values().fold(0, |sum: usize, bytes| sum.saturating_add(bytes.len()));
             self.sealed.insert(id, open_sealed(fd, limit, waiting).map_err(refused)?);
@@ -98,7 +153,7 @@ impl ResultsIn {
         let bytes =
             self.views.values().chain(&leaving).fold(view.len(), |sum, view| sum.saturating_add(view.len()));
         if count >= MAX_SEGMENTS || bytes > MAX_BYTES {
-            return Err(format!("{count} segments of {bytes} bytes are too many"));
+            return lie(format!("{count} segments of {bytes} bytes are too many"));
         }
         self.views.insert(id, Arc::new(view));
         Ok(())
@@ -121,6 +176,17 @@ impl ResultsIn {
     pub(crate) fn released(&self) -> Vec<Locator> {
         self.returns.take()
     }
+}
+
+fn lie<T>(what: String) -> Result<T, Refusal> {
+    Err(Refusal::Lie(what))
+}
+
+/// Whether this program lacked something, whoever the descriptor came from.
+fn is_for_want(error: &io::Error) -> bool {
+    let wants = [libc::EMFILE, libc::ENFILE, libc::ENOMEM];
+    error.kind() == io::ErrorKind::OutOfMemory
+        || error.raw_os_error().is_some_and(|number| wants.contains(&number))
 }
 
 /// `waiting`: bytes of the sealed files of which the worker has not told yet.

@@ -163,8 +163,39 @@ impl Results {
     }
 
     fn accept(&mut self, payload: &[u8]) -> Result<Reply, String> {
-        self.into.accept(payload, LIMIT, self.socket.receive())
+        self.into.accept(payload, LIMIT, self.socket.receive()).map_err(|refusal| match refusal {
+            Refusal::Lie(what) => what,
+            Refusal::Resources(error) => panic!("{error}"),
+        })
     }
+
+    /// As [`accept`](Self::accept), while no number is left for a descriptor.
+    fn accept_in_want(&mut self, payload: &[u8]) {
+        let none = || Err(io::Error::from_raw_os_error(libc::EMFILE));
+        match self.into.accept(payload, LIMIT, none) {
+            Err(Refusal::Resources(error)) => assert_eq!(error.raw_os_error(), Some(libc::EMFILE)),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_result_that_finds_no_descriptor_is_given_back_and_later_ones_are_received() {
+    let mut results = Results::new();
+    let value = bytes(LARGE);
+    let shared = SharedBytes::from(&value[..]);
+    let (locator, payload) = results.lend(|output| Wire::<[u8]>::encode(&value, output).unwrap());
+    let (sealed, sealed_payload) = results.lend(|output| assert!(output.attach(&shared)));
+    results.accept_in_want(&payload);
+    results.accept_in_want(&sealed_payload);
+    assert_eq!(results.into.released(), [locator, sealed], "the worker may use the memory again");
+    // Both descriptors are still on their way; that of the file is of no use any more.
+    let (_, payload) = results.lend(|output| Wire::<[u8]>::encode(&value, output).unwrap());
+    let reply = results.accept(&payload).unwrap();
+    assert!(Wire::<Vec<u8>>::decode_reply(reply.encoded()).unwrap() == value);
+    let (_, payload) = results.lend(|output| Wire::<SharedBytes>::encode_reply(&shared, output).unwrap());
+    let reply = results.accept(&payload).unwrap();
+    assert!(Wire::<SharedBytes>::decode_reply(reply.encoded()).unwrap() == shared);
 }
 
 #[test]

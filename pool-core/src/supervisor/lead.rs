@@ -241,3 +241,41 @@ impl Drop for Leader<'_> {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use nix::sys::epoll::EpollTimeout;
+
+    use super::*;
+
+    /// How much the reactor is shown when it reads results.
+    fn read_as_the_reactor(lead: &Lead, reactor: &Epoll) -> usize {
+        let mut events = [EpollEvent::empty(); 8];
+        let shown = reactor.wait(&mut events, EpollTimeout::ZERO).unwrap();
+        shown + lead.results.wait(&mut events, EpollTimeout::ZERO).unwrap()
+    }
+
+    /// The reactor reads while the leader is about to sleep, or to wake up. Were the kick part of the set that both wait for, it
+    /// would be the reactor's, and the leader would sleep on.
+    #[test]
+    fn a_kick_is_for_the_leader_alone() {
+        let reactor = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
+        let lead = Lead::new(&reactor).unwrap();
+        for muted in [false, true, false] {
+            lead.mute(&reactor, muted).unwrap();
+            lead.asleep.store(true, Ordering::Relaxed);
+            lead.kick();
+            assert_eq!(read_as_the_reactor(&lead, &reactor), 0, "muted: {muted}");
+            // It is still there, and taken by the leader: once.
+            let deadline = Instant::now() + Duration::from_secs(60);
+            lead.sleep(Some(deadline)).unwrap();
+            assert!(Instant::now() < deadline, "the leader slept on");
+            assert_eq!(lead.kick.read(), Err(Errno::EAGAIN));
+            lead.asleep.store(false, Ordering::Relaxed);
+            lead.kick();
+            assert_eq!(lead.kick.read(), Err(Errno::EAGAIN), "nobody sleeps");
+        }
+    }
+}

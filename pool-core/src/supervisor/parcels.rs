@@ -6,7 +6,7 @@ use pool_ipc::boot::{receive_descriptor, send_descriptor};
 use pool_ipc::{Kind, Locator};
 
 use crate::buffer::Args;
-use crate::passing::{ArgumentsOut, ResultsIn};
+use crate::passing::{ArgumentsOut, Refusal, ResultsIn};
 use crate::reply::Reply;
 use crate::supervisor::event::Ticket;
 
@@ -41,8 +41,8 @@ impl Parcels {
         self.arguments.taken_back(first, count.into());
     }
 
-    /// The result that a `DoneAt` frame tells of; the error is a violation.
-    pub(crate) fn accept(&mut self, payload: &[u8], limit: usize) -> Result<Reply, String> {
+    /// The result that a `DoneAt` frame tells of.
+    pub(crate) fn accept(&mut self, payload: &[u8], limit: usize) -> Result<Reply, Refusal> {
         let Self { socket, results, .. } = self;
         results.accept(payload, limit, || receive_descriptor(socket.as_fd(), false))
     }

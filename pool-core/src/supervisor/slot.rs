@@ -45,6 +45,8 @@ pub(crate) struct Slot {
     pub(crate) active: bool,
     /// The state that it builds, whether it starts or has said hello; also while its death is awaited.
     pub(crate) preparing: Option<Preparing>,
+    /// How many states it has begun to build before its hello.
+    pub(crate) prepared: usize,
     /// How it is counted among the others.
     pub(crate) standing: Standing,
     /// Whether it is in the list of those that have room.
@@ -79,8 +81,9 @@ pub(crate) enum Phase {
     Ready(Ready),
     /// Killed by us with tasks still to settle.
     Dying { hand: Hand, was_ready: bool, going: bool },
-    /// Asked to exit.
-    Retiring { since: Instant, killed: bool, why: RetireReason },
+    /// Asked to exit. It may still have to build as many states: the news of them, and the request, cross. Its time to exit runs
+    /// from the end of the last one.
+    Retiring { asked: Instant, since: Instant, killed: bool, builds: u64, why: RetireReason },
     /// Vacant.
     Stopped,
 }
@@ -111,6 +114,7 @@ impl Slot {
             uptime: Duration::ZERO,
             active: false,
             preparing: None,
+            prepared: 0,
             standing: Standing::default(),
             hungry: false,
         }

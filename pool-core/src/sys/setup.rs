@@ -3,6 +3,9 @@
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// close_range(2) over everything above the three standard streams.
 pub(crate) fn close_inherited() {
@@ -164,6 +167,16 @@ pub(crate) fn renice(by: i32) -> io::Result<()> {
         libc::setpriority(libc::PRIO_PROCESS, 0, now.saturating_add(by).clamp(-20, 19))
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Whether a program may have more privileges than the one that starts it: it is set-user-ID, or has file capabilities.
+pub(crate) fn gains_privileges(program: &Path) -> bool {
+    let is_setuid = std::fs::metadata(program).is_ok_and(|meta| meta.mode() & libc::S_ISUID != 0);
+    let Ok(path) = CString::new(program.as_os_str().as_bytes()) else { return is_setuid };
+    // SAFETY: two NUL-terminated strings; without a buffer the call returns the length only.
+    let len =
+        unsafe { libc::getxattr(path.as_ptr(), c"security.capability".as_ptr(), std::ptr::null_mut(), 0) };
+    is_setuid || len > 0
 }
 
 /// Forbids core dumps (`RLIMIT_CORE` = 0).

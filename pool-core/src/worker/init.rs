@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use pool_ipc::{BOOT_ENV, Boot, Hello, Region, TaskDecl, WorkerEnds};
+use pool_ipc::{BOOT_ENV, Boot, Hello, Kind, Region, TaskDecl, Unfit, WorkerEnds};
 
 use crate::sharing;
 use crate::supervisor::launch::{self, DEPTH_ENV, PASSING};
@@ -115,11 +115,6 @@ fn become_worker(is_forked: bool) -> Result<(Boot, Vec<u8>, Region, Inlet, Outle
             format!("it cannot be bound to the CPUs {:?} (`Builder::cpu_affinity`): {error}", boot.cpus)
         })?;
     }
-    if boot.nice != 0 {
-        setup::renice(boot.nice).map_err(|error| {
-            format!("{} cannot be added to its niceness (`Builder::nice`): {error}", boot.nice)
-        })?;
-    }
     setup::set_name(&boot.pool);
     if is_forked {
         setup::replace_title(&title(&boot.pool), &launch::title(&boot.pool, boot.worker));
@@ -143,7 +138,17 @@ fn become_worker(is_forked: bool) -> Result<(Boot, Vec<u8>, Region, Inlet, Outle
     let inlet = Inlet::new(boot.frame_limit, task_ring, region.board(), tasks);
     let results: &'static OwnedFd = Box::leak(Box::new(results));
     serve::note_result_pipe(results);
-    let outlet = Outlet::new(result_ring, results, tasks);
+    let mut outlet = Outlet::new(result_ring, results, tasks);
+    // Still before there is a second thread.
+    if boot.nice != 0
+        && let Err(error) = setup::renice(boot.nice)
+    {
+        let why = format!("{} cannot be added to its niceness (`Builder::nice`): {error}", boot.nice);
+        // No other worker would fare better, so the pool is not to try.
+        outlet.send(Kind::Unfit, 0, &Unfit { state: String::new(), why: why.clone() }.encode()?);
+        outlet.run_low();
+        return Err(why.into());
+    }
     panics::install_hook();
     STATE.store(boot.depth.saturating_add(1), Ordering::Release);
     Ok((boot, hello()?, region, inlet, outlet, parcels))

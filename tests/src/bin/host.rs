@@ -10,6 +10,8 @@
 //! | `forks` | forks, and uses pool and handle in the child; exits with the child's status |
 //! | `forks-while-leading` | forks again and again, while threads wait and submit; exits with the first child's failure |
 //! | `few-descriptors` | runs out of descriptors while workers are to be replaced, and has them again later |
+//! | `large-results-without-descriptors` | has a worker return large results while there is no descriptor for them, and then again |
+//! | `unprivileged` | builds a pool whose workers are to be nicer than it may make them, and says how that ends |
 //! | `interrupted` | has a map, a handle and a submitter wait until SIGINT or SIGTERM ends it, and says how they ended |
 //! | `interrupted-and-returns` | as above, and then returns from `main` |
 //! | `interrupted-twice` | as above, while what the first signal does is held up |
@@ -22,6 +24,7 @@
 
 use std::future::{Future, IntoFuture};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -30,7 +33,9 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, SigmaskHow, Signal, sigaction, sigprocmask};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
-use pool_core::{Builder, Output, Pool, Progress, RestartPolicy, StartMethod, TaskError, WorkerExe};
+use pool_core::{
+    BuildError, Builder, Output, Pool, Progress, RestartPolicy, StartMethod, TaskError, WorkerExe,
+};
 use pool_tests::{Part, play, process, right, start_method, transport, wait_until, zygote};
 use pool_worker::drill;
 
@@ -51,6 +56,8 @@ fn main() {
         "forks" => forks(&builder),
         "forks-while-leading" => forks_while_leading(&builder),
         "few-descriptors" => few_descriptors(&builder),
+        "large-results-without-descriptors" => large_results_without_descriptors(&builder),
+        "unprivileged" => unprivileged(&builder),
         "interrupted" => {
             interrupted(&builder);
             wait_for_ever();
@@ -179,6 +186,8 @@ fn forks(builder: &Builder) {
     let pool = builder.clone().workers(2).queue_limit(1).build().expect("a pool");
     let running = pool.apply_async(play(1, Part::Cooperate(20_000)));
     wait_until("it runs", || pool.workers().iter().any(|worker| worker.task.is_some()));
+    let mut lazy = pool.imap(|n| play(n, Part::Cooperate(20_000)), 0..3);
+    assert!(lazy.next_timeout(Duration::ZERO).is_err(), "they are held");
     let mut before =
         pool_core::as_completed((0..2).map(|n| pool.apply_async(play(n, Part::Cooperate(20_000)))));
     // SAFETY: the child uses what a forked child of a threaded program may: it is this library's promise that its handles do
@@ -200,6 +209,14 @@ fn forks(builder: &Builder) {
                 pool_core::as_completed([pool.apply_async(play(1, Part::Innocent))])
                     .all(|(index, result)| index == 0 && result.as_ref().is_err_and(is_forked)),
                 pool.workers().is_empty() && pool.stats().submitted == 0,
+                matches!(pool.resize(3), Err(BuildError::Forked)),
+                pool.insights().workers.is_empty(),
+                pool.exit_values::<drill::Counter, u64>().is_empty(),
+                matches!(lazy.next(), Some(Err(error)) if is_forked(&error)) && lazy.next().is_none(),
+                {
+                    let mut fresh = pool.imap_unordered(|n| play(n, Part::Innocent), 0..3);
+                    matches!(fresh.next(), Some(Err(error)) if is_forked(&error)) && fresh.next().is_none()
+                },
                 running.is_finished() && running.wait_timeout(Duration::from_secs(1)),
                 {
                     running.cancel();
@@ -223,6 +240,8 @@ fn forks(builder: &Builder) {
             // What the child did has touched nothing.
             wait_until("it still runs", || pool.workers().iter().any(|worker| worker.task.is_some()));
             running.cancel();
+            assert!(pool.insights().workers.len() == 2 && lazy.next_timeout(Duration::ZERO).is_err());
+            drop(lazy);
             assert!(before.next_timeout(Duration::ZERO).is_err(), "they are held");
             drop(before);
             let results = pool.map(|n| play(n, Part::Innocent), 0..50).expect("nobody was harmed");
@@ -308,6 +327,60 @@ fn few_descriptors(builder: &Builder) {
     drop(hoard);
     wait_until("every worker is ready", || pool.stats().workers_ready == 2);
     say("full size again");
+}
+
+fn large_results_without_descriptors(builder: &Builder) {
+    const LARGE: u64 = 1 << 20;
+    let pool = builder.clone().workers(1).build().expect("a pool");
+    wait_until("the worker is ready", || pool.stats().workers_ready == 1);
+    let pid = pool.apply(drill::pid()).expect("an innocent");
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    setrlimit(Resource::RLIMIT_NOFILE, 256, hard).expect("a lower limit");
+    let mut hoard = Vec::new();
+    while let Ok(file) = std::fs::File::open("/dev/null") {
+        hoard.push(file);
+    }
+    for _ in 0..2 {
+        let outcome = pool.apply(drill::make_bytes(LARGE));
+        let told = match outcome {
+            Err(TaskError::NoResources { message, .. }) => message.contains("os error 24"),
+            other => panic!("{other:?}"),
+        };
+        say(&format!("told {told}"));
+    }
+    let small = pool.apply(drill::make_bytes(1000)).expect("it needs no descriptor");
+    say(&format!("small {}", small.len()));
+    drop(hoard);
+    for _ in 0..2 {
+        let large = pool.apply(drill::make_bytes(LARGE)).expect("there are descriptors again");
+        say(&format!("large {}", large.len()));
+    }
+    let same = pool.apply(drill::pid()).expect("an innocent") == pid;
+    say(&format!("same worker {same}, {} deaths", pool.stats().deaths.total()));
+}
+
+/// The program has no privilege. Its worker executable is first as it is, and then one that might have some of its own.
+fn unprivileged(builder: &Builder) {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NICE).expect("a limit");
+    setrlimit(Resource::RLIMIT_NICE, 0, hard).expect("a lower limit");
+    match builder.clone().nice(-5).build() {
+        Err(error) => say(&format!("not built: {error}")),
+        Ok(pool) => say(&format!("built: {:?}", pool.apply(drill::pid()))),
+    }
+    drop(builder.clone().nice(1).build().expect("everybody may be nicer"));
+    let worker = std::env::args().nth(2).expect("the worker");
+    let dir = tempfile::tempdir().expect("room");
+    let copy = dir.path().join("worker");
+    std::fs::copy(worker, &copy).expect("room");
+    std::fs::set_permissions(&copy, std::fs::Permissions::from_mode(0o4755)).expect("it is ours");
+    let restart = RestartPolicy { first_delay: Duration::from_secs(600), ..RestartPolicy::default() };
+    let builder = builder.clone().worker(WorkerExe::path(&copy)).restart(restart);
+    let pool = builder.workers(1).nice(-5).build().expect("it may have privileges of its own");
+    match pool.apply(drill::pid()) {
+        Err(TaskError::PoolBroken(reason)) => say(&format!("broken: {reason}")),
+        other => say(&format!("not broken: {other:?}")),
+    }
+    say(&format!("{} spawned", pool.stats().spawned));
 }
 
 static HANDLED: AtomicBool = AtomicBool::new(false);

@@ -14,7 +14,7 @@ use pool_core::{
 use pool_tests::{Answer, Part, Scene, expect_healthy, play, right, running, wait_until};
 use pool_worker::drill;
 
-use crate::programs::stock;
+use crate::programs::{hostile, stock};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Long enough for a thread that does not wait to say so.
@@ -170,6 +170,38 @@ fn a_blocked_submitter_is_freed_by_the_end_of_the_pool() {
         let broken = pool.apply_async(play(n, Part::Innocent)).get();
         assert!(matches!(broken, Err(TaskError::PoolBroken(_))), "{broken:?}");
     }
+}
+
+/// The pool is as large as the queue is long, and breaks while somebody waits.
+#[test]
+fn a_blocked_submitter_is_freed_by_a_pool_that_breaks() {
+    let scene = Scene::new();
+    // What has a place waits for a worker that never says hello.
+    let builder = scene.builder().workers(1).queue_limit(0).worker(hostile("hang-early"));
+    let pool = builder.start_timeout(Duration::from_millis(500)).build().unwrap();
+    let first = pool.apply_async(play(1, Part::Innocent));
+    assert!(pool.try_apply_async(play(2, Part::Innocent)).is_err(), "the next one has to wait");
+    let refused = pool.apply(play(2, Part::Innocent));
+    assert!(matches!(refused, Err(TaskError::PoolBroken(_))), "{refused:?}");
+    assert!(matches!(first.get(), Err(TaskError::PoolBroken(_))));
+}
+
+#[test]
+fn a_blocked_submitter_goes_on_when_the_pool_grows() {
+    let scene = Scene::new();
+    let pool = scene.builder().workers(1).queue_limit(0).worker(stock()).build().unwrap();
+    let held = hold(&pool, 1);
+    wait_until("it runs", || running(&pool) == 1);
+    let (tell, told) = channel();
+    thread::scope(|scope| {
+        let pool = &pool;
+        scope.spawn(move || tell.send(pool.apply(play(8, Part::Innocent))).unwrap());
+        assert!(told.recv_timeout(A_MOMENT).is_err(), "it waits");
+        pool.resize(2).unwrap();
+        assert_eq!(told.recv_timeout(PATIENCE).unwrap().unwrap(), right(8));
+    });
+    assert!(!held[0].is_finished(), "no place was left");
+    held.iter().for_each(TaskHandle::cancel);
 }
 
 #[test]

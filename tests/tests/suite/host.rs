@@ -1,5 +1,6 @@
 //! Programs that treat their children, their descriptors or themselves in unusual ways.
 
+use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 
 use pool_core::{MAX_DEPTH, Pool, task};
@@ -10,8 +11,13 @@ use crate::programs::{host, stock_path};
 /// What the host program finds in one of its plays.
 #[track_caller]
 fn findings(scene: &Scene, play: &str) -> Vec<String> {
+    findings_of(scene, play, Command::new(host()))
+}
+
+#[track_caller]
+fn findings_of(scene: &Scene, play: &str, mut program: Command) -> Vec<String> {
     let (key, value) = scene.mark().split_once('=').unwrap();
-    let output = Command::new(host()).arg(play).arg(stock_path()).env(key, value).output().unwrap();
+    let output = program.arg(play).arg(stock_path()).env(key, value).output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{play}: {}\n{stderr}", output.status);
     String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
@@ -49,6 +55,41 @@ fn a_program_that_runs_out_of_descriptors_goes_on_and_recovers() {
     let scene = Scene::new();
     let expected = ["death: true", "50 right", "full size again"];
     assert_eq!(findings(&scene, "few-descriptors"), expected);
+}
+
+#[test]
+fn a_program_without_descriptors_for_large_results_says_so_and_blames_no_worker() {
+    let scene = Scene::new();
+    let found = findings(&scene, "large-results-without-descriptors");
+    let large = format!("large {}", 1 << 20);
+    let expected = ["told true", "told true", "small 1000", &large, &large, "same worker true, 0 deaths"];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_niceness_that_the_program_may_not_set_is_refused_at_once() {
+    let scene = Scene::new();
+    let is_root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
+    let program = if is_root {
+        // Root, but for this.
+        let mut program = Command::new("setpriv");
+        program.args(["--bounding-set=-sys_nice", "--inh-caps=-sys_nice"]).arg(host());
+        program
+    } else {
+        Command::new(host())
+    };
+    let found = findings_of(&scene, "unprivileged", program);
+    let [at_build, later, spawned] = &found[..] else { panic!("{found:#?}") };
+    assert!(
+        at_build.starts_with("not built: `.nice(…)`: -5 cannot") && at_build.contains("RLIMIT_NICE"),
+        "{at_build}"
+    );
+    // The second net: no worker is tried after the first.
+    assert!(
+        later.starts_with("broken: worker executable") && later.contains("-5 cannot be added"),
+        "{later}"
+    );
+    assert_eq!(spawned, "1 spawned");
 }
 
 /// Builds a pool whose worker builds a pool, and so on; how many there were, or why there were no more.

@@ -162,6 +162,19 @@ fn a_worker_that_never_takes_up_its_task_is_replaced_and_the_task_runs_elsewhere
 }
 
 #[test]
+fn a_worker_that_builds_states_without_end_is_replaced_and_no_task_is_blamed() {
+    for trick in ["prepare-for-ever", "prepare-early"] {
+        let (scene, once) = (Scene::new(), Once::new());
+        let pool = scene.builder().workers(1).worker(once.hostile(trick)).build().unwrap();
+        assert_eq!(pool.apply(victim(1000)).unwrap(), sevens(1000), "{trick}");
+        let stats = pool.stats();
+        assert_eq!((stats.deaths.protocol_violation, stats.deaths.total()), (1, 1), "{trick}: {stats:?}");
+        assert_eq!((stats.retried, stats.failed), (0, 0), "{trick}: {stats:?}");
+        expect_healthy(&pool);
+    }
+}
+
+#[test]
 fn a_worker_that_was_stopped_while_idle_is_replaced_and_its_task_runs_elsewhere() {
     let scene = Scene::new();
     let patience = Duration::from_millis(1500);

@@ -227,6 +227,31 @@ fn a_frame_over_the_limit_fails_its_task_only_and_says_which_way_it_was_to_go() 
     }
 }
 
+/// The hello of the stock worker, the report of a panic with its backtrace, and an exit value are all larger than this limit.
+#[test]
+fn the_least_frame_limit_is_about_arguments_and_results_alone() {
+    let scene = Scene::new();
+    let pool = scene.builder().worker(stock()).workers(1).frame_limit(4096).build().unwrap();
+    let text = "x".repeat(3000);
+    for _ in 0..2 {
+        match pool.apply(drill::panic(text.clone())) {
+            Err(TaskError::Panicked { message, backtrace, .. }) => {
+                let backtrace = backtrace.map_or(0, |backtrace| backtrace.len());
+                assert!(
+                    message == text && message.len() + backtrace > 4096,
+                    "{backtrace} bytes of backtrace"
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(pool.apply(drill::echo_bytes(vec![1; 4000])).unwrap(), vec![1; 4000]);
+    let too_large = pool.apply(drill::make_bytes(4097));
+    assert!(matches!(too_large, Err(TaskError::Encode { .. })), "{too_large:?}");
+    expect_healthy(&pool);
+    assert_eq!(pool.stats().deaths.total(), 0);
+}
+
 #[test]
 fn an_input_or_a_closure_that_panics_hurts_nobody_but_its_caller() {
     let scene = Scene::new();

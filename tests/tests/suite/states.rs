@@ -54,6 +54,9 @@ impl Mood {
     }
 }
 
+/// How long a state takes to build that takes time.
+const TAKES: Duration = Duration::from_millis(800);
+
 /// A state that does what its [`Mood`] says, and counts what it is used for.
 struct Moody {
     dir: PathBuf,
@@ -79,6 +82,7 @@ impl WorkerState for Moody {
             "hangs once" if fs::remove_file(dir.join("not yet")).is_ok() => hang(),
             "dies once" | "hangs once" => {}
             "hangs" => hang(),
+            "takes time" => std::thread::sleep(TAKES),
             "is slow" => wait_for_file(&dir.join("released")),
             other => return Err(format!("no mood: {other}").into()),
         }
@@ -387,6 +391,20 @@ fn exit_values_are_collected_from_all_workers_that_retire() {
     assert!(pool.exit_values::<Unused, u64>().is_empty());
     // They can be asked for again.
     assert_eq!(pool.exit_values::<Moody, u64>(), values);
+}
+
+#[test]
+fn a_worker_that_builds_a_state_while_the_pool_closes_finishes_it_and_exits_in_order() {
+    let (scene, mood) = (Scene::new(), Mood::new("takes time"));
+    let pool = mood.builder(&scene).workers(1).exit_timeout(TAKES / 8).build().unwrap();
+    let handle = pool.apply_async(count());
+    wait_until("the state is being built", || mood.inits().len() == 1);
+    handle.cancel();
+    pool.join();
+    let stats = pool.stats();
+    assert_eq!((stats.deaths.total(), stats.retired.closed), (0, 1), "{stats:?}");
+    let values = pool.exit_values::<Moody, u64>();
+    assert_eq!(values.iter().map(|exit| exit.value.clone().unwrap()).collect::<Vec<_>>(), [0]);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use super::{CLOSED_PIPES_GRACE, Engine};
 use crate::arena::IDLE;
 use crate::error::{BrokenReason, TaskError};
 use crate::outcome::Results;
+use crate::passing::Refusal;
 use crate::reply::Reply;
 use crate::supervisor::event::{Event, Incarnation, Ticket};
 use crate::supervisor::link::Link;
@@ -172,7 +173,10 @@ impl Engine {
                     self.tidy_at.get_or_insert(now + IDLE);
                     let event = match reply {
                         Ok(reply) => Event::Finished(who, ticket, 1, Results::One(reply)),
-                        Err(what) => Event::Violation(who, what),
+                        Err(Refusal::Lie(what)) => Event::Violation(who, what),
+                        Err(Refusal::Resources(error)) => {
+                            Event::Failed(who, ticket, self.not_received(who, &error))
+                        }
                     };
                     self.machine.on(now, event);
                 }
@@ -257,9 +261,26 @@ impl Engine {
         self.machine.on(now, Event::Ready(who));
     }
 
-    pub(super) fn task_error(&self, who: Incarnation, failure: Failure) -> TaskError {
+    /// What the head of a worker is named.
+    fn head_name(&self, who: Incarnation) -> String {
         let job = self.machine.head(who).and_then(|head| head.unit).and_then(|(unit, _)| self.job(unit));
-        let task = job.map_or_else(|| "(ended)".to_owned(), |job| job.shown());
+        job.map_or_else(|| "(ended)".to_owned(), |job| job.shown())
+    }
+
+    /// The result of a worker's head is there, and this program has no room for it.
+    fn not_received(&self, who: Incarnation, error: &io::Error) -> TaskError {
+        tracing::error!(pool = self.pool, worker = %who.worker, %error, "a large result cannot be received");
+        TaskError::NoResources {
+            task: self.head_name(who),
+            message: format!(
+                "it has run, and this program cannot receive its result: {error}; \
+                 look at its limits on open files (RLIMIT_NOFILE) and memory"
+            ),
+        }
+    }
+
+    pub(super) fn task_error(&self, who: Incarnation, failure: Failure) -> TaskError {
+        let task = self.head_name(who);
         match failure {
             Failure::Panicked { message, location, backtrace } => {
                 TaskError::Panicked { message, location, backtrace, output: None }

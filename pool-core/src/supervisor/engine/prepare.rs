@@ -31,6 +31,10 @@ impl Engine {
             }
             Kind::Prepared => Ok(Event::Prepared(who)),
             Kind::Unfit => match Unfit::decode(payload) {
+                Ok(Unfit { state, why }) if state.is_empty() => {
+                    let executable = self.executable.clone();
+                    Ok(Event::Unfit(who, BrokenReason::CannotStart { executable, why }))
+                }
                 Ok(Unfit { state, why }) => {
                     Ok(Event::Unfit(who, BrokenReason::StateFailed { state, why, deaths: Vec::new() }))
                 }

@@ -17,6 +17,11 @@ pub(crate) struct Config {
     pub(crate) start_timeout: Duration,
     /// How long a worker may take to build a state.
     pub(crate) init_timeout: Duration,
+    /// About what it takes until a new worker is of use. An elastic pool grows for what those that are there will not have done
+    /// by then; zero: whenever tasks wait.
+    pub(crate) start_up: Duration,
+    /// How many states a worker builds before its hello, at most.
+    pub(crate) states: usize,
     pub(crate) exit_timeout: Duration,
     pub(crate) cancel_grace: Duration,
     /// How long a worker may leave its next task unclaimed.

@@ -210,7 +210,9 @@ impl<P> Machine<P> {
                 let going = ready.is_going();
                 Phase::Dying { hand: ready.hand, was_ready: true, going }
             }
-            Phase::Retiring { since, killed: false, why } => Phase::Retiring { since, killed: true, why },
+            Phase::Retiring { asked, since, killed: false, builds, why } => {
+                Phase::Retiring { asked, since, killed: true, builds, why }
+            }
             other => {
                 self.enter(index, other);
                 return;

@@ -58,9 +58,6 @@ impl<P> Machine<P> {
                 }
             }
         }
-        if self.may_grow() {
-            self.unsettled = true;
-        }
     }
 
     /// A lane may have got work while workers hold as much of another as they should have if there were only that one.

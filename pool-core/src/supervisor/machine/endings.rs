@@ -157,6 +157,7 @@ impl<P> Machine<P> {
         if let Some(took) = ready.pace.report(now, 1, &self.config) {
             self.tempo.note(took, &self.config);
         }
+        ready.hand.note_answer(ticket);
         self.settled += 1;
         self.slots[index].strikes.clear();
         let held = self.extract(index, span, now);

@@ -22,6 +22,8 @@ pub(crate) struct Hand {
     bytes: usize,
     /// About the first item of the first span.
     head: Head,
+    /// The lowest ticket that the worker may still build a state for.
+    unprepared: Ticket,
 }
 
 /// A unit that a worker holds; what has ended of it has left.
@@ -92,7 +94,7 @@ impl Head {
 
 impl Hand {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { spans: VecDeque::new(), items: 0, taking: 0, bytes: 0, head: Head::new(now) }
+        Self { spans: VecDeque::new(), items: 0, taking: 0, bytes: 0, head: Head::new(now), unprepared: 1 }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -170,6 +172,7 @@ impl Hand {
         let Some(front) = self.spans.front_mut() else { return };
         debug_assert!(count <= front.count);
         front.ticket += u64::from(count);
+        self.unprepared = self.unprepared.max(front.ticket);
         front.count -= count;
         self.items -= count as usize;
         self.bytes -= front.size as usize * count as usize;
@@ -182,6 +185,28 @@ impl Hand {
             self.spans.pop_front();
         }
         self.head = Head::new(now);
+    }
+
+    /// The worker has answered this ticket, so it builds no state for it any more.
+    pub(super) fn note_answer(&mut self, ticket: Ticket) {
+        self.unprepared = self.unprepared.max(ticket + 1);
+    }
+
+    /// How many states the worker may still build for tickets below `end`.
+    pub(super) fn unprepared(&self, end: Ticket) -> u64 {
+        end.saturating_sub(self.unprepared)
+    }
+
+    /// The worker builds a state, for a ticket below `end`: whether it may. It builds one for a ticket at most, in their order, and
+    /// for none behind one that it has neither answered nor lost.
+    pub(super) fn prepare(&mut self, end: Ticket) -> bool {
+        // What is being taken back may be gone already.
+        let behind = if self.is_taking() { None } else { self.front().map(|front| front.ticket + 1) };
+        let may = self.unprepared < behind.unwrap_or(end);
+        if may {
+            self.unprepared += 1;
+        }
+        may
     }
 
     /// Divides a span before this ticket, which is one of its own but not the first. The second part is another unit.

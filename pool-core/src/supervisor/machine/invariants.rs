@@ -189,7 +189,16 @@ impl<P> Machine<P> {
         if crew.active > workers && begins || crew.active < workers && !crew.spare.is_empty() && needed {
             return Err(format!("{workers} should be active: {crew:?}"));
         }
-        let missing = self.wanted_staff().min(self.sizing.at_rest()).saturating_sub(crew.staffed);
+        let least = if self.is_winding_up() { 0 } else { self.sizing.at_rest() };
+        let missing = least.saturating_sub(crew.staffed);
+        if self.may_grow()
+            && !self.config.start_up.is_zero()
+            && self.grow_at.is_none()
+            && needed
+            && !self.is_over()
+        {
+            return Err(format!("somebody may be missing, and nobody looks again: {crew:?}"));
+        }
         let vacant = self.sizing.places().saturating_sub(self.places_taken());
         if missing > 0 && vacant > 0 && !self.is_over() && !self.drained {
             return Err(format!("{missing} are missing: {crew:?}, {:?}", self.slots));
@@ -208,7 +217,7 @@ impl<P> Machine<P> {
                 Some(preparing) => preparing.since + self.config.init_timeout,
                 None => *since + self.config.start_timeout,
             }),
-            Phase::Retiring { since, .. } => Some(*since + self.config.exit_timeout),
+            Phase::Retiring { .. } => self.exit_due(slot.worker.get() as usize),
             Phase::Ready(ready) => {
                 self.check_hand(&ready.hand)?;
                 self.check_ready(ready)?;

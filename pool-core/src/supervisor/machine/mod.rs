@@ -156,6 +156,10 @@ pub(crate) struct Machine<P> {
     again: Option<Instant>,
     /// But not before this time.
     again_from: Instant,
+    /// When an elastic pool looks again whether it should grow.
+    grow_at: Option<Instant>,
+    /// It has waited for that: what waits has waited for as long as a worker takes to start.
+    grow_due: bool,
     /// When workers are looked at that hold more than they should while lanes compete.
     level_at: Option<Instant>,
     life: Life,
@@ -199,6 +203,8 @@ impl<P> Machine<P> {
             timers: BinaryHeap::new(),
             again: None,
             again_from: now,
+            grow_at: None,
+            grow_due: false,
             level_at: None,
             life: Life::Open,
             drained: false,
@@ -438,7 +444,7 @@ impl<P> Machine<P> {
         slot.generation = Generation::new(self.next_generation);
         self.next_generation += 1;
         slot.timer = None;
-        slot.preparing = None;
+        (slot.preparing, slot.prepared) = (None, 0);
         self.counters.spawned += 1;
         self.out.push_back(Action::Spawn(slot.incarnation()));
         self.schedule(index, now + self.config.start_timeout);

@@ -128,6 +128,11 @@ impl Tempo {
         self.soon = [within(config.wake), within(crowded)];
     }
 
+    /// Nanoseconds an item takes; 0 while nothing is known.
+    pub(super) fn item(&self) -> u64 {
+        self.item
+    }
+
     /// Whether items do nothing but compute: what takes longer may be waiting for something else than a core.
     fn is_short(&self) -> bool {
         self.item < SHORT
@@ -153,6 +158,6 @@ fn average(old: u64, item: u64) -> u64 {
     }
 }
 
-fn nanos(time: Duration) -> u64 {
+pub(super) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -5,6 +5,9 @@
 //!
 //! * *It says that it cannot* ([`Event::Unfit`]): another worker could not either, so the pool breaks.
 //! * *It takes too long.* If the state has never been built, the pool breaks; otherwise the worker is killed.
+//! * *It goes on for ever.* It builds at most one state for each ticket, in the order of tickets, and none for a ticket behind its
+//!   head; before its hello, at most as many as the builder has named. Anything else is a violation. So what a head can be made
+//!   to wait is `init_timeout` once, besides what was begun for tickets before it that were taken back.
 //! * *It dies*, or is killed for that: a strike, as for a worker that dies idle, and what it held goes to others. But those may
 //!   finish tasks that do not need the state, so that the restart policy would never give up: the deaths are counted for each
 //!   state, for the whole pool, until it is built by somebody; more than `max_restarts` of them break the pool.
@@ -15,8 +18,10 @@
 //! * *The news are read late.* The shell reads what the worker has written before it answers an inspection, so a verdict about
 //!   an unclaimed head knows of them.
 //! * *It is killed, and has built the state by then.* The state counts as built, and the death is not one that came of building it.
-//! * *The pool closes.* A worker that builds a state with an empty hand is asked to retire like any other, and killed if it does
-//!   not come to that in time. One that has not said hello is killed at once.
+//! * *It is asked to retire.* A worker that builds a state with an empty hand, because its head has been taken back, is asked like
+//!   any other: it may have other states, which are to exit. It has the rest of `init_timeout`, and `exit_timeout` from
+//!   the end of the build on. The request and the news of builds may cross; whatever comes, it is killed when both times
+//!   have passed since the request. One that has not said hello is killed at once.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -43,17 +48,35 @@ impl<P> Machine<P> {
     pub(super) fn on_preparing(&mut self, now: Instant, who: Incarnation, state: Arc<str>) {
         let Some(index) = self.alive(who) else { return };
         let slot = &mut self.slots[index];
-        match slot.phase {
-            Phase::Starting { .. } | Phase::Ready(_) if slot.preparing.is_some() => {
-                self.on_violation(now, who, "it builds two states at a time".to_owned());
-            }
+        if slot.preparing.is_some() && is_heard(&slot.phase) {
+            return self.on_violation(now, who, "it builds two states at a time".to_owned());
+        }
+        match &mut slot.phase {
             Phase::Starting { .. } => {
+                slot.prepared += 1;
+                if slot.prepared > self.config.states {
+                    let what = format!("it builds {} states before its hello", slot.prepared);
+                    return self.on_violation(now, who, what);
+                }
                 slot.preparing = Some(Preparing { since: now, state });
                 slot.timer = None;
                 self.schedule(index, now + self.config.init_timeout);
             }
-            // The timer of its head finds out that there is more time.
-            Phase::Ready(_) => slot.preparing = Some(Preparing { since: now, state }),
+            Phase::Ready(ready) => {
+                if !ready.hand.prepare(ready.next_ticket) {
+                    return self.on_violation(now, who, "it builds a state for no task of its".to_owned());
+                }
+                // The timer of its head finds out that there is more time.
+                slot.preparing = Some(Preparing { since: now, state });
+            }
+            Phase::Retiring { killed: false, builds, .. } => {
+                let Some(left) = builds.checked_sub(1) else {
+                    return self.on_violation(now, who, "it builds a state, and is to exit".to_owned());
+                };
+                *builds = left;
+                // The timer of its exit finds out that there is more time.
+                slot.preparing = Some(Preparing { since: now, state });
+            }
             _ => {}
         }
     }
@@ -61,7 +84,7 @@ impl<P> Machine<P> {
     pub(super) fn on_prepared(&mut self, now: Instant, who: Incarnation) {
         let Some(index) = self.alive(who) else { return };
         let slot = &mut self.slots[index];
-        if !matches!(slot.phase, Phase::Starting { .. } | Phase::Ready(_) | Phase::Dying { .. }) {
+        if !is_heard(&slot.phase) && !matches!(slot.phase, Phase::Dying { .. }) {
             return;
         }
         let Some(Preparing { state, .. }) = slot.preparing.take() else {
@@ -81,6 +104,11 @@ impl<P> Machine<P> {
                 ready.pace.start(now);
                 self.arm(index, now);
             }
+            Phase::Retiring { since, .. } => {
+                *since = now;
+                slot.timer = None;
+                self.arm_exit(index);
+            }
             _ => {}
         }
         let known = self.known(&state);
@@ -93,6 +121,20 @@ impl<P> Machine<P> {
         if !matches!(self.slots[index].phase, Phase::Retiring { .. } | Phase::Stopped | Phase::Waiting { .. })
         {
             self.break_pool(reason);
+        }
+    }
+
+    /// Until when a worker may take that was asked to exit.
+    pub(super) fn exit_due(&self, index: usize) -> Option<Instant> {
+        let Phase::Retiring { since, asked, .. } = self.slots[index].phase else { return None };
+        let exit = self.config.exit_timeout;
+        let due = self.init_due(index).map_or(since + exit, |init| init.max(since + exit));
+        Some(due.min(asked + self.config.init_timeout + exit))
+    }
+
+    pub(super) fn arm_exit(&mut self, index: usize) {
+        if let Some(due) = self.exit_due(index) {
+            self.schedule(index, due);
         }
     }
 
@@ -151,4 +193,9 @@ impl<P> Machine<P> {
         };
         &mut self.states[place]
     }
+}
+
+/// Whether what a worker says of its states is of interest.
+fn is_heard(phase: &Phase) -> bool {
+    matches!(phase, Phase::Starting { .. } | Phase::Ready(_) | Phase::Retiring { killed: false, .. })
 }

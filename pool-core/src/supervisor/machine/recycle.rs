@@ -60,15 +60,17 @@ impl<P> Machine<P> {
 
     /// Asks a worker that holds nothing to exit.
     pub(super) fn retire(&mut self, now: Instant, index: usize, why: RetireReason) {
-        let Phase::Ready(ready) = self.enter(index, Phase::Retiring { since: now, killed: false, why })
-        else {
-            return;
+        let builds = match &self.slots[index].phase {
+            Phase::Ready(ready) => ready.hand.unprepared(ready.next_ticket),
+            _ => return,
         };
+        let retiring = Phase::Retiring { asked: now, since: now, killed: false, builds, why };
+        let Phase::Ready(ready) = self.enter(index, retiring) else { return };
         debug_assert!(ready.hand.is_empty(), "it holds tasks, and retires: {ready:?}");
         self.slots[index].uptime += now.duration_since(ready.since);
         self.release_reserved(ready.reserved);
         self.counters.retired.count(why);
         self.out.push_back(Action::Retire(self.slots[index].incarnation()));
-        self.schedule(index, now + self.config.exit_timeout);
+        self.arm_exit(index);
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! The *staff* are the places whose worker will be there for more tasks: those that start, work, wait for their back-off, or
 //! are dying and will be replaced; not those that are [leaving](super::recycle), retire or are vacant. It is compared with
-//! how many are *wanted*: all of them, or, where the pool may shrink and nobody is idle, as many as there are items that
-//! have not ended. What is missing is started in vacant places, the lowest first. Where workers are recycled there are a few places more, the
+//! how many are *wanted*: all of them, or, where the pool may shrink and nobody is idle, as many as are [enough](Machine::enough)
+//! for the items that have not ended. What is missing is started in vacant places, the lowest first. Where workers are recycled there are a few places more, the
 //! *reliefs*, so that a successor can start before its predecessor has gone.
 //!
 //! A place is vacated instead of filled again if enough are left without it.
@@ -11,6 +11,13 @@
 //! When there are to be fewer, those go first that lose least: who is dying or waits for a back-off, who starts, who stands by, who is
 //! idle (the highest place first), and then who has the least to do. A worker that has had nothing to do for long goes if
 //! there are more than the least number. Nobody looks for that while there are not.
+//!
+//! # Growth
+//! To start a worker takes [`Config::start_up`]; for what will be done before that nobody is started. The *pace* says what will be: what
+//! items have taken lately, or, if it is more, for how long none has ended. A worker that has reported nothing for longer than
+//! `start_up` is taken to be busy for as long as anybody knows, and does not count for what waits. So many others are enough
+//! as will need no longer than `start_up`. That is looked at with what comes in, and, as silence makes no event, by a timer as long
+//! as anybody may be missing.
 //!
 //! # Races
 //! * *Fewer, and at once more.* Who is leaving is not called back; others start.
@@ -20,7 +27,8 @@
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
-use super::{Config, Life, Machine};
+use super::pace::nanos;
+use super::{Config, Hand, Life, Machine};
 use crate::ids::WorkerId;
 use crate::stats::RetireReason;
 use crate::supervisor::event::{Action, KillReason};
@@ -65,19 +73,58 @@ impl Sizing {
 
 impl<P> Machine<P> {
     /// How many workers should be there now, besides those that are about to go.
-    pub(super) fn wanted_staff(&self) -> usize {
-        let over = match self.life {
-            Life::Open => false,
-            Life::Closing => self.pending == 0,
-            Life::Over(_) => true,
-        };
+    pub(super) fn wanted_staff(&self, now: Instant) -> usize {
         let Sizing { least, most, spares, .. } = self.sizing;
-        match over {
+        match self.is_winding_up() {
             true => 0,
             false if least == most => most + spares,
             // While somebody is idle nobody is missing.
             false if !self.crew.idle.is_empty() => self.crew.staffed.clamp(least + spares, most + spares),
-            false => self.demand().clamp(least, most) + spares,
+            false => self.enough(self.demand(), now).clamp(least, most) + spares,
+        }
+    }
+
+    /// Whether nobody is needed any more.
+    pub(super) fn is_winding_up(&self) -> bool {
+        match self.life {
+            Life::Open => false,
+            Life::Closing => self.pending == 0,
+            Life::Over(_) => true,
+        }
+    }
+
+    /// How many workers have so many items done in about the time that it takes to start one more.
+    fn enough(&self, items: usize, now: Instant) -> usize {
+        let start = nanos(self.config.start_up);
+        if start == 0 || items <= 1 {
+            return items;
+        }
+        let busy = self.slots.iter().filter_map(Slot::active);
+        let busy = busy.filter(|ready| !ready.hand.is_empty() && !ready.is_going());
+        let (mut silent, mut quiet) = (0, None);
+        for ready in busy {
+            let silence = nanos(ready.pace.silence(now));
+            silent += usize::from(silence >= start);
+            quiet = Some(quiet.map_or(silence, |least: u64| least.min(silence)));
+        }
+        // While nobody works, it is the timer that knows how long something has waited.
+        let quiet = quiet.unwrap_or(if self.grow_due { start } else { 0 });
+        let rest = items.saturating_sub(silent);
+        let wanted = (rest as u64).saturating_mul(self.tempo.item().max(quiet)).div_ceil(start);
+        let others = usize::try_from(wanted).unwrap_or(usize::MAX).min(rest);
+        (silent + others).clamp(1, items)
+    }
+
+    /// Somebody may be missing, and is if there is much to do; otherwise time will tell.
+    fn consider_growth(&mut self, now: Instant) {
+        let start = nanos(self.config.start_up);
+        let there = self.crew.staffed.saturating_sub(self.sizing.spares) as u64;
+        let work = (self.pending as u64).saturating_mul(self.tempo.item());
+        if start == 0 || there == 0 || work > start.saturating_mul(there) {
+            self.unsettled = true;
+        }
+        if start > 0 {
+            self.grow_at.get_or_insert(now + self.config.start_up);
         }
     }
 
@@ -100,10 +147,14 @@ impl<P> Machine<P> {
 
     /// Starts whoever is missing, where there is a place.
     pub(super) fn staff(&mut self, now: Instant) {
+        if self.may_grow() {
+            self.consider_growth(now);
+        }
         if !std::mem::take(&mut self.unsettled) || self.is_over() || self.drained {
             return;
         }
-        let mut missing = self.wanted_staff().saturating_sub(self.crew.staffed);
+        let mut missing = self.wanted_staff(now).saturating_sub(self.crew.staffed);
+        self.grow_due = false;
         if missing == 0 {
             return;
         }
@@ -147,7 +198,7 @@ impl<P> Machine<P> {
         self.enter(index, Phase::Stopped);
         // After a shrink, those that have not gone yet may still take all places.
         let has_place = self.places_taken() < self.sizing.places();
-        if has_place && self.crew.staffed < self.wanted_staff() {
+        if has_place && self.crew.staffed < self.wanted_staff(now) {
             return self.occupy(index, now, until);
         }
         self.vacate(index, until);

@@ -32,10 +32,10 @@ impl<P> Machine<P> {
 
     /// The next moment that is of no worker in particular.
     fn looks(&self) -> Option<Instant> {
-        if self.level_at.is_none() && self.groups.due().is_none() {
+        if self.level_at.is_none() && self.grow_at.is_none() && self.groups.due().is_none() {
             return self.again;
         }
-        [self.again, self.level_at, self.groups.due()].into_iter().flatten().min()
+        [self.again, self.level_at, self.grow_at, self.groups.due()].into_iter().flatten().min()
     }
 
     /// Whether something is about to be decided for which one should know all that workers have done: who should be done by now,
@@ -71,6 +71,13 @@ impl<P> Machine<P> {
         if self.level_at.is_some_and(|at| at <= now) {
             self.level_hands(now);
             self.dispatch(now);
+        }
+        if self.grow_at.is_some_and(|at| at <= now) {
+            self.grow_at = None;
+            if self.may_grow() {
+                (self.grow_due, self.unsettled) = (true, true);
+                self.grow_at = Some(now + self.config.start_up);
+            }
         }
         if self.again.is_some_and(|again| again <= now) {
             self.again = None;
@@ -109,10 +116,9 @@ impl<P> Machine<P> {
                 }
                 Some(_) => self.check_head(index, now),
             },
-            Phase::Retiring { since, .. } => {
-                let due = *since + self.config.exit_timeout;
-                if now < due {
-                    self.schedule(index, due);
+            Phase::Retiring { .. } => {
+                if self.exit_due(index).is_some_and(|due| now < due) {
+                    self.arm_exit(index);
                 } else {
                     self.enter(index, Phase::Stopped);
                     self.unsettled = true;

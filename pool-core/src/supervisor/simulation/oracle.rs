@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::board::Mark;
 use super::fact::{Answer, Answers, End, Item, Parcel};
@@ -117,7 +117,7 @@ impl World<'_> {
         let (now, staffing) = (self.now, self.scenario.config.staffing.clone());
         let process = self.process(who.generation.get());
         assert!(process.is_working() && process.assigned.is_empty(), "cannot retire {process:?}");
-        process.retired = Some(now);
+        (process.retired, process.free_to_exit) = (Some(now), Some(now));
         let process = &self.processes[who.generation.get() as usize - 1];
         let why = self.slot_of(process).map(|slot| &slot.phase);
         // Unless it has been killed in the same moment.
@@ -166,6 +166,12 @@ impl World<'_> {
 
     /// Whether there are as many workers as there should be, or no more can be.
     pub(super) fn is_staffed(&self) -> bool {
+        // Whether more than one are needed depends on how long they take, see `check_growth`.
+        self.is_staffed_for(if self.scenario.config.start_up.is_zero() { usize::MAX } else { 1 })
+    }
+
+    /// The same, where so many are enough for whatever there is to do.
+    fn is_staffed_for(&self, enough: usize) -> bool {
         let waiting = |slot: &&Slot| matches!(slot.phase, Phase::Waiting { .. });
         if self.present() + self.machine.slots().iter().filter(waiting).count() >= self.places() {
             return true;
@@ -182,7 +188,7 @@ impl World<'_> {
         let theirs = theirs.filter(open).count();
         let tasks = if idle { 0 } else { self.unresolved.saturating_sub(theirs) };
         let (spares, most) = (self.scenario.spares as usize, self.most as usize);
-        self.staffed() >= self.at_rest().max(tasks.min(most) + spares)
+        self.staffed() >= self.at_rest().max(tasks.min(enough).min(most) + spares)
     }
 
     /// When all has been quiet for long, there are as many workers as there should be then.
@@ -389,8 +395,11 @@ impl World<'_> {
                 self.surplus = self.surplus.saturating_sub(1);
             }
             KillReason::ExitTimeout => {
-                let had = process.retired.map(|at| now.duration_since(at));
-                assert!(had.is_some_and(|had| had >= config.exit_timeout), "{who:?} had {had:?} to exit");
+                let had = |since: Option<Instant>| since.map_or(Duration::ZERO, |at| now.duration_since(at));
+                let builds = process.preparing.is_some_and(|since| now < since + config.init_timeout);
+                let is_late = had(process.free_to_exit) >= config.exit_timeout && !builds;
+                let is_over = had(process.retired) >= config.init_timeout + config.exit_timeout;
+                assert!(is_late || is_over, "{who:?} had no time to exit: {process:?}");
             }
         }
         let process = self.process(generation);
@@ -584,6 +593,7 @@ impl World<'_> {
         let working = || self.living().filter(|process| process.is_working());
         let busy = working().filter(|process| !process.assigned.is_empty()).count();
         let idle = busy < working().count().min(self.most as usize);
+        self.check_growth();
         if !self.scenario.config.wake.is_zero() {
             return self.check_guesses(idle);
         }
@@ -604,6 +614,28 @@ impl World<'_> {
             let who: Vec<_> = self.living().map(|process| (process.who, &process.assigned)).collect();
             panic!("a worker is idle while tasks wait: {who:?} {:#?}", self.machine.slots());
         }
+    }
+
+    /// A pool does not stay as small as it is while tasks wait and nothing ends for longer than a worker takes to start.
+    pub(super) fn check_growth(&mut self) {
+        let counters = self.machine.counters();
+        let ended =
+            [counters.succeeded, counters.failed, counters.cancelled, counters.timed_out, counters.overdue];
+        let state = (ended.iter().sum::<u64>() + counters.retried + counters.requeued, self.staffed());
+        let over = self.unresolved == 0 || self.broken || self.terminated;
+        if over || self.growth.is_none_or(|(last, _)| last != state) || self.is_staffed_for(usize::MAX) {
+            self.growth = Some((state, self.now));
+            return;
+        }
+        let Some((_, since)) = self.growth else { return };
+        let late = if self.scenario.sluggish || self.scenario.remote { 2 * PATIENCE } else { PATIENCE / 10 };
+        assert!(
+            self.now <= since + 2 * self.scenario.config.start_up + late,
+            "{} are there for {} tasks, and nothing ends: {:#?}",
+            state.1,
+            self.unresolved,
+            self.machine.slots()
+        );
     }
 
     /// Somebody may be idle while something waits behind an item that should be done soon; not when that turns out to take long.

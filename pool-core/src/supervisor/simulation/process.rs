@@ -109,6 +109,8 @@ pub(super) struct Process {
     pub(super) killed: Option<KillReason>,
     pub(super) fenced: bool,
     pub(super) retired: Option<Instant>,
+    /// Since when it has had all the time to exit: it was asked to, or has built a state since.
+    pub(super) free_to_exit: Option<Instant>,
     /// Tasks that it has claimed.
     pub(super) claims: u64,
     /// It was reported to have grown too large.
@@ -157,6 +159,7 @@ impl Process {
             killed: None,
             fenced: false,
             retired: None,
+            free_to_exit: None,
             claims: 0,
             heavy: false,
             idle_since: now,
@@ -172,6 +175,11 @@ impl Process {
     /// Whether the machine may still give it work.
     pub(super) fn is_working(&self) -> bool {
         self.ready && self.killed.is_none() && self.retired.is_none() && !self.reported
+    }
+
+    /// Whether the machine waits for it to exit.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.retired.is_some() && self.killed.is_none() && !self.reported
     }
 
     /// Whether it runs a task that will never end by itself.

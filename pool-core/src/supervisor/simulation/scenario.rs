@@ -97,6 +97,8 @@ impl Scenario {
             restart,
             start_timeout: millis(random, &[60, 500]),
             init_timeout: millis(random, &[40, 400]),
+            start_up: Duration::from_micros(random.pick(&[0, 0, 500, 5_000, 30_000])),
+            states: 0,
             exit_timeout: millis(random, &[10, 300]),
             cancel_grace: millis(random, &[0, 0, 10, 50]),
             claim_timeout: millis(random, &[40, 300]),

@@ -346,7 +346,7 @@ impl World<'_> {
                 Out::Preparing => {
                     let now = self.now;
                     let process = self.process(generation);
-                    if process.is_working() {
+                    if process.is_working() || process.is_leaving() {
                         process.preparing = Some(now);
                     }
                     self.feed(Event::Preparing(who, "state".into()), &[]);
@@ -354,8 +354,15 @@ impl World<'_> {
                 Out::Prepared => {
                     let (now, process) = (self.now, self.process(generation));
                     // Also if it has been killed meanwhile: it had built it by then.
-                    if !process.fenced && process.retired.is_none() && process.preparing.take().is_some() {
+                    let leaving = process.is_leaving();
+                    if !process.fenced
+                        && (process.retired.is_none() || leaving)
+                        && process.preparing.take().is_some()
+                    {
                         process.head_since = now;
+                        if leaving {
+                            process.free_to_exit = Some(now);
+                        }
                         (self.unprepared, self.ever_prepared) = (0, true);
                         self.sights.prepared += 1;
                     }

@@ -189,6 +189,8 @@ pub(super) struct World<'a> {
     pub(super) aborting: Vec<usize>,
     /// Since when an idle worker and a waiting task have been there together.
     pub(super) starving_since: Option<Instant>,
+    /// How much had ended and how many were there, and since when that has not changed although more should be there.
+    pub(super) growth: Option<((u64, usize), Instant)>,
     /// What waits while somebody is idle, and since when: by generation the head it waits behind, by 0 the first in the queue.
     pub(super) stalls: BTreeMap<u64, (u64, Instant)>,
     /// By place: the generation spawned last, or 0.
@@ -245,6 +247,7 @@ impl<'a> World<'a> {
             flagged: Vec::new(),
             aborting: Vec::new(),
             starving_since: None,
+            growth: None,
             stalls: BTreeMap::new(),
             steps: 0,
             sights: Sights::default(),

@@ -76,6 +76,7 @@ impl Worker {
                 Trick::ExitEarly
                     | Trick::DieEarly
                     | Trick::HangEarly
+                    | Trick::PrepareEarly
                     | Trick::HelloVersion(_)
                     | Trick::GarbageHello
                     | Trick::HelloWithoutVictim
@@ -89,6 +90,7 @@ impl Worker {
             Some(Trick::ExitEarly) => std::process::exit(3),
             Some(Trick::DieEarly) => die(),
             Some(Trick::HangEarly) => sleep_for_ever(),
+            Some(Trick::PrepareEarly) => self.prepare_for_ever()?,
             Some(Trick::HelloWithoutVictim) => {
                 hello.tasks.iter_mut().filter(|task| is_victim(task)).for_each(|task| task.name.push('x'))
             }
@@ -107,6 +109,14 @@ impl Worker {
             _ => told("hello", hello.encode())?,
         };
         self.send(Kind::Hello, 0, &payload)
+    }
+
+    /// Says without end that it builds states.
+    fn prepare_for_ever(&mut self) -> Result<()> {
+        loop {
+            self.send(Kind::Preparing, 0, b"state")?;
+            self.send(Kind::Prepared, 0, &[])?;
+        }
     }
 
     fn on_bundle(&mut self, first: u64, payload: &[u8]) -> Result<()> {
@@ -128,6 +138,7 @@ impl Worker {
         let trick = trick.cloned();
         match trick {
             Some(Trick::NeverClaim) => sleep_for_ever(),
+            Some(Trick::PrepareForEver) => self.prepare_for_ever()?,
             Some(Trick::DieUnclaimed) => die(),
             _ => {}
         }

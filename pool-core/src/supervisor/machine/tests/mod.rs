@@ -3,6 +3,7 @@
 
 mod fairness;
 mod groups;
+mod growth;
 mod lanes;
 mod pace;
 mod preparing;
@@ -39,6 +40,9 @@ pub(in crate::supervisor::machine) fn config(workers: u32) -> Config {
         restart: RestartPolicy::default(),
         start_timeout: START_TIMEOUT,
         init_timeout: INIT_TIMEOUT,
+        // An elastic pool grows at once.
+        start_up: Duration::ZERO,
+        states: 1,
         exit_timeout: Duration::from_secs(5),
         cancel_grace: GRACE,
         claim_timeout: START_TIMEOUT,

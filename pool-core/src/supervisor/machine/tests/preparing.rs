@@ -49,13 +49,17 @@ impl Bench {
     }
 }
 
-/// A worker that has built the state once, and builds it again.
-fn rebuilding(config: Config) -> Bench {
+/// A worker that has built the state once, lost it in a task, and has begun to build it again for another one.
+fn rebuilding(config: Config) -> (Bench, TaskKey) {
     let mut pool = Bench::ready(config);
+    pool.submit(1, &plain());
     pool.begin(0);
     pool.done(0);
-    pool.begin(0);
-    pool
+    pool.finish(0);
+    let task = pool.submit(1, &plain())[0];
+    pool.forget().begin(0);
+    assert!(pool.kills().is_empty());
+    (pool, task)
 }
 
 #[test]
@@ -92,8 +96,7 @@ fn a_state_that_has_never_been_built_in_time_breaks_the_pool() {
 
 #[test]
 fn a_worker_that_builds_a_state_for_too_long_that_others_have_built_is_killed_and_replaced() {
-    let mut pool = rebuilding(config(1));
-    let task = pool.submit(1, &plain())[0];
+    let (mut pool, task) = rebuilding(config(1));
     pool.pass(INIT_TIMEOUT);
     pool.nothing_claimed();
     assert_eq!(pool.kills(), [(pool.who(0), KillReason::InitTimeout(INIT_TIMEOUT))]);
@@ -110,13 +113,12 @@ fn deaths_in_a_state_break_the_pool_whatever_else_succeeds() {
     let mut pool = Bench::ready(Config { restart: policy, ..config(2) });
     for round in 0..3 {
         assert!(pool.broken().is_none(), "after {round} deaths");
+        let task = pool.submit(1, &plain())[0];
         pool.begin(0);
         pool.die(0, false);
         if round < 2 {
-            // A task that needs no state, on the other worker.
-            let task = pool.submit(1, &plain())[0];
-            let holder = pool.holder();
-            pool.finish(holder);
+            // The other worker has the state.
+            pool.finish(1);
             assert!(matches!(pool.outcome(task), Some(Ok("done"))));
             pool.pass(Duration::from_secs(1));
             pool.on(Event::Ready(pool.who(0)));
@@ -131,18 +133,22 @@ fn a_state_that_somebody_builds_is_forgiven_its_deaths() {
     let policy = RestartPolicy { max_restarts: 1, first_delay: MILLI, ..RestartPolicy::default() };
     let mut pool = Bench::ready(Config { restart: policy, ..config(2) });
     for _ in 0..5 {
+        pool.submit(1, &plain());
         pool.begin(0);
         pool.die(0, false);
         pool.begin(1);
         pool.done(1);
+        // A sign of progress, so that the strikes of the place are forgiven as well.
+        pool.finish(1);
         pool.pass(Duration::from_secs(60));
         pool.on(Event::Ready(pool.who(0)));
-        // A sign of progress, so that the strikes of the place are forgiven as well.
-        pool.submit(1, &plain());
-        let holder = pool.holder();
-        pool.finish(holder);
     }
     assert!(pool.broken().is_none(), "{:?}", pool.broken());
+    assert!(
+        pool.kills().iter().all(|(_, why)| !matches!(why, KillReason::Violation(_))),
+        "{:?}",
+        pool.kills()
+    );
 }
 
 #[test]
@@ -201,7 +207,9 @@ fn what_cannot_be_built_breaks_the_pool_at_any_time_but_while_the_worker_retires
 #[test]
 fn news_that_cannot_be_are_violations() {
     let mut pool = Bench::ready(config(2));
+    pool.submit(1, &plain());
     pool.begin(0);
+    assert!(pool.kills().is_empty());
     pool.begin(0);
     pool.done(1);
     let who = [pool.who(0), pool.who(1)];
@@ -214,8 +222,7 @@ fn news_that_cannot_be_are_violations() {
 
 #[test]
 fn the_time_goes_on_when_the_head_is_taken_back_meanwhile() {
-    let mut pool = rebuilding(config(1));
-    let first = pool.submit(1, &plain())[0];
+    let (mut pool, first) = rebuilding(config(1));
     pool.pass_unclaimed(INIT_TIMEOUT - Duration::from_secs(2));
     pool.on(Event::Cancel(first));
     let ticket = pool.taken()[0].1[0];
@@ -248,4 +255,149 @@ fn a_state_that_was_built_before_the_kill_was_noticed_is_built() {
         pool.die_as(who, false);
         assert_eq!(pool.state_failed().is_some(), !built, "{:?}", pool.done);
     }
+}
+
+impl Bench {
+    fn is_violation(&self, worker: u32) -> bool {
+        let who = self.who(worker);
+        self.kills().iter().any(|(killed, why)| *killed == who && matches!(why, KillReason::Violation(_)))
+    }
+}
+
+#[test]
+fn a_head_waits_for_one_state_and_no_longer_than_it_may_take() {
+    let (mut pool, task) = rebuilding(config(1));
+    pool.pass_unclaimed(INIT_TIMEOUT / 2);
+    pool.done(0);
+    assert!(pool.kills().is_empty());
+    // It could go on like this for ever.
+    pool.begin(0);
+    assert!(pool.is_violation(0), "{:?}", pool.done);
+    pool.die(0, false);
+    pool.greet_all();
+    pool.finish(0);
+    assert!(matches!(pool.outcome(task), Some(Ok("done"))), "nobody is blamed");
+}
+
+#[test]
+fn a_state_is_built_for_a_task_and_for_nothing_else() {
+    let mut pool = Bench::ready(config(1));
+    pool.begin(0);
+    assert!(pool.is_violation(0), "it has never been given anything");
+
+    // Those that it has answered give it nothing.
+    let mut pool = Bench::ready(config(1));
+    pool.submit(3, &plain());
+    (0..3).for_each(|_| pool.finish(0));
+    pool.begin(0);
+    assert!(pool.is_violation(0), "it has nothing left");
+
+    let mut pool = Bench::ready(config(1));
+    pool.submit(3, &plain());
+    let head = pool.machine.head(pool.who(0)).expect("it holds three").span.first;
+    pool.on(Event::Failed(pool.who(0), head, TaskError::Cancelled));
+    for _ in 0..2 {
+        pool.begin(0);
+        pool.done(0);
+        assert!(pool.kills().is_empty(), "one for each, as after a panic: {:?}", pool.kills());
+        pool.finish(0);
+    }
+}
+
+#[test]
+fn a_state_may_be_built_for_a_head_after_one_for_a_task_that_was_taken_back() {
+    let (mut pool, first) = rebuilding(config(1));
+    pool.on(Event::Cancel(first));
+    let ticket = pool.taken()[0].1[0];
+    pool.on(Event::TookBack(pool.who(0), answers(&[(ticket, true)])));
+    pool.submit(1, &plain());
+    // The next one needs another state.
+    pool.done(0);
+    pool.begin(0);
+    assert!(pool.kills().is_empty(), "{:?}", pool.kills());
+    pool.done(0);
+    pool.begin(0);
+    assert!(pool.is_violation(0));
+}
+
+#[test]
+fn before_its_hello_a_worker_builds_as_many_states_as_were_asked_for() {
+    let mut pool = Bench::new(Config { states: 2, ..config(1) });
+    for _ in 0..2 {
+        pool.begin(0);
+        pool.done(0);
+    }
+    assert!(pool.kills().is_empty());
+    pool.begin(0);
+    assert!(pool.is_violation(0));
+    pool.die(0, false);
+    // The next one has as many.
+    pool.forget().begin(0);
+    pool.done(0);
+    assert!(pool.kills().is_empty());
+}
+
+/// A worker that builds a state for a task which has been cancelled, in a pool that has been closed since.
+fn building_at_the_close() -> Bench {
+    let (mut pool, task) = rebuilding(config(1));
+    pool.on(Event::Cancel(task));
+    let ticket = pool.taken()[0].1[0];
+    pool.on(Event::TookBack(pool.who(0), answers(&[(ticket, true)])));
+    pool.forget().on(Event::Close);
+    assert!(matches!(pool.done[..], [Action::Retire(_)]), "{:?}", pool.done);
+    pool
+}
+
+const EXIT_TIMEOUT: Duration = Duration::from_secs(5);
+
+#[test]
+fn a_worker_that_builds_a_state_while_the_pool_closes_may_finish_it_and_has_its_time_to_exit() {
+    let mut pool = building_at_the_close();
+    pool.pass(INIT_TIMEOUT - MILLI);
+    assert!(pool.kills().is_empty(), "{:?}", pool.kills());
+    pool.done(0);
+    pool.pass(EXIT_TIMEOUT - MILLI);
+    assert!(pool.kills().is_empty(), "{:?}", pool.kills());
+    pool.die(0, false);
+    assert!(pool.machine.is_drained());
+    assert_eq!(pool.machine.counters().retired.closed, 1);
+
+    let mut pool = building_at_the_close();
+    pool.done(0);
+    pool.pass(EXIT_TIMEOUT);
+    assert!(matches!(pool.kills()[..], [(_, KillReason::ExitTimeout)]), "{:?}", pool.kills());
+}
+
+#[test]
+fn a_worker_that_builds_a_state_for_ever_while_the_pool_closes_is_killed() {
+    let mut pool = building_at_the_close();
+    pool.pass(INIT_TIMEOUT);
+    assert!(matches!(pool.kills()[..], [(_, KillReason::ExitTimeout)]), "{:?}", pool.kills());
+    assert!(pool.machine.is_drained() && pool.broken().is_none());
+}
+
+#[test]
+fn builds_may_cross_the_request_to_exit_for_as_long_as_both_take() {
+    // It has been given two tasks that were taken back, and has said nothing of them yet.
+    let mut pool = Bench::ready(config(1));
+    let tasks = pool.submit(2, &plain());
+    tasks.iter().for_each(|task| pool.on(Event::Cancel(*task)));
+    pool.on(Event::TookBack(pool.who(0), answers(&[(1, true), (2, true)])));
+    pool.forget().on(Event::Close);
+    assert!(matches!(pool.done[..], [Action::Retire(_)]), "{:?}", pool.done);
+    pool.pass(EXIT_TIMEOUT - MILLI);
+    pool.begin(0);
+    pool.pass(INIT_TIMEOUT / 2);
+    pool.done(0);
+    pool.pass(EXIT_TIMEOUT - MILLI);
+    pool.begin(0);
+    pool.pass(INIT_TIMEOUT / 2 - EXIT_TIMEOUT);
+    assert!(pool.kills().is_empty(), "{:?}", pool.kills());
+    pool.pass(2 * MILLI);
+    assert!(matches!(pool.kills()[..], [(_, KillReason::ExitTimeout)]), "{:?}", pool.kills());
+
+    let mut pool = Bench::ready(config(1));
+    pool.on(Event::Close);
+    pool.begin(0);
+    assert!(pool.is_violation(0), "it was given nothing");
 }
