@@ -10,6 +10,11 @@
 //!   time by having nothing to do, and somebody who is new neither overtakes for ever nor waits for the others' past.
 //! * Once no lane of a priority has work, all that they owe is forgotten.
 //!
+//! # Pins
+//! A batch may want its pieces to go to the workers in turns. Then it has a lane for each [seat](super::seats) as well, which is
+//! *pinned*: only the worker in that seat is given what waits there. Such a batch has many lanes of one priority, so what each of
+//! them is given counts as many times as there are seats: together they have the share of one.
+//!
 //! Each span that a worker holds remembers what was charged for it, because the average changes meanwhile.
 //!
 //! # With one lane
@@ -42,6 +47,8 @@ pub(super) struct Lanes {
     busy: Vec<u32>,
     /// There is more than one lane, with or without work.
     shared: bool,
+    /// How many lanes are pinned, with or without work.
+    pinned: u32,
     /// One of several lanes has got work.
     joined: bool,
     /// Nanoseconds that an item is taken to need before one has been measured.
@@ -52,6 +59,10 @@ pub(super) struct Lanes {
 struct Lane {
     line: Line,
     priority: i8,
+    /// The seat that it is for, if it is for one only.
+    pin: Option<u32>,
+    /// How many times what it is given counts.
+    weight: u64,
     level: u32,
     /// Its place among those with work.
     at: u32,
@@ -83,6 +94,7 @@ impl Lanes {
             singles: Vec::new(),
             busy: Vec::new(),
             shared: false,
+            pinned: 0,
             joined: false,
             guess: guess.max(1),
         };
@@ -106,13 +118,32 @@ impl Lanes {
 
     /// Opens a lane.
     pub(super) fn open(&mut self, priority: i8) -> u32 {
+        self.add(priority, None)
+    }
+
+    /// Opens a lane for a seat, which is one of so many.
+    pub(super) fn open_pinned(&mut self, priority: i8, (pin, seats): (u32, u32)) -> u32 {
+        self.pinned += 1;
+        self.add(priority, Some((pin, seats)))
+    }
+
+    fn add(&mut self, priority: i8, pin: Option<(u32, u32)>) -> u32 {
         let known = self.levels.iter().position(|level| level.priority == priority);
         let level = known.unwrap_or_else(|| {
             self.levels.push(Level { priority, now: 0, latest: 0 });
             self.levels.len() - 1
         }) as u32;
-        let lane =
-            Lane { line: Line::new(), priority, level, at: 0, pass: 0, item: self.guess, measured: (0, 0) };
+        let lane = Lane {
+            line: Line::new(),
+            priority,
+            pin: pin.map(|(pin, _)| pin),
+            weight: pin.map_or(1, |(_, seats)| u64::from(seats.max(1))),
+            level,
+            at: 0,
+            pass: 0,
+            item: self.guess,
+            measured: (0, 0),
+        };
         let index = match self.free.pop() {
             Some(index) => {
                 self.lanes[index as usize] = lane;
@@ -131,6 +162,7 @@ impl Lanes {
     pub(super) fn close(&mut self, lane: u32) {
         debug_assert!(self.lanes[lane as usize].line.is_empty(), "lane {lane} has work");
         self.free.push(lane);
+        self.pinned -= u32::from(self.lanes[lane as usize].pin.take().is_some());
         self.shared = self.lanes.len() - self.free.len() > 1;
         if !self.shared {
             // The only one that is left owes nobody anything.
@@ -144,6 +176,27 @@ impl Lanes {
     #[inline]
     pub(super) fn is_shared(&self) -> bool {
         self.shared
+    }
+
+    /// Whether any lane is pinned, with or without work.
+    #[inline]
+    pub(super) fn is_pinned(&self) -> bool {
+        self.pinned > 0
+    }
+
+    /// The seat that a lane is for, if it is for one only.
+    pub(super) fn pin(&self, lane: u32) -> Option<u32> {
+        self.lanes[lane as usize].pin
+    }
+
+    /// The pins of the lanes that have work, as far as they are pinned.
+    pub(super) fn pins(&self) -> impl Iterator<Item = u32> {
+        self.busy.iter().filter_map(|lane| self.pin(*lane))
+    }
+
+    /// How many lanes have work that anybody may be given.
+    pub(super) fn loose(&self) -> usize {
+        self.busy.len() - self.pins().count()
     }
 
     /// Whether several lanes have work.
@@ -179,18 +232,28 @@ impl Lanes {
         let lane = match self.busy.as_slice() {
             [] => return None,
             [sole] => *sole,
-            several => self.next_of(several)?,
+            several => self.next_of(several.iter().copied())?,
         };
         self.lanes[lane as usize].line.first(units)
     }
 
+    /// The unit that is next for somebody who serves these pins.
+    pub(super) fn first_of<'a>(
+        &self,
+        units: &'a TaskTable<Unit>,
+        serves: impl Fn(u32) -> bool,
+    ) -> Option<(TaskKey, &'a Unit)> {
+        let open = self.busy.iter().copied().filter(|lane| self.pin(*lane).is_none_or(&serves));
+        self.lanes[self.next_of(open)? as usize].line.first(units)
+    }
+
     #[cold]
-    fn next_of(&self, lanes: &[u32]) -> Option<u32> {
+    fn next_of(&self, lanes: impl Iterator<Item = u32>) -> Option<u32> {
         let rank = |index: &u32| {
             let lane = &self.lanes[*index as usize];
             (Reverse(lane.priority), lane.pass, *index)
         };
-        lanes.iter().copied().min_by_key(rank)
+        lanes.min_by_key(rank)
     }
 
     #[inline]
@@ -264,7 +327,8 @@ impl Lanes {
         let lane = &mut self.lanes[lane as usize];
         let level = &mut self.levels[lane.level as usize];
         level.now = level.now.max(lane.pass);
-        lane.pass = lane.pass.saturating_add(lane.item.saturating_mul(items as u64));
+        let time = lane.item.saturating_mul(items as u64).saturating_mul(lane.weight);
+        lane.pass = lane.pass.saturating_add(time);
         level.latest = level.latest.max(lane.pass);
         lane.item
     }
@@ -272,7 +336,7 @@ impl Lanes {
     /// Items of a lane for which so many nanoseconds were charged come back undone; before they join it.
     pub(super) fn refund(&mut self, lane: u32, charged: u64) {
         let lane = &mut self.lanes[lane as usize];
-        lane.pass = lane.pass.saturating_sub(charged);
+        lane.pass = lane.pass.saturating_sub(charged.saturating_mul(lane.weight));
     }
 
     /// Items of a lane are done, for which so many nanoseconds were charged, and have taken so many of a worker's time since that last
@@ -282,7 +346,8 @@ impl Lanes {
     pub(super) fn note(&mut self, lane: u32, items: u32, charged: u64, spent: u64) {
         let lane = &mut self.lanes[lane as usize];
         let level = &mut self.levels[lane.level as usize];
-        lane.pass = lane.pass.saturating_add(spent).saturating_sub(charged);
+        let [more, less] = [spent, charged].map(|time| time.saturating_mul(lane.weight));
+        lane.pass = lane.pass.saturating_add(more).saturating_sub(less);
         level.latest = level.latest.max(lane.pass);
         let (time, count) = &mut lane.measured;
         *time = time.saturating_add(spent);
@@ -338,6 +403,10 @@ impl Lanes {
             }
             if self.shared != (self.lanes.len() - self.free.len() > 1) {
                 return Err(format!("{} lanes are open: {self:?}", self.lanes.len() - self.free.len()));
+            }
+            let pins = (0..).zip(&self.lanes).filter(|(at, it)| it.pin.is_some() && !self.free.contains(at));
+            if pins.count() != self.pinned as usize {
+                return Err(format!("not {} lanes are pinned: {self:?}", self.pinned));
             }
             if level.now > level.latest {
                 return Err(format!("time goes backwards: {level:?}"));

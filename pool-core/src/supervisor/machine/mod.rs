@@ -16,7 +16,8 @@
 //! 4. The first failure of a batch with `abort` ends that batch, and nothing else.
 //! 5. Nothing waits for ever: every state that waits for a worker has a timer, and a pool that cannot make progress breaks.
 //! 6. No active worker is idle while an item waits that nobody is known to have started, longer than an answer takes, or than
-//!    a few times the time to wake a worker if another should have done it by then.
+//!    a few times the time to wake a worker if another should have done it by then. An item that is [pinned](seats) waits for
+//!    its own worker only, and there is always one, or one that comes.
 //! 7. As many workers are active as there should be, as long as enough are ready; no other is given anything.
 //!
 //! # Events and races
@@ -67,8 +68,10 @@ mod lanes;
 mod life;
 mod line;
 mod pace;
+mod pinned;
 mod prepare;
 mod recycle;
+mod seats;
 mod staff;
 mod taking;
 #[cfg(test)]
@@ -92,6 +95,7 @@ use line::Line;
 pub(crate) use pace::Pace;
 use pace::Tempo;
 use prepare::Known;
+use seats::Seats;
 use staff::Sizing;
 use unit::{Terms, Unit};
 
@@ -127,6 +131,7 @@ pub(crate) struct Machine<P> {
     slots: Vec<Slot>,
     sizing: Sizing,
     crew: Crew,
+    seats: Seats,
     /// Whether somebody may be missing.
     unsettled: bool,
     units: TaskTable<Unit>,
@@ -178,6 +183,7 @@ impl<P> Machine<P> {
             config,
             slots: Vec::new(),
             crew: Crew::default(),
+            seats: Seats::default(),
             unsettled: false,
             units: TaskTable::new(),
             terms: None,
@@ -235,7 +241,10 @@ impl<P> Machine<P> {
         }
         let lane = match spec.group {
             None => self.queue.single(spec.priority),
-            Some(group) => self.groups.lane(group, spec.priority, &mut self.queue)?,
+            Some(group) => {
+                let pin = spec.piece.map(|piece| self.pin_of(piece));
+                self.groups.lane(group, spec.priority, pin, &mut self.queue)?
+            }
         };
         let unit = Unit::new(spec, lane, &mut self.terms);
         let count = unit.left();

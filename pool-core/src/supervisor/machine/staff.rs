@@ -72,12 +72,19 @@ impl<P> Machine<P> {
             Life::Over(_) => true,
         };
         let Sizing { least, most, spares, .. } = self.sizing;
+        // Whoever is idle, somebody is missing in a seat that something waits for.
+        let seats = || match self.needed_seats().len() {
+            0 => 0,
+            needed => most.min(self.seats.taken() + needed),
+        };
         match over {
             true => 0,
             false if least == most => most + spares,
             // While somebody is idle nobody is missing.
-            false if !self.crew.idle.is_empty() => self.crew.staffed.clamp(least + spares, most + spares),
-            false => self.demand().clamp(least, most) + spares,
+            false if !self.crew.idle.is_empty() => {
+                self.crew.staffed.clamp(least + spares, most + spares).max(seats())
+            }
+            false => (self.demand().clamp(least, most) + spares).max(seats()),
         }
     }
 
@@ -94,8 +101,9 @@ impl<P> Machine<P> {
     /// Whether somebody may have to wait for a worker that could be started.
     pub(super) fn may_grow(&self) -> bool {
         self.sizing.least < self.sizing.most
-            && self.crew.idle.is_empty()
-            && self.crew.staffed < self.pending.min(self.sizing.most) + self.sizing.spares
+            && (self.crew.idle.is_empty()
+                && self.crew.staffed < self.pending.min(self.sizing.most) + self.sizing.spares
+                || self.queue.is_pinned() && self.crew.staffed < self.wanted_staff())
     }
 
     /// Starts whoever is missing, where there is a place.
@@ -169,6 +177,7 @@ impl<P> Machine<P> {
         self.sizing = Sizing::new(&self.config, most, self.sizing.spares);
         self.unsettled = true;
         self.shrink(now);
+        self.move_up();
         if self.crew.active > self.sizing.most {
             // Some are busy, and leave. Until they have gone, no suspect may begin in addition.
             for index in 0..self.slots.len() {

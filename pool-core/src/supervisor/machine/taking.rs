@@ -60,7 +60,10 @@ impl<P> Machine<P> {
                 && !ready.hand.is_taking()
                 && ready.hand.items() > 1
             {
-                let spare = ready.hand.items() - 1;
+                let spare = self.loose_in(&ready.hand);
+                if spare == 0 {
+                    continue;
+                }
                 let left = ready.pace.item(now, self.config.ahead).saturating_mul(spare as u64);
                 if best.is_none_or(|(most, ..)| left > most) {
                     best = Some((left, index, spare));
@@ -72,7 +75,7 @@ impl<P> Machine<P> {
             self.look_again(now);
             return false;
         }
-        self.take_back(victim, spare.div_ceil(2));
+        self.take_back_loose(victim, spare.div_ceil(2));
         true
     }
 
@@ -126,7 +129,7 @@ impl<P> Machine<P> {
     pub(super) fn take_back(&mut self, index: usize, most: usize) {
         let who = self.slots[index].incarnation();
         let Some(ready) = self.slots[index].ready() else { return };
-        let spans = ready.hand.ask(most);
+        let spans = ready.hand.ask(most, |_| true);
         if !spans.is_empty() {
             self.out.push(Action::TakeBack(who, spans));
         }

@@ -63,6 +63,7 @@ pub(in crate::supervisor::machine) fn plain() -> TaskSpec {
         retry_on: RetryOn::DEATH,
         group: None,
         priority: 0,
+        piece: None,
         size: 1,
     }
 }
