@@ -8,6 +8,7 @@ mod pace;
 mod preparing;
 mod recycling;
 mod schedules;
+mod seats;
 mod singles;
 mod sizing;
 mod spares;
