@@ -34,7 +34,7 @@ impl<P> Machine<P> {
         }
         self.collecting = None;
         self.muster();
-        self.meet(now);
+        let joined = self.meet(now);
         if self.crew.reserved > 0 {
             self.place_reserved(now);
         }
@@ -56,17 +56,22 @@ impl<P> Machine<P> {
                 }
             }
         }
+        if joined {
+            self.call_back(now);
+        }
         if self.may_grow() {
             self.unsettled = true;
         }
     }
 
-    /// A lane may have got work while workers hold as much of another as they should have if there were only that one.
+    /// A lane may have got work while workers hold as much of another as they should have if there were only that one; whether it has.
     #[inline]
-    fn meet(&mut self, now: Instant) {
-        if self.queue.take_joined() && self.crew.hoarders > 0 {
+    fn meet(&mut self, now: Instant) -> bool {
+        let joined = self.queue.take_joined() && self.crew.hoarders > 0;
+        if joined {
             self.level_at.get_or_insert(now + self.config.ahead);
         }
+        joined
     }
 
     /// Whether a worker holds items of other lanes than the one that is next.
@@ -80,7 +85,7 @@ impl<P> Machine<P> {
     /// One worker has finished something: gives it more when it runs low.
     pub(super) fn refill(&mut self, index: usize, now: Instant) {
         self.muster();
-        self.meet(now);
+        let joined = self.meet(now);
         if !self.suspects.is_empty() {
             self.reserve_suspects(now);
         }
@@ -91,6 +96,9 @@ impl<P> Machine<P> {
             let Some(ready) = self.slots[index].active() else { return };
             if self.goes_in_turns() || ready.hand.items() <= self.target(ready) / 2 {
                 self.fill(index, now, usize::MAX);
+            }
+            if joined {
+                self.call_back(now);
             }
             if !self.queue.is_pinned() {
                 return;

@@ -178,6 +178,16 @@ impl Lanes {
         self.shared
     }
 
+    /// Whether there have been lanes of several priorities.
+    pub(super) fn has_priorities(&self) -> bool {
+        self.levels.len() > 1
+    }
+
+    /// The priority of a lane.
+    pub(super) fn level(&self, lane: u32) -> i8 {
+        self.lanes[lane as usize].priority
+    }
+
     /// Whether any lane is pinned, with or without work.
     #[inline]
     pub(super) fn is_pinned(&self) -> bool {

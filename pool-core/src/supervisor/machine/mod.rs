@@ -52,6 +52,7 @@
 //!   nothing of it is left (see [groups]).
 //! * *A second batch, or a single task, comes while workers hold much of the first.* What they hold too much of is taken back (see
 //!   [lanes] and `Machine::level_hands`).
+//! * *Something of a higher priority comes while workers hold others.* What would take long is taken back (see [urgent]).
 
 mod config;
 #[cfg(test)]
@@ -78,6 +79,7 @@ mod taking;
 mod tests;
 mod timing;
 mod unit;
+mod urgent;
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

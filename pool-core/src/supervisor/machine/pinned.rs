@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::Machine;
 use super::hand::{Hand, Held};
 use super::unit::Unit;
-use crate::supervisor::event::{Action, TaskKey};
+use crate::supervisor::event::TaskKey;
 
 impl<P> Machine<P> {
     /// The unit that is next for a worker.
@@ -95,16 +95,6 @@ impl<P> Machine<P> {
         if !self.queue.is_pinned() {
             return self.take_back(index, most);
         }
-        let who = self.slots[index].incarnation();
-        let (units, queue) = (&self.units, &self.queue);
-        let is_loose = |held: &Held| {
-            let unit = held.task.and_then(|key| units.get(key));
-            unit.is_none_or(|unit| queue.pin(unit.lane).is_none())
-        };
-        let Some(ready) = self.slots[index].ready() else { return };
-        let spans = ready.hand.ask(most, is_loose);
-        if !spans.is_empty() {
-            self.out.push(Action::TakeBack(who, spans));
-        }
+        self.take_back_of(index, most, |queue, unit| queue.pin(unit.lane).is_none());
     }
 }

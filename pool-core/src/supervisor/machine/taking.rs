@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::Machine;
 use super::hand::{Hand, Held};
+use super::lanes::Lanes;
 use super::pace::LONG;
 use super::unit::{self, Unit};
 use crate::supervisor::event::{Action, Incarnation, KillReason, Span, TaskKey, Ticket};
@@ -130,6 +131,18 @@ impl<P> Machine<P> {
         let who = self.slots[index].incarnation();
         let Some(ready) = self.slots[index].ready() else { return };
         let spans = ready.hand.ask(most, |_| true);
+        if !spans.is_empty() {
+            self.out.push(Action::TakeBack(who, spans));
+        }
+    }
+
+    /// As [`take_back`](Self::take_back), but of these units only.
+    pub(super) fn take_back_of(&mut self, index: usize, most: usize, may: impl Fn(&Lanes, &Unit) -> bool) {
+        let who = self.slots[index].incarnation();
+        let (units, queue) = (&self.units, &self.queue);
+        let may = |held: &Held| held.task.and_then(|key| units.get(key)).is_none_or(|unit| may(queue, unit));
+        let Some(ready) = self.slots[index].ready() else { return };
+        let spans = ready.hand.ask(most, may);
         if !spans.is_empty() {
             self.out.push(Action::TakeBack(who, spans));
         }

@@ -29,13 +29,14 @@ impl World<'_> {
         self.machine.seating().into_iter().map(|place| place.map(who)).collect()
     }
 
-    fn server(&self, pin: usize) -> Server {
+    /// Of those that start, only the ones up to this generation count: others have begun after the choice was made.
+    fn server(&self, pin: usize, latest: usize) -> Server {
         let seating = self.machine.seating();
         if let Some(place) = seating.get(pin % self.most as usize).copied().flatten() {
             return Server::Sits(place);
         }
         let starts = |slot: &Slot| match &slot.phase {
-            Phase::Starting { .. } => slot.strikes.is_empty(),
+            Phase::Starting { .. } => slot.strikes.is_empty() && slot.generation.get() <= latest as u64,
             Phase::Dying { going, .. } => !going,
             _ => false,
         };
@@ -57,7 +58,7 @@ impl World<'_> {
     }
 
     /// What was given out during this event went to those that it was for.
-    pub(super) fn check_seats(&mut self, before: &Seating) {
+    pub(super) fn check_seats(&mut self, (before, latest): &(Seating, usize)) {
         let after = self.seating();
         for (seat, who) in before.iter().enumerate().take(self.most as usize) {
             let moved = who.and_then(|who| after.iter().position(|other| *other == Some(who)));
@@ -67,7 +68,7 @@ impl World<'_> {
         for (place, item) in &handed {
             let fact = &self.facts[*item as usize - 1];
             let Some(pin) = fact.pin else { continue };
-            let (server, again) = (self.server(pin), !fact.claims.is_empty());
+            let (server, again) = (self.server(pin, *latest), !fact.claims.is_empty());
             match server {
                 Server::Sits(sits) => {
                     assert_eq!(sits, *place, "item {item} for seat {pin} went astray: {after:?}");
@@ -86,7 +87,7 @@ impl World<'_> {
 
     /// Whether a worker may be given what waits in a lane.
     pub(super) fn may_serve(&self, place: usize, lane: &Lane) -> bool {
-        lane.pin.is_none_or(|pin| self.server(pin) == Server::Sits(place))
+        lane.pin.is_none_or(|pin| self.server(pin, usize::MAX) == Server::Sits(place))
     }
 
     pub(super) fn is_loose(&self, item: Item) -> bool {
@@ -114,7 +115,7 @@ impl World<'_> {
         let waits = |item: &Item| {
             let with = self.living().any(|process| process.assigned.values().any(|held| held == item));
             let pin = self.facts[*item as usize - 1].pin.filter(|_| !with);
-            match pin.map(|pin| self.server(pin)) {
+            match pin.map(|pin| self.server(pin, usize::MAX)) {
                 Some(Server::Sits(place) | Server::Stands(Some(place))) => idle(place),
                 _ => false,
             }
@@ -130,7 +131,7 @@ impl World<'_> {
     pub(super) fn waits_for_ever(&self, fact: &Fact) -> bool {
         let Some(pin) = fact.pin else { return false };
         let mut stuck = self.living().filter(|process| process.runs_for_ever());
-        match self.server(pin) {
+        match self.server(pin, usize::MAX) {
             Server::Sits(place) | Server::Stands(Some(place)) => {
                 stuck.any(|process| process.who.index() == place)
             }

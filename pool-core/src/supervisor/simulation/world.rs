@@ -370,7 +370,7 @@ impl<'a> World<'a> {
             _ => {}
         }
         let before = self.waiting();
-        let seats = self.seating();
+        let seats = (self.seating(), self.processes.len());
         let ticks = matches!(event, Event::Tick);
         self.machine.on(self.now, event);
         let sent = self.collect();
