@@ -105,8 +105,8 @@ impl<'p> Batch<'p> {
     /// How many items a worker is given at a time.
     ///
     /// Default: as many as it runs in about a millisecond, which is measured while the batch runs; 0 says the same. Whatever
-    /// the size, a worker that has nothing to do takes over items that another one has not begun, every item fails by
-    /// itself, and sizes above 1024 are cut to that.
+    /// the size, a worker that has nothing to do takes over items that another one has not begun (unless
+    /// [`order_tasks`](Self::order_tasks) forbids it), every item fails by itself, and sizes above 1024 are cut to that.
     pub fn chunk_size(mut self, items: usize) -> Self {
         self.plan.chunk = u32::try_from(items).unwrap_or(u32::MAX);
         self
@@ -139,8 +139,8 @@ impl<'p> Batch<'p> {
     ///
     /// By default whoever has nothing to do gets what comes next. In turns, it is known beforehand which items meet in one process:
     /// for caches that a worker keeps, or files that it writes. The price is that nobody takes over what is for a worker
-    /// that is busy. A piece has [`chunk_size`](Self::chunk_size) items, and one if nothing is said; small items are quicker with
-    /// larger pieces.
+    /// that is busy. A piece has [`chunk_size`](Self::chunk_size) items, also if these are too many to be sent at once, and one if
+    /// nothing is said; small items are quicker with larger pieces.
     ///
     /// * When a worker dies, what is for it waits for its replacement, or for a [spare](crate::Builder::spares) that takes over;
     ///   retries do, too. Only where a replacement has failed twice, the workers that are left get it, until there is one.
@@ -160,7 +160,7 @@ impl<'p> Batch<'p> {
     ///
     /// # fn run(pool: &Pool, lines: Vec<String>) -> Result<(), Box<dyn std::error::Error>> {
     /// // Lines 0 to 99 are counted by one worker, 100 to 199 by the next.
-    /// let counts = pool.batch().order_tasks(true).chunk_size(100).map(|line| count(line), lines)?;
+    /// let counts = pool.batch().order_tasks(true).chunk_size(100).map(count, lines)?;
     /// # Ok(())
     /// # }
     /// ```
