@@ -42,7 +42,7 @@ fn whereabouts(item: u64, does: Does, #[context] cx: &TaskContext) -> Ran {
 
 /// As many for one worker as for the others, which take much less.
 fn uneven(item: u64) -> Call<Ran> {
-    whereabouts(item, if item % WORKERS == 0 { Does::Sleep(1) } else { Does::Nothing })
+    whereabouts(item, if item.is_multiple_of(WORKERS) { Does::Sleep(1) } else { Does::Nothing })
 }
 
 #[track_caller]
@@ -128,7 +128,8 @@ fn replacements_get_what_was_for_the_dead() {
 fn retries_stay_with_the_worker() {
     let scene = Scene::new();
     let pool = scene.builder().workers(WORKERS as usize).build().unwrap();
-    let call = |item| whereabouts(item, if item % 5 == 0 { Does::DieAtFirst } else { Does::Nothing });
+    let call =
+        |item: u64| whereabouts(item, if item.is_multiple_of(5) { Does::DieAtFirst } else { Does::Nothing });
     let batch = pool.batch().order_tasks(true).retries(1);
     let ran = batch.map(call, 0..40).unwrap();
     assert!(ran.iter().map(|ran| ran.item).eq(0..40));
