@@ -75,6 +75,8 @@ pub(crate) struct Plan {
     pub(crate) progress: Option<Progress>,
     /// For calls that do not say whether they come before others.
     pub(crate) priority: Option<i8>,
+    /// Whether pieces go to the workers in turns.
+    pub(crate) ordered: bool,
 }
 
 impl<'p> Batch<'p> {
@@ -103,8 +105,8 @@ impl<'p> Batch<'p> {
     /// How many items a worker is given at a time.
     ///
     /// Default: as many as it runs in about a millisecond, which is measured while the batch runs; 0 says the same. Whatever
-    /// the size, a worker that has nothing to do takes over items that another one has not begun, every item fails by
-    /// itself, and sizes above 1024 are cut to that.
+    /// the size, a worker that has nothing to do takes over items that another one has not begun (unless
+    /// [`order_tasks`](Self::order_tasks) forbids it), every item fails by itself, and sizes above 1024 are cut to that.
     pub fn chunk_size(mut self, items: usize) -> Self {
         self.plan.chunk = u32::try_from(items).unwrap_or(u32::MAX);
         self
@@ -113,8 +115,57 @@ impl<'p> Batch<'p> {
     /// As [`Call::priority`](crate::Call::priority), for calls that say nothing themselves.
     ///
     /// Batches of the same priority, and single tasks, share the time of the workers in equal parts, whatever their items take.
+    ///
+    /// ```no_run
+    /// use pool_core::{Pool, task};
+    ///
+    /// #[task]
+    /// fn index(document: String) -> usize {
+    ///     document.len()
+    /// }
+    ///
+    /// # fn run(pool: &Pool, archive: Vec<String>) -> Result<(), Box<dyn std::error::Error>> {
+    /// // Whatever has the default priority, 0, comes first.
+    /// let sizes = pool.batch().priority(-1).map(index, archive)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn priority(mut self, priority: i8) -> Self {
         self.plan.priority = Some(priority);
+        self
+    }
+
+    /// Whether the pieces of the batch go to the workers in turns: piece `i` to the worker `i mod n` of `n`, and to no other.
+    ///
+    /// By default whoever has nothing to do gets what comes next. In turns, it is known beforehand which items meet in one process:
+    /// for caches that a worker keeps, or files that it writes. The price is that nobody takes over what is for a worker
+    /// that is busy. A piece has [`chunk_size`](Self::chunk_size) items, also if these are too many to be sent at once, and one if
+    /// nothing is said; small items are quicker with larger pieces.
+    ///
+    /// * When a worker dies, what is for it waits for its replacement, or for a [spare](crate::Builder::spares) that takes over;
+    ///   retries do, too. Only where a replacement has failed twice, the workers that are left get it, until there is one.
+    /// * `n` is the number of workers when a piece is submitted; see [`Pool::resize`](crate::Pool::resize). With fewer workers
+    ///   than there were, they share what was for the others. An elastic pool
+    ///   ([`min_workers`](crate::Builder::min_workers)) starts whom it needs.
+    /// * Another batch in turns finds the same workers in the same order. They are numbered as by
+    ///   [`worker_index`](crate::TaskContext::worker_index), unless spares or successors of recycled workers have taken over.
+    ///
+    /// ```no_run
+    /// use pool_core::{Pool, TaskContext, task};
+    ///
+    /// #[task]
+    /// fn count(line: String, #[context] cx: &TaskContext) -> (usize, usize) {
+    ///     (cx.worker_index(), line.len())
+    /// }
+    ///
+    /// # fn run(pool: &Pool, lines: Vec<String>) -> Result<(), Box<dyn std::error::Error>> {
+    /// // Lines 0 to 99 are counted by one worker, 100 to 199 by the next.
+    /// let counts = pool.batch().order_tasks(true).chunk_size(100).map(count, lines)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn order_tasks(mut self, ordered: bool) -> Self {
+        self.plan.ordered = ordered;
         self
     }
 

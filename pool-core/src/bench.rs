@@ -79,6 +79,7 @@ impl Shop {
             retry_on: RetryOn::DEATH,
             group: None,
             priority: 0,
+            piece: None,
             size: items as usize,
         };
         // It is refused by a pool that has been closed only.

@@ -273,10 +273,15 @@ impl<F, I, R> Flight<F, I, R> {
                 return self.inbox.push(Run { index, bytes: 0, kind }, 1, Err(error));
             }
         };
+        if self.plan.ordered
+            && self.pack.as_ref().is_some_and(|pack| self.piece(pack.first) != self.piece(index))
+        {
+            self.close_pack();
+        }
         if args.len() > SMALL || parts.options.as_ref().is_some_and(|options| options.name.is_some()) {
             self.close_pack();
             self.bytes += args.len();
-            let spec = self.spec(parts.options.as_deref(), 1, args.len());
+            let spec = self.spec(parts.options.as_deref(), (index, 1), args.len());
             let name = parts.options.and_then(|options| options.name);
             return self.add(spec, parts.entry, name, PartArgs::One(args), (index, kind));
         }
@@ -318,7 +323,7 @@ impl<F, I, R> Flight<F, I, R> {
         let Some(pack) = self.pack.take() else { return };
         self.last_pack = (pack.args.len(), pack.args.size());
         self.bytes += pack.args.size();
-        let spec = self.spec(pack.options.as_deref(), pack.args.len(), pack.args.size());
+        let spec = self.spec(pack.options.as_deref(), (pack.first, pack.args.len()), pack.args.size());
         let args = PartArgs::Many(Arc::new(pack.args), 0);
         self.add(spec, pack.entry, None, args, (pack.first, pack.kind));
     }
@@ -335,8 +340,13 @@ impl<F, I, R> Flight<F, I, R> {
         self.bundle.push((spec, Job::Part(Box::new(part))));
     }
 
-    /// The call says first how it is to be run, then the batch, and then the pool.
-    fn spec(&self, options: Option<&CallOptions>, count: usize, size: usize) -> TaskSpec {
+    /// Which piece of the batch an item belongs to, where these go to the workers in turns.
+    fn piece(&self, index: usize) -> Option<u64> {
+        self.plan.ordered.then(|| index as u64 / u64::from(self.plan.chunk.max(1)))
+    }
+
+    /// How so many items from this one on are to be run: the call says it first, then the batch, and then the pool.
+    fn spec(&self, options: Option<&CallOptions>, (first, count): (usize, usize), size: usize) -> TaskSpec {
         let plan = &self.plan;
         let spec = spec_of(options, size, plan.limit.or(self.task_timeout));
         let retries = options.and_then(|options| options.retries).or(plan.retries);
@@ -345,6 +355,7 @@ impl<F, I, R> Flight<F, I, R> {
             count: count as u32,
             chunk: plan.chunk,
             priority: options.and_then(|options| options.priority).or(plan.priority).unwrap_or(0),
+            piece: self.piece(first),
             retries: retries.unwrap_or(spec.retries),
             retry_on: retry_on.unwrap_or(spec.retry_on),
             ..spec

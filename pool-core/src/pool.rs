@@ -86,6 +86,7 @@ pub(crate) fn spec_of(
         retry_on: options.and_then(|options| options.retry_on).unwrap_or_default(),
         group: None,
         priority: options.and_then(|options| options.priority).unwrap_or(0),
+        piece: None,
         size,
     }
 }

@@ -93,6 +93,9 @@ pub(crate) struct TaskSpec {
     pub(crate) group: Option<GroupId>,
     /// What has a higher one is given out first.
     pub(crate) priority: i8,
+    /// Its place among the pieces of its batch, where these go to the workers in turns: piece `i` to the worker in the
+    /// [seat](super::machine) `i mod n`. Single tasks have none.
+    pub(crate) piece: Option<u64>,
     /// Bytes of the arguments of all items.
     pub(crate) size: usize,
 }

@@ -18,6 +18,7 @@ mod limits;
 mod maps;
 mod memory;
 mod misbehaviour;
+mod order;
 mod output;
 mod policies;
 mod programs;

@@ -36,6 +36,7 @@ pub(crate) struct Standing {
     pub(super) idle: bool,
     pub(super) hoards: bool,
     pub(super) reserved: bool,
+    pub(super) seated: bool,
 }
 
 impl Standing {
@@ -54,6 +55,7 @@ impl Standing {
             idle: slot.active && ready.is_idle(),
             hoards: ready.hand.items() > 1,
             reserved: ready.reserved.is_some(),
+            seated: slot.active && ready.leaving.is_none(),
         }
     }
 }
@@ -76,6 +78,11 @@ impl<P> Machine<P> {
         count(&mut self.crew.reserved, was.reserved, now.reserved);
         sort_in(&mut self.crew.idle, index as u32, was.idle, now.idle);
         list(&mut self.crew.spare, index as u32, was.spare, now.spare);
+        match (was.seated, now.seated) {
+            (false, true) => self.sit(index),
+            (true, false) => self.rise(index),
+            _ => {}
+        }
     }
 
     /// As [`touch`](Self::touch), where only the number of its items has changed: seldom does it count for something else then.

@@ -36,7 +36,7 @@ impl<P> Machine<P> {
         }
         self.collecting = None;
         self.muster();
-        self.meet(now);
+        let joined = self.meet(now);
         if self.crew.reserved > 0 {
             self.place_reserved(now);
         }
@@ -51,21 +51,26 @@ impl<P> Machine<P> {
         if self.queued > 0 {
             self.feed_hungry(now);
         }
-        if self.queued == 0 {
+        if self.is_taken() {
             for _ in 0..self.crew.idle.len() {
                 if !self.steal(now) {
                     break;
                 }
             }
         }
+        if joined {
+            self.call_back(now);
+        }
     }
 
-    /// A lane may have got work while workers hold as much of another as they should have if there were only that one.
+    /// A lane may have got work while workers hold as much of another as they should have if there were only that one; whether it has.
     #[inline]
-    fn meet(&mut self, now: Instant) {
-        if self.queue.take_joined() && self.crew.hoarders > 0 {
+    fn meet(&mut self, now: Instant) -> bool {
+        let joined = self.queue.take_joined() && self.crew.hoarders > 0;
+        if joined {
             self.level_at.get_or_insert(now + self.config.ahead);
         }
+        joined
     }
 
     /// Whether a worker holds items of other lanes than the one that is next.
@@ -79,7 +84,7 @@ impl<P> Machine<P> {
     /// One worker has finished something: gives it more when it runs low.
     pub(super) fn refill(&mut self, index: usize, now: Instant) {
         self.muster();
-        self.meet(now);
+        let joined = self.meet(now);
         if !self.suspects.is_empty() {
             self.reserve_suspects(now);
         }
@@ -88,15 +93,33 @@ impl<P> Machine<P> {
         }
         if self.queued > 0 {
             let Some(ready) = self.slots[index].active() else { return };
-            if self.queue.is_contended() || ready.hand.items() <= self.target(ready) / 2 {
+            if self.goes_in_turns() || ready.hand.items() <= self.target(ready) / 2 {
                 self.fill(index, now, usize::MAX);
             }
-        } else {
+            if joined {
+                self.call_back(now);
+            }
+            if !self.queue.is_pinned() {
+                return;
+            }
+        }
+        if self.is_taken() {
             self.note_room(index);
             if self.slots[index].standing.idle {
                 self.steal(now);
             }
         }
+    }
+
+    /// Whether nothing waits that anybody may be given.
+    fn is_taken(&self) -> bool {
+        self.queued == 0 || self.queue.is_pinned() && self.queue.loose() == 0
+    }
+
+    /// Whether it has to be looked which lane is next for whom, and how much of it.
+    #[inline]
+    fn goes_in_turns(&self) -> bool {
+        self.queue.is_contended() || self.queue.is_pinned()
     }
 
     /// A worker says how many nanoseconds its latest items took each. It is not to be trusted: what depends on it is who is given
@@ -122,7 +145,7 @@ impl<P> Machine<P> {
     /// Whether what has been submitted last may wait for a few more to be handed out together: a worker is busy and will soon come
     /// for more, or we look again.
     pub(crate) fn may_wait(&mut self, now: Instant) -> bool {
-        if self.queued >= TOGETHER || self.queue.is_contended() {
+        if self.queued >= TOGETHER || self.goes_in_turns() {
             return false;
         }
         if let Some(until) = self.collecting
@@ -196,6 +219,9 @@ impl<P> Machine<P> {
     }
 
     fn feed_idle(&mut self, now: Instant) {
+        if self.queue.is_pinned() {
+            return self.feed_idle_in_seats(now);
+        }
         while self.queued > 0
             && let Some(&idle) = self.crew.idle.last()
         {
@@ -259,7 +285,7 @@ impl<P> Machine<P> {
     }
 
     /// Gives one worker as much as it should hold, or `bound` items if that is less.
-    fn fill(&mut self, index: usize, now: Instant, bound: usize) {
+    pub(super) fn fill(&mut self, index: usize, now: Instant, bound: usize) {
         let Some(ready) = self.slots[index].ready() else { return };
         if let (Some(task), true) = (ready.reserved, ready.hand.is_empty()) {
             ready.reserved = None;
@@ -269,7 +295,7 @@ impl<P> Machine<P> {
             }
             return self.touch(index);
         }
-        if self.queue.is_contended() {
+        if self.goes_in_turns() {
             self.fill_in_turns(index, now, bound);
             return self.note_room(index);
         }
@@ -303,13 +329,13 @@ impl<P> Machine<P> {
         let least = if ready.pace.is_silent(now, self.config.ahead) { 1 } else { ready.pace.least() };
         let holds = ready.pace.item(now, self.config.ahead).saturating_mul(ready.hand.items() as u64);
         let mut room = ahead.saturating_sub(holds);
-        while let Some((key, unit)) = self.queue.first(&self.units) {
+        while let Some((key, unit)) = self.next_for(index) {
             let Some(ready) = self.slots[index].active().filter(|ready| ready.is_open()) else { break };
             let (load, each, lane) = (ready.hand.items(), self.queue.item(unit.lane), unit.lane);
             if load >= least && room < each {
                 break;
             }
-            let turn = room.min(ahead / self.queue.busy() as u64);
+            let turn = room.min(ahead / self.turns() as u64);
             let wanted = match unit.chunk() {
                 0 => usize::try_from(turn / each).unwrap_or(usize::MAX).max(1),
                 _ if load > self.piece(unit) => 0,
@@ -402,6 +428,10 @@ impl<P> Machine<P> {
         for index in 0..self.slots.len() {
             let Some(ready) = self.slots[index].ready() else { continue };
             let Some(task) = ready.reserved else { continue };
+            if self.queue.is_pinned() && self.stays_or_moves(index, task) {
+                continue;
+            }
+            let Some(ready) = self.slots[index].ready() else { continue };
             if ready.hand.is_empty() {
                 self.fill(index, now, 1);
                 continue;
@@ -414,7 +444,7 @@ impl<P> Machine<P> {
         }
     }
 
-    fn reserve(&mut self, index: usize, task: TaskKey) {
+    pub(super) fn reserve(&mut self, index: usize, task: TaskKey) {
         let worker = self.slots[index].worker;
         let Some(ready) = self.slots[index].ready() else { return };
         ready.reserved = Some(task);
@@ -438,16 +468,23 @@ impl<P> Machine<P> {
         if self.crew.active > self.sizing.most {
             return;
         }
+        if self.queue.is_pinned() {
+            return self.reserve_for_seats(now);
+        }
         while let Some((task, _)) = self.suspects.first(&self.units) {
-            let fits =
-                |slot: &Slot| slot.active().filter(|ready| ready.is_open()).map(|ready| ready.hand.items());
-            let best =
-                self.slots.iter().enumerate().filter_map(|(i, slot)| fits(slot).map(|load| (load, i))).min();
-            let Some((_, index)) = best else { return };
+            let Some(index) = self.emptiest() else { return };
             self.suspects.remove(&mut self.units, task);
             self.reserve(index, task);
             self.fill(index, now, 1);
         }
+    }
+
+    /// The open worker with the least to do.
+    pub(super) fn emptiest(&self) -> Option<usize> {
+        let fits =
+            |slot: &Slot| slot.active().filter(|ready| ready.is_open()).map(|ready| ready.hand.items());
+        let slots = self.slots.iter().enumerate();
+        slots.filter_map(|(index, slot)| fits(slot).map(|load| (load, index))).min().map(|(_, index)| index)
     }
 
     /// What was charged for units that come back undone is paid back.

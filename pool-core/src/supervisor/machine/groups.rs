@@ -34,12 +34,15 @@ struct Place {
     group: Option<Group>,
 }
 
+/// What tells the lanes of a batch apart: their priority, and the seat that they are for, if they are for one only.
+pub(super) type Way = (i8, Option<u32>);
+
 #[derive(Debug)]
 struct Group {
     abort: bool,
     deadline: Option<(Instant, Duration)>,
-    /// By priority.
-    lanes: Vec<(i8, u32)>,
+    /// By priority, and by the seat that they are for.
+    lanes: Vec<(Way, u32)>,
     /// How it has ended, if it has.
     ended: Option<TaskError>,
 }
@@ -63,21 +66,31 @@ impl Groups {
         self.due = self.deadlines.first().map(|(at, _)| *at);
     }
 
-    /// Where its items of a priority wait.
+    /// Where its items of a priority wait, and, if these are pinned, those for this seat, one of so many.
     ///
     /// # Errors
     /// What they end with instead, when the batch has ended.
-    pub(super) fn lane(&mut self, id: GroupId, priority: i8, lanes: &mut Lanes) -> Result<u32, TaskError> {
+    pub(super) fn lane(
+        &mut self,
+        id: GroupId,
+        priority: i8,
+        pin: Option<(u32, u32)>,
+        lanes: &mut Lanes,
+    ) -> Result<u32, TaskError> {
         // One that is closed has been cancelled.
         let Some(group) = self.get_mut(id) else { return Err(TaskError::Cancelled) };
         if let Some(error) = &group.ended {
             return Err(error.clone());
         }
-        match group.lanes.iter().find(|(of, _)| *of == priority) {
+        let way = (priority, pin.map(|(seat, _)| seat));
+        match group.lanes.iter().find(|(of, _)| *of == way) {
             Some((_, lane)) => Ok(*lane),
             None => {
-                let lane = lanes.open(priority);
-                group.lanes.push((priority, lane));
+                let lane = match pin {
+                    None => lanes.open(priority),
+                    Some(pin) => lanes.open_pinned(priority, pin),
+                };
+                group.lanes.push((way, lane));
                 Ok(lane)
             }
         }
@@ -85,7 +98,7 @@ impl Groups {
 
     /// Those that are open: what has ended them, if anything has, and their lanes.
     #[cfg(test)]
-    pub(super) fn open(&self) -> impl Iterator<Item = (GroupId, bool, &[(i8, u32)])> {
+    pub(super) fn open(&self) -> impl Iterator<Item = (GroupId, bool, &[(Way, u32)])> {
         (0..).zip(&self.places).filter_map(|(index, Place { guard, group })| {
             let group = group.as_ref()?;
             Some((GroupId { index, guard: *guard }, group.ended.is_some(), &group.lanes[..]))

@@ -244,13 +244,16 @@ impl Hand {
         self.spans.into_iter()
     }
 
-    /// Marks the last `most` items that are not being taken back yet as being taken back, and returns them, the oldest first.
-    /// The head stays.
-    pub(super) fn ask(&mut self, most: usize) -> Vec<Span> {
+    /// Marks the last `most` items that are not being taken back yet, of the spans that may be, as being taken back, and returns
+    /// them, the oldest first. The head stays.
+    pub(super) fn ask(&mut self, most: usize, may: impl Fn(&Held) -> bool) -> Vec<Span> {
         let mut asked: Vec<Span> = Vec::new();
         let mut wanted = most;
         for place in (0..self.spans.len()).rev() {
             let held = &mut self.spans[place];
+            if !may(held) {
+                continue;
+            }
             let free = held.count - held.taking;
             let free = if place == 0 { free.saturating_sub(1) } else { free };
             let count = free.min(u32::try_from(wanted).unwrap_or(u32::MAX));

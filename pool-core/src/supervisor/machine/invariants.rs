@@ -20,6 +20,32 @@ impl<P> Machine<P> {
         self.queue.iter(&self.units).flat_map(items).collect()
     }
 
+    /// The places of those that sit somewhere, by seat.
+    pub(crate) fn seating(&self) -> Vec<Option<usize>> {
+        (0..self.seats.len()).map(|seat| self.seats.worker(seat)).collect()
+    }
+
+    /// Everybody who should sit does, once; nobody sits in a seat that does not count while one is free that does.
+    fn check_seats(&self) -> Result<(), String> {
+        let mut seated: Vec<usize> = self.seats.workers().collect();
+        seated.sort_unstable();
+        let should = |slot: &&Slot| Standing::of(slot).seated;
+        let expected: Vec<usize> =
+            self.slots.iter().filter(should).map(|slot| slot.worker.get() as usize).collect();
+        let free = (0..self.sizing.most).any(|seat| self.seats.worker(seat).is_none());
+        if seated != expected || free && self.seats.len() > self.sizing.most {
+            return Err(format!("{expected:?} should sit, and it is {:?}", self.seats));
+        }
+        if !self.is_over()
+            && let Some(pin) = self.queue.pins().find(|pin| self.server(*pin).is_none())
+            && !self.awaits_somebody()
+            && self.crew.active > 0
+        {
+            return Err(format!("nobody serves {pin}, and nobody comes: {:?}", self.seats));
+        }
+        Ok(())
+    }
+
     /// Compares every counter and cross-reference with what it stands for.
     ///
     /// # Errors
@@ -58,6 +84,7 @@ impl<P> Machine<P> {
         self.check_places(&places)?;
         self.check_lanes()?;
         self.check_crew()?;
+        self.check_seats()?;
         if matches!(self.life, Life::Over(_)) && !places.is_empty() {
             return Err("the pool is over, but tasks live".to_owned());
         }

@@ -10,6 +10,11 @@
 //!   time by having nothing to do, and somebody who is new neither overtakes for ever nor waits for the others' past.
 //! * Once no lane of a priority has work, all that they owe is forgotten.
 //!
+//! # Pins
+//! A batch may want its pieces to go to the workers in turns. Then it has a lane for each [seat](super::seats) as well, which is
+//! *pinned*: only the worker in that seat is given what waits there. Such a batch has many lanes of one priority, so what each of
+//! them is given counts as many times as there are seats: together they have the share of one.
+//!
 //! Each span that a worker holds remembers what was charged for it, because the average changes meanwhile.
 //!
 //! # With one lane
@@ -44,6 +49,8 @@ pub(super) struct Lanes {
     busy: Vec<u32>,
     /// There is more than one lane, with or without work.
     shared: bool,
+    /// How many lanes are pinned, with or without work.
+    pinned: u32,
     /// One of several lanes has got work.
     joined: bool,
     /// Nanoseconds that an item is taken to need before one has been measured.
@@ -54,6 +61,10 @@ pub(super) struct Lanes {
 struct Lane {
     line: Line,
     priority: i8,
+    /// The seat that it is for, if it is for one only.
+    pin: Option<u32>,
+    /// How many times what it is given counts.
+    weight: u64,
     level: u32,
     /// Its place among those with work.
     at: u32,
@@ -92,6 +103,7 @@ impl Lanes {
             singles: Vec::new(),
             busy: Vec::new(),
             shared: false,
+            pinned: 0,
             joined: false,
             guess: guess.max(1),
         };
@@ -115,6 +127,16 @@ impl Lanes {
 
     /// Opens a lane.
     pub(super) fn open(&mut self, priority: i8) -> u32 {
+        self.add(priority, None)
+    }
+
+    /// Opens a lane for a seat, which is one of so many.
+    pub(super) fn open_pinned(&mut self, priority: i8, (pin, seats): (u32, u32)) -> u32 {
+        self.pinned += 1;
+        self.add(priority, Some((pin, seats)))
+    }
+
+    fn add(&mut self, priority: i8, pin: Option<(u32, u32)>) -> u32 {
         let known = self.levels.iter().position(|level| level.priority == priority);
         let level = known.unwrap_or_else(|| {
             self.levels.push(Level { priority, now: 0, latest: 0, busy: 0 });
@@ -124,6 +146,8 @@ impl Lanes {
         let lane = Lane {
             line,
             priority,
+            pin: pin.map(|(pin, _)| pin),
+            weight: pin.map_or(1, |(_, seats)| u64::from(seats.max(1))),
             level,
             at: 0,
             left: 0,
@@ -151,6 +175,7 @@ impl Lanes {
     pub(super) fn close(&mut self, lane: u32) {
         debug_assert_eq!(self.lanes[lane as usize].left, 0, "lane {lane} has work");
         self.free.push(lane);
+        self.pinned -= u32::from(self.lanes[lane as usize].pin.take().is_some());
         self.shared = self.lanes.len() - self.free.len() > 1;
         if !self.shared {
             // The only one that is left owes nobody anything.
@@ -164,6 +189,37 @@ impl Lanes {
     #[inline]
     pub(super) fn is_shared(&self) -> bool {
         self.shared
+    }
+
+    /// Whether there have been lanes of several priorities.
+    pub(super) fn has_priorities(&self) -> bool {
+        self.levels.len() > 1
+    }
+
+    /// The priority of a lane.
+    pub(super) fn level(&self, lane: u32) -> i8 {
+        self.lanes[lane as usize].priority
+    }
+
+    /// Whether any lane is pinned, with or without work.
+    #[inline]
+    pub(super) fn is_pinned(&self) -> bool {
+        self.pinned > 0
+    }
+
+    /// The seat that a lane is for, if it is for one only.
+    pub(super) fn pin(&self, lane: u32) -> Option<u32> {
+        self.lanes[lane as usize].pin
+    }
+
+    /// The pins of the lanes that have work, as far as they are pinned.
+    pub(super) fn pins(&self) -> impl Iterator<Item = u32> {
+        self.busy.iter().filter_map(|lane| self.pin(*lane))
+    }
+
+    /// How many lanes have work that anybody may be given.
+    pub(super) fn loose(&self) -> usize {
+        self.busy.len() - self.pins().count()
     }
 
     /// Whether several lanes have work.
@@ -197,6 +253,17 @@ impl Lanes {
     #[inline]
     pub(super) fn first<'a>(&self, units: &'a TaskTable<Unit>) -> Option<(TaskKey, &'a Unit)> {
         self.lanes[*self.busy.first()? as usize].line.first(units)
+    }
+
+    /// The unit that is next for somebody who serves these pins.
+    pub(super) fn first_of<'a>(
+        &self,
+        units: &'a TaskTable<Unit>,
+        serves: impl Fn(u32) -> bool,
+    ) -> Option<(TaskKey, &'a Unit)> {
+        let served = |at: &usize| self.pin(self.busy[*at]).is_none_or(&serves);
+        let at = (0..self.busy.len()).filter(served).min_by_key(|at| self.rank(*at))?;
+        self.lanes[self.busy[at] as usize].line.first(units)
     }
 
     /// Items of a lane have been submitted.
@@ -324,7 +391,8 @@ impl Lanes {
         let lane = &mut self.lanes[lane as usize];
         let level = &mut self.levels[lane.level as usize];
         level.now = level.now.max(lane.pass);
-        lane.pass = lane.pass.saturating_add(lane.item.saturating_mul(items as u64));
+        let time = lane.item.saturating_mul(items as u64).saturating_mul(lane.weight);
+        lane.pass = lane.pass.saturating_add(time);
         level.latest = level.latest.max(lane.pass);
         let each = lane.item;
         #[cfg(test)]
@@ -352,7 +420,8 @@ impl Lanes {
     fn correct(&mut self, index: u32, charged: u64, spent: u64) {
         let lane = &mut self.lanes[index as usize];
         let level = &mut self.levels[lane.level as usize];
-        lane.pass = lane.pass.saturating_add(spent).saturating_sub(charged);
+        let [more, less] = [spent, charged].map(|time| time.saturating_mul(lane.weight));
+        lane.pass = lane.pass.saturating_add(more).saturating_sub(less);
         #[cfg(test)]
         {
             lane.charged = lane.charged.wrapping_sub(charged);
@@ -431,6 +500,10 @@ impl Lanes {
             }
             if self.shared != (self.lanes.len() - self.free.len() > 1) {
                 return Err(format!("{} lanes are open: {self:?}", self.lanes.len() - self.free.len()));
+            }
+            let pins = (0..).zip(&self.lanes).filter(|(at, it)| it.pin.is_some() && !self.free.contains(at));
+            if pins.count() != self.pinned as usize {
+                return Err(format!("not {} lanes are pinned: {self:?}", self.pinned));
             }
             if level.now > level.latest {
                 return Err(format!("time goes backwards: {level:?}"));

@@ -16,7 +16,8 @@
 //! 4. The first failure of a batch with `abort` ends that batch, and nothing else.
 //! 5. Nothing waits for ever: every state that waits for a worker has a timer, and a pool that cannot make progress breaks.
 //! 6. No active worker is idle while an item waits that nobody is known to have started, longer than an answer takes, or than
-//!    a few times the time to wake a worker if another should have done it by then.
+//!    a few times the time to wake a worker if another should have done it by then. An item that is [pinned](seats) waits for
+//!    its own worker only, and there is always one, or one that comes.
 //! 7. As many workers are active as there should be, as long as enough are ready; no other is given anything.
 //!
 //! # Events and races
@@ -51,6 +52,7 @@
 //!   nothing of it is left (see [groups]).
 //! * *A second batch, or a single task, comes while workers hold much of the first.* What they hold too much of is taken back (see
 //!   [lanes] and `Machine::level_hands`).
+//! * *Something of a higher priority comes while workers hold others.* What would take long is taken back (see [urgent]).
 
 mod config;
 #[cfg(test)]
@@ -67,14 +69,17 @@ mod lanes;
 mod life;
 mod line;
 mod pace;
+mod pinned;
 mod prepare;
 mod recycle;
+mod seats;
 mod staff;
 mod taking;
 #[cfg(test)]
 mod tests;
 mod timing;
 mod unit;
+mod urgent;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -92,6 +97,7 @@ use line::Line;
 pub(crate) use pace::Pace;
 use pace::Tempo;
 use prepare::Known;
+use seats::Seats;
 use staff::Sizing;
 use unit::{Terms, Unit};
 
@@ -130,6 +136,7 @@ pub(crate) struct Machine<P> {
     slots: Vec<Slot>,
     sizing: Sizing,
     crew: Crew,
+    seats: Seats,
     /// Whether somebody may be missing.
     unsettled: bool,
     units: TaskTable<Unit>,
@@ -187,6 +194,7 @@ impl<P> Machine<P> {
             config,
             slots: Vec::new(),
             crew: Crew::default(),
+            seats: Seats::default(),
             unsettled: false,
             units: TaskTable::new(),
             terms: None,
@@ -247,7 +255,10 @@ impl<P> Machine<P> {
         }
         let lane = match spec.group {
             None => self.queue.single(spec.priority),
-            Some(group) => self.groups.lane(group, spec.priority, &mut self.queue)?,
+            Some(group) => {
+                let pin = spec.piece.map(|piece| self.pin_of(piece));
+                self.groups.lane(group, spec.priority, pin, &mut self.queue)?
+            }
         };
         let unit = Unit::new(spec, lane, &mut self.terms);
         let count = unit.left();

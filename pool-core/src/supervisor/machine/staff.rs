@@ -28,7 +28,7 @@ use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
 use super::pace::nanos;
-use super::{Config, Hand, Life, Machine};
+use super::{Config, Life, Machine};
 use crate::ids::WorkerId;
 use crate::stats::RetireReason;
 use crate::supervisor::event::{Action, KillReason};
@@ -78,9 +78,24 @@ impl<P> Machine<P> {
         match self.is_winding_up() {
             true => 0,
             false if least == most => most + spares,
-            // While somebody is idle nobody is missing.
-            false if !self.crew.idle.is_empty() => self.crew.staffed.clamp(least + spares, most + spares),
-            false => self.enough(self.demand(), now).clamp(least, most) + spares,
+            // While somebody is idle nobody is missing, but in a seat that something waits for.
+            false if !self.crew.idle.is_empty() => {
+                self.crew.staffed.clamp(least + spares, most + spares).max(self.least_staff())
+            }
+            false => (self.enough(self.demand(), now).clamp(least, most) + spares).max(self.least_staff()),
+        }
+    }
+
+    /// How many workers should be there at least, whatever is measured: somebody in each seat that something waits for.
+    pub(super) fn least_staff(&self) -> usize {
+        let Sizing { least, most, spares, .. } = self.sizing;
+        match self.is_winding_up() {
+            true => 0,
+            false if least == most => most + spares,
+            false => match self.needed_seats().len() {
+                0 => least + spares,
+                needed => most.min(self.seats.taken() + needed).max(least + spares),
+            },
         }
     }
 
@@ -149,6 +164,9 @@ impl<P> Machine<P> {
     pub(super) fn staff(&mut self, now: Instant) {
         if self.may_grow() {
             self.consider_growth(now);
+        }
+        if self.queue.is_pinned() && self.crew.staffed < self.least_staff() {
+            self.unsettled = true;
         }
         if !std::mem::take(&mut self.unsettled) || self.is_over() || self.drained {
             return;
@@ -220,6 +238,7 @@ impl<P> Machine<P> {
         self.sizing = Sizing::new(&self.config, most, self.sizing.spares);
         self.unsettled = true;
         self.shrink(now);
+        self.move_up();
         if self.crew.active > self.sizing.most {
             // Some are busy, and leave. Until they have gone, no suspect may begin in addition.
             for index in 0..self.slots.len() {

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use super::Machine;
 use super::hand::{Hand, Held};
+use super::lanes::Lanes;
 use super::pace::LONG;
 use super::unit::{self, Unit};
 use crate::supervisor::event::{Action, Incarnation, KillReason, Span, TaskKey, Ticket};
@@ -61,7 +62,10 @@ impl<P> Machine<P> {
                 && !ready.hand.is_taking()
                 && ready.hand.items() > 1
             {
-                let spare = ready.hand.items() - 1;
+                let spare = self.loose_in(&ready.hand);
+                if spare == 0 {
+                    continue;
+                }
                 let left = ready.pace.item(now, self.config.ahead).saturating_mul(spare as u64);
                 if best.is_none_or(|(most, ..)| left > most) {
                     best = Some((left, index, spare));
@@ -73,7 +77,7 @@ impl<P> Machine<P> {
             self.look_again(now);
             return false;
         }
-        self.take_back(victim, spare.div_ceil(2));
+        self.take_back_loose(victim, spare.div_ceil(2));
         true
     }
 
@@ -127,7 +131,19 @@ impl<P> Machine<P> {
     pub(super) fn take_back(&mut self, index: usize, most: usize) {
         let who = self.slots[index].incarnation();
         let Some(ready) = self.slots[index].ready() else { return };
-        let spans = ready.hand.ask(most);
+        let spans = ready.hand.ask(most, |_| true);
+        if !spans.is_empty() {
+            self.out.push_back(Action::TakeBack(who, spans));
+        }
+    }
+
+    /// As [`take_back`](Self::take_back), but of these units only.
+    pub(super) fn take_back_of(&mut self, index: usize, most: usize, may: impl Fn(&Lanes, &Unit) -> bool) {
+        let who = self.slots[index].incarnation();
+        let (units, queue) = (&self.units, &self.queue);
+        let may = |held: &Held| held.task.and_then(|key| units.get(key)).is_none_or(|unit| may(queue, unit));
+        let Some(ready) = self.slots[index].ready() else { return };
+        let spans = ready.hand.ask(most, may);
         if !spans.is_empty() {
             self.out.push_back(Action::TakeBack(who, spans));
         }

@@ -78,7 +78,8 @@ impl World<'_> {
                 (self.now + limit, limit)
             });
             let id = self.machine.open(GroupSpec { abort, deadline });
-            self.batches.push(Batch::new(id, abort, deadline));
+            let ordered = self.random.chance(350);
+            self.batches.push(Batch::new(id, abort, ordered, deadline));
         }
         for _ in 0..self.random.pick(&[0, 1, 2, 5, 40]) {
             self.submit(Some(index));
@@ -103,6 +104,9 @@ impl World<'_> {
             RetryOn::TIMEOUT | RetryOn::PANIC,
         ]);
         let count = self.random.pick(&[1, 1, 1, 1, 1, 2, 3, 10, 40, 100]);
+        let ordered = group.is_some_and(|index| self.batches[index].ordered) && self.random.chance(900);
+        let piece = ordered.then(|| self.random.below(12) as u64);
+        let pin = piece.map(|piece| piece as usize % self.most as usize);
         let spec = TaskSpec {
             count,
             chunk: self.random.pick(&[0, 0, 0, 1, 3, 10, 100]),
@@ -111,6 +115,7 @@ impl World<'_> {
             retry_on,
             group: group.map(|index| self.batches[index].id),
             priority: self.random.pick(&[0, 0, 0, 0, 5, -3]),
+            piece,
             size: self.random.pick(&[0, 1, 10, 60, 5000]),
         };
         let (retries, closed) = (spec.retries, self.closed || self.terminated || self.broken);
@@ -137,6 +142,7 @@ impl World<'_> {
                         retry_on,
                         group,
                         priority: spec.priority,
+                        pin,
                         claims: Vec::new(),
                         resolved: false,
                         cancelled: false,

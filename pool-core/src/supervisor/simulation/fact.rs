@@ -64,6 +64,14 @@ pub(super) struct Claim {
     pub(super) end: Option<End>,
 }
 
+/// What waits together, in one order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Lane {
+    pub(super) priority: i8,
+    pub(super) group: Option<usize>,
+    pub(super) pin: Option<usize>,
+}
+
 /// One task.
 #[derive(Debug)]
 pub(super) struct Fact {
@@ -78,6 +86,8 @@ pub(super) struct Fact {
     /// Index of its batch.
     pub(super) group: Option<usize>,
     pub(super) priority: i8,
+    /// The seat that it was submitted for, if for one only.
+    pub(super) pin: Option<usize>,
     pub(super) claims: Vec<Claim>,
     pub(super) resolved: bool,
     pub(super) cancelled: bool,
@@ -85,9 +95,9 @@ pub(super) struct Fact {
 }
 
 impl Fact {
-    /// Where it waits: with others of its batch, or of none, that have the same priority.
-    pub(super) fn lane(&self) -> (i8, Option<usize>) {
-        (self.priority, self.group)
+    /// Where it waits: with others of its batch, or of none, that have the same priority, and are for the same seat.
+    pub(super) fn lane(&self) -> Lane {
+        Lane { priority: self.priority, group: self.group, pin: self.pin }
     }
 
     pub(super) fn last_end(&self) -> Option<End> {
@@ -111,6 +121,8 @@ impl Fact {
 pub(super) struct Batch {
     pub(super) id: GroupId,
     pub(super) abort: bool,
+    /// Whether its pieces go to the workers in turns.
+    pub(super) ordered: bool,
     /// Indices of its tasks.
     pub(super) members: Vec<usize>,
     pub(super) failed: bool,
@@ -121,8 +133,14 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    pub(super) fn new(id: GroupId, abort: bool, deadline: Option<(Instant, Duration)>) -> Self {
-        Self { id, abort, deadline, members: Vec::new(), failed: false, cancelled: false, overdue: false }
+    pub(super) fn new(
+        id: GroupId,
+        abort: bool,
+        ordered: bool,
+        deadline: Option<(Instant, Duration)>,
+    ) -> Self {
+        let (failed, cancelled, overdue) = (false, false, false);
+        Self { id, abort, ordered, deadline, members: Vec::new(), failed, cancelled, overdue }
     }
 
     /// What becomes of a task that is submitted to it now, unless it is taken in.

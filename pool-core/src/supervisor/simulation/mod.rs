@@ -13,5 +13,6 @@ mod process;
 mod random;
 mod runs;
 mod scenario;
+mod seats;
 mod shell;
 mod world;

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::board::Mark;
-use super::fact::{Answer, Answers, End, Item, Parcel};
+use super::fact::{Answer, Answers, End, Item, Lane, Parcel};
 use super::process::{Out, Process};
 use super::world::{Streak, World};
 use crate::error::{BrokenReason, TaskError};
@@ -72,7 +72,7 @@ impl World<'_> {
     }
 
     /// How the machine sees the worker that a process is.
-    fn slot_of(&self, process: &Process) -> Option<&Slot> {
+    pub(super) fn slot_of(&self, process: &Process) -> Option<&Slot> {
         let slot = self.machine.slots().get(process.who.index())?;
         (slot.incarnation() == process.who).then_some(slot)
     }
@@ -282,6 +282,8 @@ impl World<'_> {
         if process.assigned.is_empty() {
             process.head_since = now;
         }
+        self.handed.extend(items.clone().map(|item| (to.index(), item)));
+        let process = self.process(generation);
         for (ticket, item) in (ticket..).zip(items) {
             let last = process.assigned.insert(ticket, item);
             assert!(last.is_none(), "ticket {ticket} is used twice");
@@ -561,28 +563,39 @@ impl World<'_> {
     /// for longer than what it may have had before.
     pub(super) fn check_turns(&mut self, sent: &[Item]) {
         let lane = |item: &Item| self.facts[*item as usize - 1].lane();
-        let fresh: Vec<Item> =
-            sent.iter().copied().filter(|item| self.facts[*item as usize - 1].claims.is_empty()).collect();
+        let is_fresh = |item: &Item| self.facts[*item as usize - 1].claims.is_empty();
+        let fresh: Vec<(usize, Item)> =
+            self.handed.iter().copied().filter(|(_, item)| sent.contains(item) && is_fresh(item)).collect();
         let waiting = self.waiting();
-        let highest = waiting.iter().map(|item| lane(item).0).max().unwrap_or(i8::MIN);
-        let falls = fresh.windows(2).all(|two| lane(&two[0]).0 >= lane(&two[1]).0);
-        let least = fresh.iter().map(|item| lane(item).0).min().unwrap_or(i8::MAX);
-        assert!(falls && least >= highest, "{fresh:?} are given out, and of {waiting:?} some come before");
-        let lanes: BTreeSet<(i8, Option<usize>)> = waiting.iter().map(lane).collect();
-        let served: BTreeSet<(i8, Option<usize>)> = fresh.iter().map(lane).collect();
-        let above = |served: &(i8, Option<usize>)| lanes.iter().any(|lane| lane.0 < served.0);
+        let lanes: BTreeSet<Lane> = waiting.iter().map(lane).collect();
+        let served: BTreeSet<Lane> = fresh.iter().map(|(_, item)| lane(item)).collect();
+        for (at, (place, item)) in fresh.iter().enumerate() {
+            let of = lane(item);
+            let waits = lanes.iter().find(|lane| lane.priority > of.priority && self.may_serve(*place, lane));
+            assert!(waits.is_none(), "item {item} is given to {place}, and {waits:?} comes before");
+            let later = fresh[at..].iter().map(|(to, item)| (to, lane(item)));
+            let mut better = later
+                .filter(|(to, lane)| lane.priority > of.priority && (lane.pin.is_none() || *to == place));
+            assert!(better.next().is_none(), "{fresh:?} are given out in the wrong order");
+        }
+        let above = |served: &Lane| lanes.iter().any(|lane| lane.priority < served.priority);
         let beside =
-            |served: &(i8, Option<usize>)| lanes.iter().any(|lane| lane.0 == served.0 && lane != served);
+            |served: &Lane| lanes.iter().any(|lane| lane.priority == served.priority && lane != served);
         self.sights.preferred += u64::from(served.iter().any(above));
         self.sights.turns += u64::from(served.iter().any(beside));
         self.passed_over.retain(|lane, _| lanes.contains(lane) && !served.contains(lane));
         for lane in lanes.iter().filter(|lane| !served.contains(lane)) {
-            if !served.iter().any(|other| other.0 == lane.0) {
+            let beside = |(place, item): &(usize, Item)| {
+                self.may_serve(*place, lane) && self.facts[*item as usize - 1].priority == lane.priority
+            };
+            if !fresh.iter().any(beside) {
                 continue;
             }
             let since = *self.passed_over.entry(*lane).or_insert(self.now);
+            // What a lane for one seat has had counts so many times.
+            let times = lane.pin.map_or(1, |_| 8);
             assert!(
-                self.now <= since + TURN,
+                self.now <= since + TURN * times,
                 "{lane:?} has waited since {since:?} while {served:?} are served"
             );
         }
@@ -599,11 +612,11 @@ impl World<'_> {
         }
         let mut starving = false;
         if idle && self.unresolved > 0 {
-            let open = |item: &&Item| !self.facts[**item as usize - 1].resolved;
+            let open = |item: &&Item| !self.facts[**item as usize - 1].resolved && self.is_loose(**item);
             let assigned: usize =
                 self.living().map(|process| process.assigned.values().filter(open).count()).sum();
-            let hoards = self.living().any(|process| process.is_working() && process.assigned.len() > 1);
-            starving = hoards || assigned < self.unresolved;
+            let hoards = self.living().any(|process| process.is_working() && self.hoards(process));
+            starving = hoards || assigned < self.unresolved_loose() || self.keeps_a_seat_waiting().is_some();
         }
         if !starving {
             self.starving_since = None;
@@ -643,12 +656,13 @@ impl World<'_> {
         let mut waits: BTreeMap<u64, u64> = BTreeMap::new();
         if idle && self.unresolved > 0 {
             for process in self.living().filter(|process| process.is_working()) {
-                if let (Some(head), true) = (process.assigned.keys().next(), process.assigned.len() > 1) {
+                if let (Some(head), true) = (process.assigned.keys().next(), self.hoards(process)) {
                     waits.insert(process.who.generation.get(), *head);
                 }
             }
-            if let Some(first) = self.waiting().first() {
-                waits.insert(0, *first);
+            let first = self.waiting().into_iter().find(|item| self.is_loose(*item));
+            if let Some(first) = first.or_else(|| self.keeps_a_seat_waiting()) {
+                waits.insert(0, first);
             }
         }
         let late = match (self.scenario.sluggish, self.scenario.remote) {
@@ -676,7 +690,7 @@ impl World<'_> {
             });
             let waits = forever >= self.most as usize;
             assert!(
-                runs && fact.limit.is_none() || waits,
+                runs && fact.limit.is_none() || waits || self.waits_for_ever(fact),
                 "nothing happens to {fact:?}, and {forever} of {} run for ever: {:?} {:#?}",
                 self.most,
                 self.living()
@@ -693,7 +707,7 @@ impl World<'_> {
     }
 
     /// Workers that have a place in the pool.
-    fn living(&self) -> impl Iterator<Item = &Process> {
+    pub(super) fn living(&self) -> impl Iterator<Item = &Process> {
         let latest = self
             .latest
             .iter()

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::caller::Caller;
-use super::fact::{Answers, Batch, Fact, Item, Parcel};
+use super::fact::{Answers, Batch, Fact, Item, Lane, Parcel};
 use super::process::Process;
 use super::random::Random;
 use super::scenario::Scenario;
@@ -116,6 +116,12 @@ pub(super) struct Sights {
     pub(super) preferred: u64,
     /// Tasks given out while others of the same priority waited in another lane.
     pub(super) turns: u64,
+    /// Tasks that were for one seat only and given to whoever sat there.
+    pub(super) seated: u64,
+    /// The same, to somebody else because nobody sat there or came to.
+    pub(super) unseated: u64,
+    /// The same, again after a failure.
+    pub(super) reseated: u64,
 }
 
 impl Sights {
@@ -133,15 +139,19 @@ impl Sights {
             refused: self.refused + other.refused,
             preferred: self.preferred + other.preferred,
             turns: self.turns + other.turns,
+            seated: self.seated + other.seated,
+            unseated: self.unseated + other.unseated,
+            reseated: self.reseated + other.reseated,
         }
     }
 
     pub(super) fn least(self) -> u64 {
         let Self { runs, overtaken, followed, rests, cancelled, refused, preferred, turns, .. } = self;
-        let Self { prepared, unprepared, tardy, bloated, .. } = self;
+        let Self { prepared, unprepared, tardy, bloated, seated, unseated, reseated, .. } = self;
         let queue = [runs, overtaken, followed, rests, cancelled, refused, preferred, turns];
         let life = [prepared, unprepared, tardy, bloated];
-        queue.into_iter().chain(life).min().unwrap_or(0)
+        let seats = [seated, unseated, reseated];
+        queue.into_iter().chain(life).chain(seats).min().unwrap_or(0)
     }
 }
 
@@ -159,7 +169,9 @@ pub(super) struct World<'a> {
     pub(super) parcels: HashMap<TaskKey, Parcel>,
     pub(super) batches: Vec<Batch>,
     /// By lane with work: since when others of the same priority have been served and it has not.
-    pub(super) passed_over: BTreeMap<(i8, Option<usize>), Instant>,
+    pub(super) passed_over: BTreeMap<Lane, Instant>,
+    /// What was given out during the present event, to the worker in which place.
+    pub(super) handed: Vec<(usize, Item)>,
     /// By generation.
     pub(super) processes: Vec<Process>,
     pub(super) caller: Caller,
@@ -230,6 +242,7 @@ impl<'a> World<'a> {
             parcels: HashMap::new(),
             batches: Vec::new(),
             passed_over: BTreeMap::new(),
+            handed: Vec::new(),
             processes: Vec::new(),
             pending: VecDeque::new(),
             reporting: false,
@@ -373,6 +386,7 @@ impl<'a> World<'a> {
             _ => {}
         }
         let before = self.waiting();
+        let seats = (self.seating(), self.processes.len());
         let ticks = matches!(event, Event::Tick);
         match event {
             // Others may follow.
@@ -390,6 +404,7 @@ impl<'a> World<'a> {
         if ticks {
             self.check_deadlines();
         }
+        self.check_seats(&seats);
         self.check_order(back, &before, &sent);
         self.check_turns(&sent);
         if let Err(what) = self.machine.check_invariants() {
@@ -403,8 +418,10 @@ impl<'a> World<'a> {
             return;
         }
         let before = self.waiting();
+        let seats = (self.seating(), self.processes.len());
         self.machine.reported(self.now);
         let sent = self.collect();
+        self.check_seats(&seats);
         self.check_order(&[], &before, &sent);
         self.check_turns(&sent);
         if let Err(what) = self.machine.check_invariants() {
@@ -420,6 +437,7 @@ impl<'a> World<'a> {
     /// Takes the machine's actions over, and returns the items that are sent.
     fn collect(&mut self) -> Vec<Item> {
         let mut sent = Vec::new();
+        self.handed.clear();
         for action in self.machine.actions() {
             self.note(|_| format!("    {action:?}"));
             if let Action::Send { task, first, count, .. } = &action {

@@ -9,6 +9,7 @@ mod pace;
 mod preparing;
 mod recycling;
 mod schedules;
+mod seats;
 mod singles;
 mod sizing;
 mod spares;
@@ -67,6 +68,7 @@ pub(in crate::supervisor::machine) fn plain() -> TaskSpec {
         retry_on: RetryOn::DEATH,
         group: None,
         priority: 0,
+        piece: None,
         size: 1,
     }
 }
