@@ -3,8 +3,9 @@
 //! The *staff* are the places whose worker will be there for more tasks: those that start, work, wait for their back-off, or
 //! are dying and will be replaced; not those that are [leaving](super::recycle), retire or are vacant. It is compared with
 //! how many are *wanted*: all of them, or, where the pool may shrink and nobody is idle, as many as are [enough](Machine::enough)
-//! for the items that have not ended. What is missing is started in vacant places, the lowest first. Where workers are recycled there are a few places more, the
-//! *reliefs*, so that a successor can start before its predecessor has gone.
+//! for the items that have not ended, and whoever is needed in a free [seat](super::seats). What is missing is started in vacant
+//! places, the lowest first. Where workers are recycled there are a few places more, the *reliefs*, so that a successor can start
+//! before its predecessor has gone.
 //!
 //! A place is vacated instead of filled again if enough are left without it.
 //!
