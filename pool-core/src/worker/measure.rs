@@ -26,11 +26,11 @@ impl Measure {
     }
 
     /// It has ended, and has not been answered yet.
-    pub(super) fn end(&mut self, head: &TaskHead, now_ns: u64, init_ns: u64) {
+    pub(super) fn end(&mut self, head: &TaskHead, now_ns: u64, init_ns: u64, arguments: &[u8]) {
         // It may have had a state built.
         let init = self.note_init(init_ns);
         let ran = now_ns.saturating_sub(self.started_ns).saturating_sub(init);
-        self.gauges.note_run(head.task, head.index, ran);
+        self.gauges.note_run(head.task, head.index, ran, arguments);
     }
 
     /// Notes how long states have taken to build, and returns how much more it is than before.

@@ -47,7 +47,7 @@ pub(super) struct Worker {
     claimed_ns: u64,
     pub(super) gauge: Gauge,
     output: Buffer,
-    measure: Option<Measure>,
+    pub(super) measure: Option<Measure>,
     marks: Option<Marks>,
     /// This process, as opposed to one that a task has forked.
     pub(super) origin: Origin,
@@ -109,7 +109,11 @@ pub(super) fn serve(
         board: region.board(),
         frame_limit: boot.frame_limit as usize,
         states: States::new(),
-        context: TaskContext::of_worker(WorkerId::new(boot.worker), probe),
+        context: TaskContext::of_worker(
+            WorkerId::new(boot.worker),
+            probe,
+            boot.measured.then(|| region.gauges()),
+        ),
         current,
         claimed_ns: pool_ipc::now_ns(),
         gauge: Gauge::default(),
@@ -256,7 +260,7 @@ impl Worker {
         self.current.store(0, Ordering::Relaxed);
         if let Some(measure) = &mut self.measure {
             // Before its result can be seen.
-            measure.end(head, pool_ipc::now_ns(), self.states.took_ns());
+            measure.end(head, pool_ipc::now_ns(), self.states.took_ns(), arguments);
         }
         match failure {
             None if self.output.whole_len() <= self.frame_limit => {

@@ -240,13 +240,13 @@ impl Engine {
             Action::Inspect(who) => self.inspect(now, who),
             Action::FlagCancel(who, ticket, task) => self.flag(who, ticket, task),
             Action::Kill { who, why, fenced } => self.kill(now, who, why, fenced),
-            Action::Retire(who) => {
+            Action::Retire(who, reason) => {
                 let empty = Arc::new(Vec::new());
                 if let Some(link) = self.live(who)
                     && link.push(Kind::Retire, 0, &[], &empty).is_ok()
                 {
                     self.mark_dirty(who.index());
-                    self.retiring(now, who);
+                    self.retiring(now, who, reason);
                 }
             }
             Action::Spawn(who) => {
@@ -277,18 +277,23 @@ impl Engine {
 
     /// The job of a unit, also of one that the state machine has split off and that is not a job of its own yet.
     fn job(&self, unit: TaskKey) -> Option<JobRef<'_>> {
+        self.item(unit, 0).map(|(job, _)| job)
+    }
+
+    /// The same, and which of its items is the one at this offset of the unit.
+    fn item(&self, unit: TaskKey, offset: u32) -> Option<(JobRef<'_>, u32)> {
         let split_off = |key: TaskKey| {
             let origin = |action: &Action<Results>| match action {
-                Action::Split { from, into, .. } if *into == key => Some(*from),
+                Action::Split { from, at, into } if *into == key => Some((*from, *at)),
                 _ => None,
             };
             self.pending.iter().chain(self.machine.wanted()).find_map(origin)
         };
-        let mut unit = unit;
-        while let Some(from) = split_off(unit) {
-            unit = from;
+        let (mut unit, mut offset) = (unit, offset);
+        while let Some((from, at)) = split_off(unit) {
+            (unit, offset) = (from, offset + at);
         }
-        self.jobs.get(unit.index)
+        Some((self.jobs.get(unit.index)?, offset))
     }
 
     /// Tells whoever wants to know how items of a unit have ended.

@@ -9,10 +9,13 @@ use pool_ipc::{Measured, Slot};
 use tracing::Span;
 
 use super::Engine;
+use crate::describe::Called;
 use crate::error::{BrokenReason, Death, TaskError, TaskOutput};
 use crate::events::{Events, WorkerEvent};
 use crate::ids::{TaskId, WorkerId};
-use crate::insights::{LongTask, Survey, Totals, WorkerInsights};
+use crate::insights::{Listed, Survey, Totals, WorkerInsights};
+use crate::job::{JobRef, PartArgs};
+use crate::stats::RetireReason;
 use crate::supervisor::event::{Incarnation, KillReason, TaskKey, Ticket};
 use crate::supervisor::link::Link;
 
@@ -53,6 +56,14 @@ pub(crate) struct Doomed {
     ticket: Ticket,
     /// Its number and its name, unless it had ended for its caller by then.
     task: Option<(TaskId, String)>,
+    /// What it was called with, if that is to be kept: it ends for its caller before its worker is dead.
+    called: Option<Called>,
+}
+
+impl Doomed {
+    pub(super) fn called(&self) -> Option<Called> {
+        self.called.clone()
+    }
 }
 
 impl Stages {
@@ -134,15 +145,15 @@ impl Seeing {
         );
     }
 
-    pub(super) fn retiring(&mut self, link: &mut Link, now: Instant) {
+    pub(super) fn retiring(&mut self, link: &mut Link, now: Instant, reason: RetireReason) {
         let (who, pid) = (link.who, link.pid);
         link.stages.retiring = Some(now);
         tracing::debug!(
             target: "pool_core::worker", parent: &self.span,
-            pool = self.pool, worker = who.worker.get(), generation = who.generation.get(), pid,
+            pool = self.pool, worker = who.worker.get(), generation = who.generation.get(), pid, %reason,
             "worker retiring"
         );
-        self.tell(|| WorkerEvent::Retiring { worker: who.worker, pid });
+        self.tell(|| WorkerEvent::Retiring { worker: who.worker, pid, reason });
     }
 
     pub(super) fn exited(&mut self, who: Incarnation, pid: u32) {
@@ -251,8 +262,8 @@ impl Seeing {
         if self.measured { self.born.get(place as usize).copied().unwrap_or(0) } else { 0 }
     }
 
-    /// Keeps what a dead worker has done, and what it was doing when it died.
-    pub(super) fn buried(&mut self, link: &Link, death: &Death) {
+    /// Keeps what a dead worker has done, and what it was doing when it died, called like this.
+    pub(super) fn buried(&mut self, link: &Link, death: &Death, called: Option<Called>) {
         let mut done = self.done(link, death.ran_for);
         done.peak_memory = death.peak_rss;
         if self.measured {
@@ -261,7 +272,10 @@ impl Seeing {
             if let Some(ran_for) = death.ran_for {
                 self.totals.runs.record(nanos(ran_for));
             }
-            if let Some(task) = LongTask::ended_by(death) {
+            let is_decoded = death.task_id.is_some_and(|task| link.gauges.has_decoded(task.get()));
+            let called = called.unwrap_or_else(Called::somehow);
+            let called = if is_decoded { called } else { called.undecoded() };
+            if let Some(task) = Listed::ended_by(death, called) {
                 self.totals.list(task);
             }
         }
@@ -306,15 +320,16 @@ impl Seeing {
 
 impl Engine {
     /// A worker has been asked to exit.
-    pub(super) fn retiring(&mut self, now: Instant, who: Incarnation) {
+    pub(super) fn retiring(&mut self, now: Instant, who: Incarnation, reason: RetireReason) {
         let link = self.links.get_mut(who.index()).and_then(Option::as_mut).filter(|link| link.who == who);
         if let Some(link) = link {
-            self.seeing.retiring(link, now);
+            self.seeing.retiring(link, now, reason);
         }
     }
 
     /// Tells a running task to stop.
     pub(super) fn flag(&mut self, who: Incarnation, ticket: Ticket, task: Option<(TaskKey, u32)>) {
+        let called = task.and_then(|(key, offset)| self.called(key, offset));
         let name = |(key, offset): (TaskKey, u32)| Some((key.item(offset), self.job(key)?.shown()));
         let task = task.and_then(name);
         if let Some((task, _)) = &task {
@@ -322,7 +337,7 @@ impl Engine {
         }
         if let Some(link) = self.live(who) {
             link.board.request_cancel(ticket);
-            link.doomed = Some(Doomed { ticket, task });
+            link.doomed = Some(Doomed { ticket, task, called });
         }
     }
 
@@ -351,6 +366,22 @@ impl Engine {
             survey.alive.push((place, link.pid));
         }
         survey
+    }
+
+    /// What an item of a unit was called with, if workers measure their tasks.
+    pub(super) fn called(&self, unit: TaskKey, offset: u32) -> Option<Called> {
+        if !self.seeing.measured {
+            return None;
+        }
+        let (job, offset) = self.item(unit, offset)?;
+        let entry = job.entry();
+        match job {
+            JobRef::Single(cell) => cell.with_args(|args| Called::with(entry, args)),
+            JobRef::Part(part) => Some(match &part.args {
+                PartArgs::One(args) => Called::with(entry, args),
+                PartArgs::Many(packed, from) => Called::with(entry, packed.item(from + offset)),
+            }),
+        }
     }
 
     /// How long a worker has been running the task that it runs.
@@ -383,11 +414,12 @@ fn take(totals: &mut Totals, measured: Option<&Measured>, link: &Link) {
     for longest in &measured.longest {
         // A task that the worker does not have has been scribbled there.
         let Some(name) = routes.name(longest.index) else { continue };
-        totals.list(LongTask {
+        totals.list(Listed {
             task: TaskId::new(longest.task),
             name: name.to_owned(),
             worker: link.who.worker,
             ran_for: Duration::from_nanos(longest.ns),
+            called: Called::kept(routes.entry(longest.index), &longest.arguments),
         });
     }
 }
