@@ -182,3 +182,79 @@ fn shown_size(bytes: u64) -> String {
         _ => format!("{:.1} MiB", kib / 1024.0),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nothing(_: &[u8], _: &mut Description) -> Result<(), RunError> {
+        Ok(())
+    }
+
+    /// Describes `a` and `b`.
+    fn described(a: &dyn Debug, b: &dyn Debug) -> String {
+        static TWO: Signature = Signature::new(&[("a", "A"), ("b", "B")], nothing);
+        let mut description = Description::of(&TWO);
+        Show::<dyn Debug>::show(a, &mut description);
+        Show::<dyn Debug>::show(b, &mut description);
+        description.finish()
+    }
+
+    /// Writes these parts, whether there is room or not.
+    struct Stubborn(Vec<&'static str>);
+
+    impl Debug for Stubborn {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            self.0.iter().for_each(|part| _ = f.write_str(part));
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_text_ends_after_so_many_characters() {
+        let room = MOST_CHARS - "a: , b: 1".len();
+        let whole = Stubborn(vec!["ä"; room]);
+        assert_eq!(described(&whole, &1), format!("a: {}, b: 1", "ä".repeat(room)));
+        let longer = Stubborn(vec!["ä"; room + 1]);
+        assert_eq!(described(&longer, &1), format!("a: {}, b: …", "ä".repeat(room + 1)));
+        let endless = Stubborn(vec!["x"; 100_000]);
+        assert_eq!(described(&endless, &1), format!("a: {}…", "x".repeat(MOST_CHARS - 3)));
+    }
+
+    #[test]
+    fn a_text_is_one_line() {
+        let wild = Stubborn(vec!["one\n", "two\t\u{1b}[31m"]);
+        assert_eq!(described(&wild, &"c"), r#"a: one\ntwo\t\u{1b}[31m, b: "c""#);
+        // What stands for one character is not cut through.
+        let late = Stubborn(vec!["y".repeat(MOST_CHARS - 4).leak(), "\n"]);
+        assert_eq!(described(&late, &1), format!("a: {}…", "y".repeat(MOST_CHARS - 4)));
+    }
+
+    #[test]
+    fn a_debug_that_gives_up_leaves_the_others() {
+        struct Fails;
+        impl Debug for Fails {
+            fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+                Err(fmt::Error)
+            }
+        }
+        assert_eq!(described(&Fails, &2), "a: , b: 2");
+    }
+
+    #[test]
+    fn what_is_not_there_is_not_described() {
+        static ENTRY: TaskEntry =
+            TaskEntry::new("task", "fn(A, B)", |_, _, _| Ok(())).with_arguments(&UNEXPECTED);
+        static UNEXPECTED: Signature =
+            Signature::new(&[("a", "A"), ("b", "B")], |_, _| panic!("not decoded"));
+        let describe = |arguments| Called::kept(Some(&ENTRY), &arguments).describe();
+        assert_eq!(describe(KeptArguments::Size(1023)), "a: <A>, b: <B> (1023 bytes)");
+        assert_eq!(describe(KeptArguments::Size(1536)), "a: <A>, b: <B> (1.5 KiB)");
+        assert_eq!(describe(KeptArguments::Size(3 << 19)), "a: <A>, b: <B> (1.5 MiB)");
+        assert_eq!(describe(KeptArguments::Lost), "<unknown>");
+        assert_eq!(Called::with(&ENTRY, b"abc").undecoded().describe(), "a: <A>, b: <B> (3 bytes)");
+        assert_eq!(Called::with(&ENTRY, &[0; KEPT_MAX + 1]).describe(), "a: <A>, b: <B> (1.0 KiB)");
+        assert_eq!(Called::with(&ENTRY, b"abc").describe(), "<unknown>", "a panic");
+        assert_eq!(Called::somehow().describe(), "<unknown>");
+    }
+}

@@ -131,7 +131,7 @@ pub struct LongTask {
     ///
     /// An argument without `Debug` is shown as its type, `<Image>`. After 200 characters the text ends with `…`. Arguments that are
     /// more than 1 KiB when they are encoded are not kept, and those that the worker could not decode are not decoded here
-    /// either: their types are shown, and the size of all, `image: <&[u8]> (3.0 MiB)`. `<unknown>` stands for arguments that were
+    /// either: their types are shown, and the size of all, `image: <&[u8]>, width: <u32> (3.0 MiB)`. `<unknown>` stands for arguments that were
     /// lost, because task code has overwritten them, and for those whose `Debug` panics.
     pub arguments: String,
 }
