@@ -52,18 +52,18 @@ fn each_argument_is_shown_by_its_debug_or_by_its_type() {
 fn each_item_of_a_map_has_its_own() {
     let scene = Scene::new();
     let pool = measured(&scene);
-    let part = |n| if n % 10 == 3 { Part::Sleep(20) } else { Part::Innocent };
+    let part = |n| if n % 10 == 3 { Part::Sleep(60) } else { Part::Innocent };
     pool.map(|n| play(n, part(n)), 0..50).unwrap();
     let mut found: Vec<String> = pool.insights().longest.into_iter().map(|task| task.arguments).collect();
     found.sort();
     assert_eq!(
         found,
         [
-            "n: 13, part: Sleep(20)",
-            "n: 23, part: Sleep(20)",
-            "n: 3, part: Sleep(20)",
-            "n: 33, part: Sleep(20)",
-            "n: 43, part: Sleep(20)"
+            "n: 13, part: Sleep(60)",
+            "n: 23, part: Sleep(60)",
+            "n: 3, part: Sleep(60)",
+            "n: 33, part: Sleep(60)",
+            "n: 43, part: Sleep(60)"
         ]
     );
 }
@@ -97,25 +97,21 @@ fn large_arguments_are_only_measured() {
 fn tasks_that_kill_their_worker_are_shown_too() {
     let scene = Scene::new();
     let pool = measured(&scene);
-    pool.apply(play(1, Part::After(5, Box::new(Part::Segv)))).unwrap_err();
-    pool.apply(play(2, Part::Panic("on purpose".to_owned()))).unwrap_err();
-    let limit = Duration::from_millis(40);
+    pool.apply(play(1, Part::After(60, Box::new(Part::Segv)))).unwrap_err();
+    pool.apply(play(2, Part::After(60, Box::new(Part::Panic("on purpose".to_owned()))))).unwrap_err();
+    let limit = Duration::from_millis(80);
     let error = pool.apply(play(3, Part::Hang).timeout(limit)).unwrap_err();
     assert!(matches!(error, TaskError::TimedOut { .. }), "{error}");
-    pool.map_settled(
-        |n| play(n, if n == 5 { Part::After(5, Box::new(Part::Abort)) } else { Part::Innocent }),
-        4..9,
-    );
-    // Deaths are reported later than errors.
-    expect_healthy(&pool);
-    pool.join();
+    let part = |n| if n == 27 { Part::After(60, Box::new(Part::Abort)) } else { Part::Innocent };
+    pool.batch().chunk_size(10).map_settled(|n| play(n, part(n)), 10..40);
+    wait_until("the deaths are known", || pool.stats().deaths.total() == 3);
     let insights = pool.insights();
     let arguments: Vec<&str> = insights.longest.iter().map(|task| &*task.arguments).collect();
     for expected in [
-        "n: 1, part: After(5, Segv)",
-        "n: 2, part: Panic(\"on purpose\")",
+        "n: 1, part: After(60, Segv)",
+        "n: 2, part: After(60, Panic(\"on purpose\"))",
         "n: 3, part: Hang",
-        "n: 5, part: After(5, Abort)",
+        "n: 27, part: After(60, Abort)",
     ] {
         assert!(arguments.contains(&expected), "no {expected}: {insights}");
     }
@@ -128,13 +124,13 @@ fn what_a_worker_could_not_decode_is_not_decoded_here() {
     let pool = scene.builder().worker(stock()).workers(1).insights(true).build().unwrap();
     pool.apply(drill::die_while_decoding(drill::DieOnDecode)).unwrap_err();
     pool.apply(play(1, Part::DieOnDecode(drill::DieOnDecode))).unwrap_err();
-    expect_healthy(&pool);
     let insights = pool.insights();
     assert_eq!(find(&insights, "::die_while_decoding").arguments, "x: <DieOnDecode> (0 bytes)");
     assert!(
         insights.longest.iter().any(|task| task.arguments == "n: <u64>, part: <Part> (2 bytes)"),
         "{insights}"
     );
+    expect_healthy(&pool);
 }
 
 /// Can be decoded and shown in processes that have run [`mark_as_worker`].
