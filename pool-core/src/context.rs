@@ -4,8 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use pool_ipc::Gauges;
-
 use crate::ids::{TaskId, WorkerId};
 
 /// Answers whether a task was cancelled; a worker makes one and shares it among its tasks.
@@ -37,8 +35,6 @@ pub struct TaskContext {
     attempt: u32,
     deadline: Option<Instant>,
     cancelled: Option<CancelProbe>,
-    /// Where a worker that measures its tasks notes that it has decoded the arguments of one.
-    gauges: Option<Gauges>,
 }
 
 impl TaskContext {
@@ -50,20 +46,12 @@ impl TaskContext {
         deadline: Option<Instant>,
         cancelled: CancelProbe,
     ) -> Self {
-        Self { worker, task, attempt, deadline, cancelled: Some(cancelled), gauges: None }
+        Self { worker, task, attempt, deadline, cancelled: Some(cancelled) }
     }
 
     /// The context of a worker's tasks; [`enter`](Self::enter) makes it that of the next one.
-    pub(crate) fn of_worker(worker: WorkerId, cancelled: CancelProbe, gauges: Option<Gauges>) -> Self {
-        Self { gauges, ..Self::new(worker, TaskId::new(0), 1, None, cancelled) }
-    }
-
-    /// The arguments of the task have been decoded.
-    #[inline]
-    pub(crate) fn note_decoded(&self) {
-        if let Some(gauges) = &self.gauges {
-            gauges.note_decoded(self.task.get());
-        }
+    pub(crate) fn of_worker(worker: WorkerId, cancelled: CancelProbe) -> Self {
+        Self::new(worker, TaskId::new(0), 1, None, cancelled)
     }
 
     /// Another task begins.
@@ -74,14 +62,7 @@ impl TaskContext {
     /// The context of a task that runs in the calling process: worker 0, task 0, first attempt, no
     /// deadline, never cancelled.
     pub fn local() -> Self {
-        Self {
-            worker: WorkerId::new(0),
-            task: TaskId::new(0),
-            attempt: 1,
-            deadline: None,
-            cancelled: None,
-            gauges: None,
-        }
+        Self { worker: WorkerId::new(0), task: TaskId::new(0), attempt: 1, deadline: None, cancelled: None }
     }
 
     /// The place of this worker in its pool, from 0: no two processes have the same at a time, and low ones are used first.

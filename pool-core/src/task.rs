@@ -126,14 +126,6 @@ pub struct RunContext<'a> {
     pub states: &'a mut States,
 }
 
-impl RunContext<'_> {
-    /// The arguments have been decoded, and the body is about to run.
-    #[inline]
-    pub fn decoded(&self) {
-        self.context.note_decoded();
-    }
-}
-
 impl fmt::Debug for RunContext<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RunContext").field("context", self.context).field("states", self.states).finish()

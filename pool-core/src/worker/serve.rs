@@ -109,11 +109,7 @@ pub(super) fn serve(
         board: region.board(),
         frame_limit: boot.frame_limit as usize,
         states: States::new(),
-        context: TaskContext::of_worker(
-            WorkerId::new(boot.worker),
-            probe,
-            boot.measured.then(|| region.gauges()),
-        ),
+        context: TaskContext::of_worker(WorkerId::new(boot.worker), probe),
         current,
         claimed_ns: pool_ipc::now_ns(),
         gauge: Gauge::default(),
