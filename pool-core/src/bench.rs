@@ -21,6 +21,7 @@ use crate::supervisor::machine::{Config, Machine, Staffing};
 pub struct Shop {
     machine: Machine<u32>,
     now: Instant,
+    actions: VecDeque<Action<u32>>,
     /// What the worker was given: the first ticket and how many.
     sent: VecDeque<(Incarnation, Ticket, u32)>,
     ended: u64,
@@ -58,7 +59,7 @@ impl Shop {
             seed: 1,
         };
         let machine = Machine::new(config, now);
-        let mut shop = Self { machine, now, sent: VecDeque::new(), ended: 0 };
+        let mut shop = Self { machine, now, actions: VecDeque::new(), sent: VecDeque::new(), ended: 0 };
         let who = shop.machine.slots()[0].incarnation();
         shop.on(Event::Ready(who));
         shop
@@ -90,15 +91,14 @@ impl Shop {
 
     fn on(&mut self, event: Event<u32>) {
         self.machine.on(self.now, event);
-        let mut actions = self.machine.actions();
-        for action in actions.drain(..) {
+        self.machine.exchange(&mut self.actions);
+        while let Some(action) = self.actions.pop_front() {
             match action {
                 Action::Send { to, ticket, count, .. } => self.sent.push_back((to, ticket, count)),
                 Action::Resolve { count, .. } => self.ended += u64::from(count),
                 _ => {}
             }
         }
-        self.machine.recycle(actions);
     }
 }
 

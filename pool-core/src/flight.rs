@@ -370,7 +370,7 @@ impl<F, I, R> Flight<F, I, R> {
         self.shared.with(|engine, now| {
             let group = *group.get_or_insert_with(|| engine.machine.open(terms));
             for (spec, job) in bundle.drain(..) {
-                let _ = engine.submit(TaskSpec { group: Some(group), ..spec }, job);
+                let _ = engine.submit(now, TaskSpec { group: Some(group), ..spec }, job);
             }
             engine.hand_out(now, false);
         });

@@ -103,6 +103,12 @@ impl<R> TaskHandle<R> {
     /// As [`get`](Self::get), by a thread that may have the lead already.
     pub(crate) fn get_leading(self, leader: Option<Leader<'_>>) -> Result<R, TaskError> {
         let Self { cell, shared, name, decode, guard: _guard, .. } = self;
+        if leader.is_none()
+            && let Some(result) = outcome_of(&cell, name, decode)
+        {
+            shared.cells.give_back(cell);
+            return result;
+        }
         let sound = leader.is_some_and(|leader| leader.read_until(&*cell, None));
         if !sound {
             shared.wait_for(&*cell, None);
@@ -233,11 +239,12 @@ impl<R: 'static> TaskHandle<R> {
 
 /// The result in a cell that has been settled.
 fn outcome<R>(cell: &Cell, task: &'static str, convert: Decode<R>) -> Result<R, TaskError> {
-    match cell.look(|reply| decode(task, convert, reply.encoded())) {
-        Some(Ok(result)) => result,
-        Some(Err(error)) => Err(error),
-        None => Err(TaskError::PoolClosed),
-    }
+    outcome_of(cell, task, convert).unwrap_or(Err(TaskError::PoolClosed))
+}
+
+/// The result of a task that has ended.
+fn outcome_of<R>(cell: &Cell, task: &'static str, convert: Decode<R>) -> Option<Result<R, TaskError>> {
+    cell.look(|reply| decode(task, convert, reply.encoded())).map(|ended| ended.and_then(|result| result))
 }
 
 /// Turns one result that a worker has returned into a value.

@@ -289,7 +289,11 @@ impl Wait for Cell {
 
 /// Cells that have been used up, to be used again.
 #[derive(Debug, Default)]
-pub(crate) struct Cells(Mutex<Vec<Arc<Cell>>>);
+pub(crate) struct Cells {
+    cells: Mutex<Vec<Arc<Cell>>>,
+    /// About how many there are: where many tasks are submitted and then waited for, looking into the list would be in vain each time.
+    count: AtomicUsize,
+}
 
 /// Most cells that are kept.
 const MOST_CELLS: usize = 256;
@@ -298,8 +302,10 @@ impl Cells {
     /// A cell for a task.
     pub(crate) fn make(&self, entry: &'static TaskEntry, args: Args, name: Option<Box<str>>) -> Arc<Cell> {
         let cell = Cell::new(entry, args, name);
-        let used = self.0.try_lock().ok().and_then(|mut cells| cells.pop());
-        let Some(mut used) = used else { return Arc::new(cell) };
+        if self.count.load(Ordering::Relaxed) == 0 {
+            return Arc::new(cell);
+        }
+        let Some(mut used) = self.take() else { return Arc::new(cell) };
         match Arc::get_mut(&mut used) {
             Some(place) => *place = cell,
             None => return Arc::new(cell),
@@ -307,15 +313,26 @@ impl Cells {
         used
     }
 
+    fn take(&self) -> Option<Arc<Cell>> {
+        let mut cells = self.cells.try_lock().ok()?;
+        let cell = cells.pop();
+        self.count.store(cells.len(), Ordering::Relaxed);
+        cell
+    }
+
     /// Takes back a cell whose outcome has been taken; useless to it while somebody else has it.
     pub(crate) fn give_back(&self, mut cell: Arc<Cell>) {
-        let Ok(mut cells) = self.0.try_lock() else { return };
+        if self.count.load(Ordering::Relaxed) >= MOST_CELLS {
+            return;
+        }
+        let Ok(mut cells) = self.cells.try_lock() else { return };
         if cells.len() < MOST_CELLS
             && let Some(place) = Arc::get_mut(&mut cell)
         {
             // What it held may be large.
             *place = Cell::new(place.entry, Args::from(Vec::new()), None);
             cells.push(cell);
+            self.count.store(cells.len(), Ordering::Relaxed);
         }
     }
 }

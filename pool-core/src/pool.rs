@@ -192,7 +192,7 @@ impl Pool {
             if leading {
                 engine.lead(Some(Leading::Awake));
             }
-            let key = engine.submit(spec, job);
+            let key = engine.submit(now, spec, job);
             engine.hand_out(now, true);
             key
         });

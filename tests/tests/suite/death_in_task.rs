@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use pool_core::{DeathCause, Pool, TaskError};
 use pool_tests::{
     IsCause, Mode, Part, Scene, Trial, cause_of, expect_death, expect_healthy, is_signal, play, process,
-    right,
+    right, wait_until,
 };
 use pool_worker::drill;
 
@@ -213,7 +213,9 @@ fn a_stopped_worker_is_killed_at_the_time_limit() {
         let error = trial.run(&pool, mode, right).expect_err("it is stopped for ever");
         assert!(matches!(error, TaskError::TimedOut { limit: told, .. } if told == limit), "{error:?}");
         expect_healthy(&pool);
-        assert_eq!(pool.stats().deaths.task_timeout, 1, "{:?}", pool.stats());
+        // Not before it has been reaped.
+        wait_until("the death is counted", || pool.stats().deaths.task_timeout == 1);
+        assert_eq!(pool.stats().deaths.total(), 1, "{:?}", pool.stats());
     }
 }
 

@@ -113,31 +113,38 @@ fn private_memory() -> u64 {
 }
 
 #[test]
-fn an_endless_input_and_a_slow_consumer_need_constant_memory() {
+fn an_endless_input_and_a_slow_consumer_need_constant_memory_in_order() {
+    needs_constant_memory(true);
+}
+
+#[test]
+fn an_endless_input_and_a_slow_consumer_need_constant_memory_as_completed() {
+    needs_constant_memory(false);
+}
+
+fn needs_constant_memory(ordered: bool) {
     let scene = Scene::new();
     let pool = scene.builder().worker(stock()).build().unwrap();
-    for ordered in [true, false] {
-        let pulled = Cell::new(0);
-        let endless = (0_u64..).inspect(|n| pulled.set(n + 1));
-        let call = |n| drill::add(n, 1);
-        let mut results: Box<dyn Iterator<Item = Result<u64, TaskError>>> = match ordered {
-            true => Box::new(pool.imap(call, endless)),
-            false => Box::new(pool.imap_unordered(call, endless)),
-        };
-        let mut before = 0;
-        for n in 0..400_000 {
-            let sum = results.next().unwrap().unwrap();
-            assert!(!ordered || sum == n + 1);
-            assert!(pulled.get() - n <= WINDOW, "{} pulled, {n} taken", pulled.get());
-            if n == 100_000 {
-                before = private_memory();
-            }
+    let pulled = Cell::new(0);
+    let endless = (0_u64..).inspect(|n| pulled.set(n + 1));
+    let call = |n| drill::add(n, 1);
+    let mut results: Box<dyn Iterator<Item = Result<u64, TaskError>>> = match ordered {
+        true => Box::new(pool.imap(call, endless)),
+        false => Box::new(pool.imap_unordered(call, endless)),
+    };
+    let mut before = 0;
+    for n in 0..400_000 {
+        let sum = results.next().unwrap().unwrap();
+        assert!(!ordered || sum == n + 1);
+        assert!(pulled.get() - n <= WINDOW, "{} pulled, {n} taken", pulled.get());
+        if n == 100_000 {
+            before = private_memory();
         }
-        let grown = private_memory().saturating_sub(before);
-        assert!(grown < 8 * MIB, "{} KiB for 300,000 items", grown >> 10);
-        drop(results);
-        wait_until("nothing is left", || pool.stats().pending == 0);
     }
+    let grown = private_memory().saturating_sub(before);
+    assert!(grown < 8 * MIB, "{} KiB for 300,000 items", grown >> 10);
+    drop(results);
+    wait_until("nothing is left", || pool.stats().pending == 0);
     expect_healthy(&pool);
 }
 
@@ -424,7 +431,8 @@ fn a_deadline_ends_the_whole_with_nobody_asking() {
     assert!(ended.len() >= 2);
     assert!(ended.iter().all(|result| is_overdue(result.as_ref().unwrap_err(), limit)), "{ended:?}");
 
-    // The results were there in time, and the next ones are not begun.
+    // The results were there in time, also on a busy machine, and the next ones are not begun.
+    let limit = 5 * limit;
     let mut results = pool.batch().deadline(limit).max_in_flight(4).imap_unordered(drill::echo_u64, 0..);
     assert!(results.next().unwrap().is_ok());
     let submitted = pool.stats().submitted;

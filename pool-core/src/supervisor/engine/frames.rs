@@ -124,6 +124,12 @@ impl Engine {
 
     /// Reports the whole frames that have been read; false once the worker has broken the protocol.
     pub(super) fn report_frames(&mut self, now: Instant, index: usize) -> bool {
+        let sound = self.report_all(now, index);
+        self.machine.reported(now);
+        sound
+    }
+
+    fn report_all(&mut self, now: Instant, index: usize) -> bool {
         let limit = self.frame_limit as usize;
         loop {
             let Some(Some(link)) = self.links.get_mut(index) else { return false };
@@ -157,7 +163,7 @@ impl Engine {
                     let (ticket, reply) = (frame.ticket, reply_of(frame.payload));
                     link.finished += 1;
                     link.parcels.answered(ticket);
-                    self.machine.on(now, Event::Finished(who, ticket, 1, Results::One(reply)));
+                    self.machine.report(now, who, ticket, 1, Results::One(reply));
                 }
                 (Kind::DoneAt, true) => {
                     let (ticket, reply) = (frame.ticket, link.parcels.accept(&frame.payload, limit));

@@ -178,7 +178,7 @@ impl Engine {
     }
 
     /// Takes a task in; [`Event::Pump`] hands it out. A task that is refused ends at once, with the reason.
-    pub(crate) fn submit(&mut self, spec: TaskSpec, job: Job) -> Option<TaskKey> {
+    pub(crate) fn submit(&mut self, now: Instant, spec: TaskSpec, job: Job) -> Option<TaskKey> {
         let limit = (self.frame_limit as usize).saturating_sub(TaskHead::LEN);
         let submitted = if spec.size > limit {
             let message = format!(
@@ -191,7 +191,7 @@ impl Engine {
         };
         match submitted {
             Ok(key) => {
-                self.seeing.submitted(key, spec.count, || job.shown());
+                self.seeing.submitted(key, spec.count, now, || job.shown());
                 self.jobs.insert(key.index, job);
                 Some(key)
             }
@@ -206,9 +206,7 @@ impl Engine {
     /// Carries out what the state machine wants, until it wants nothing more.
     pub(crate) fn run(&mut self, now: Instant) {
         loop {
-            let mut actions = self.machine.actions();
-            self.pending.extend(actions.drain(..));
-            self.machine.recycle(actions);
+            self.machine.exchange(&mut self.pending);
             while let Some(action) = self.pending.pop_front() {
                 self.perform(now, action);
             }

@@ -30,6 +30,8 @@ pub(crate) struct Seeing {
     /// When units were submitted, by their place, if that is measured.
     born: Vec<u32>,
     since: Instant,
+    /// The same on the clock of the workers, in microseconds.
+    since_us: u32,
     /// When the start began that is under way.
     spawn_began: Instant,
     /// What a task had printed when it exceeded its limit, until it ends for its caller.
@@ -82,6 +84,7 @@ impl Seeing {
             measured,
             born: Vec::new(),
             since: now,
+            since_us: (pool_ipc::now_ns() / 1000) as u32,
             spawn_began: now,
             printed: None,
             dead: Vec::new(),
@@ -189,13 +192,21 @@ impl Seeing {
     }
 
     /// A unit has been taken in.
-    pub(super) fn submitted(&mut self, key: TaskKey, count: u32, name: impl FnOnce() -> String) {
+    pub(super) fn submitted(
+        &mut self,
+        key: TaskKey,
+        count: u32,
+        now: Instant,
+        name: impl FnOnce() -> String,
+    ) {
         if self.measured {
             let place = key.index as usize;
             if self.born.len() <= place {
                 self.born.resize(place + 1, 0);
             }
-            let now = (pool_ipc::now_ns() / 1000) as u32;
+            // Without a look at the clock of its own.
+            let now =
+                self.since_us.wrapping_add(now.saturating_duration_since(self.since).as_micros() as u32);
             // 0 stands for what is not measured.
             self.born[place] = if now == 0 { u32::MAX } else { now };
         }

@@ -13,6 +13,7 @@ const TASKS: u32 = 1_000_000;
 /// Workers that finish what they are given, a run of one unit at a time, in turns.
 struct Shop {
     machine: Machine<()>,
+    buffer: VecDeque<Action<()>>,
     now: Instant,
     /// What was sent and has not been reported, by worker: the first ticket and how many.
     sent: Vec<VecDeque<(Ticket, u32)>>,
@@ -26,6 +27,7 @@ impl Shop {
         let config = super::Config { prefetch: 2048, ticket_window: 4096, unpaced: 2, ..config(workers) };
         let mut shop = Self {
             machine: Machine::new(config, now),
+            buffer: VecDeque::new(),
             now,
             sent: (0..workers).map(|_| VecDeque::new()).collect(),
             ended: 0,
@@ -43,12 +45,18 @@ impl Shop {
 
     fn on(&mut self, event: Event<()>) {
         self.machine.on(self.now, event);
+        self.carry_out();
+    }
+
+    fn carry_out(&mut self) {
         loop {
-            let mut actions = self.machine.actions();
+            let mut actions = std::mem::take(&mut self.buffer);
+            self.machine.exchange(&mut actions);
             if actions.is_empty() {
-                return self.machine.recycle(actions);
+                self.buffer = actions;
+                return;
             }
-            for action in actions.drain(..) {
+            while let Some(action) = actions.pop_front() {
                 self.actions += 1;
                 match black_box(action) {
                     Action::Send { to, ticket, count, .. } => {
@@ -75,7 +83,7 @@ impl Shop {
                     _ => {}
                 }
             }
-            self.machine.recycle(actions);
+            self.buffer = actions;
         }
     }
 
@@ -93,6 +101,20 @@ impl Shop {
         self.now += Duration::from_nanos(200) * done;
         self.on(Event::Finished(who, first, done, ()));
         true
+    }
+
+    /// A worker finishes everything that it holds, and all of it is read at once.
+    fn finish_all(&mut self, worker: u32) {
+        let who = self.who(worker);
+        let mut sent = std::mem::take(&mut self.sent[worker as usize]);
+        let items: u32 = sent.iter().map(|(_, count)| count).sum();
+        self.now += Duration::from_nanos(200) * items;
+        for (first, count) in sent.drain(..) {
+            self.machine.report(self.now, who, first, count, ());
+        }
+        self.machine.reported(self.now);
+        self.sent[worker as usize] = sent;
+        self.carry_out();
     }
 }
 
@@ -171,5 +193,25 @@ fn costs() {
             }
         }
         report("units, runs of 64      ", workers, began, &shop);
+    }
+}
+
+#[test]
+#[ignore = "measures; run it alone, in release"]
+fn costs_together() {
+    for workers in [1, 2, 8] {
+        let mut shop = Shop::new(workers);
+        let began = used();
+        while shop.ended < u64::from(TASKS) {
+            for _ in 0..64 {
+                shop.machine.submit(&plain()).unwrap();
+                if !shop.machine.may_wait(shop.now) {
+                    shop.on(Event::Pump);
+                }
+            }
+            shop.on(Event::Pump);
+            (0..workers).for_each(|worker| shop.finish_all(worker));
+        }
+        report("singles, by the 64     ", workers, began, &shop);
     }
 }

@@ -78,6 +78,27 @@ impl<P> Machine<P> {
         list(&mut self.crew.spare, index as u32, was.spare, now.spare);
     }
 
+    /// As [`touch`](Self::touch), where only the number of its items has changed: seldom does it count for something else then.
+    #[inline]
+    pub(super) fn touch_hand(&mut self, index: usize) {
+        let slot = &self.slots[index];
+        let was = slot.standing;
+        if let Phase::Ready(ready) = &slot.phase
+            && ready.hand.items() > 1
+            && was.hoards
+            && was.active
+            && slot.active
+            && !was.reserved
+            && ready.reserved.is_none()
+            && was.staffed
+            && !ready.is_going()
+        {
+            debug_assert_eq!(was, Standing::of(slot));
+            return;
+        }
+        self.touch(index);
+    }
+
     /// Puts a worker into another phase, and returns the old one.
     pub(super) fn enter(&mut self, index: usize, phase: Phase) -> Phase {
         let slot = &mut self.slots[index];

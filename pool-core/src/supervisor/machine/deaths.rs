@@ -215,7 +215,7 @@ impl<P> Machine<P> {
         };
         self.enter(index, phase);
         self.counters.kills += 1;
-        self.out.push(Action::Kill { who, why, fenced: false });
+        self.out.push_back(Action::Kill { who, why, fenced: false });
     }
 
     /// Last step of a kill for a timeout or a cancellation: the worker holds nothing but the condemned task, so its
@@ -226,7 +226,7 @@ impl<P> Machine<P> {
         let Some((_, why)) = ready.hand.head_mut().and_then(|head| head.doomed.take()) else { return };
         self.held -= ready.hand.items();
         self.counters.kills += 1;
-        self.out.push(Action::Kill { who, why, fenced: true });
+        self.out.push_back(Action::Kill { who, why, fenced: true });
         self.slots[index].uptime += now.duration_since(ready.since);
         self.release_reserved(ready.reserved);
         let mut held = ready.hand.into_spans();

@@ -23,6 +23,8 @@ use crate::supervisor::slot::{Ready, Slot};
 const MISSES: usize = 4;
 /// Tasks that are submitted one by one are handed out together, at most so many, while somebody is busy with tasks as short.
 const TOGETHER: usize = 256;
+/// Of these, after how many it is looked whether somebody will still come for them.
+const LOOKS: usize = 8;
 /// Tasks are short enough for that if a worker does so many while another could be woken.
 const SHORT: usize = 16;
 
@@ -123,6 +125,14 @@ impl<P> Machine<P> {
     /// Whether what has been submitted last may wait for a few more to be handed out together: a worker is busy and will soon come
     /// for more, or we look again.
     pub(crate) fn may_wait(&mut self, now: Instant) -> bool {
+        if self.queued >= TOGETHER || self.queue.is_contended() {
+            return false;
+        }
+        if let Some(until) = self.collecting
+            && !self.queued.is_multiple_of(LOOKS)
+        {
+            return now < until;
+        }
         let absorbs = |index: &u32| {
             let ready = self.slots[*index as usize].active();
             ready.is_some_and(|ready| {
@@ -131,11 +141,9 @@ impl<P> Machine<P> {
                     && ready.hand.items() < self.soon(ready, now)
             })
         };
-        let may = !self.queue.is_contended()
-            && self.queued < TOGETHER
-            && self.crew.hungry.iter().take(MISSES).any(absorbs);
-        let since = *self.collecting.get_or_insert(now);
-        let may = may && now.saturating_duration_since(since) < self.config.wake;
+        let may = self.crew.hungry.iter().take(MISSES).any(absorbs);
+        let until = *self.collecting.get_or_insert_with(|| now + self.config.wake);
+        let may = may && now < until;
         if may {
             self.look_again(now);
         }
@@ -185,7 +193,9 @@ impl<P> Machine<P> {
 
     /// Something waits behind a worker that should be done with it soon, while another is idle.
     pub(super) fn look_again(&mut self, now: Instant) {
-        self.again.get_or_insert(self.again_from.max(now + LATE * self.config.wake));
+        if self.again.is_none() {
+            self.again = Some(self.again_from.max(now + LATE * self.config.wake));
+        }
     }
 
     fn feed_idle(&mut self, now: Instant) {
@@ -230,12 +240,20 @@ impl<P> Machine<P> {
     /// How many items a worker should hold now.
     fn target(&self, ready: &Ready) -> usize {
         match self.queue.first(&self.units) {
-            Some((_, unit)) if unit.chunk() > 0 => (2 * self.piece(unit)).min(self.config.prefetch),
-            _ => {
-                let share = (self.queued + self.held).div_ceil(self.crew.active.max(1));
-                ready.pace.window().min(share.max(self.tempo.soon(self.is_crowded())))
-            }
+            Some((_, unit)) if unit.chunk() > 0 => self.two_pieces(unit),
+            _ => self.share(ready),
         }
+    }
+
+    /// How many items of units that do not ask for pieces of a size a worker should hold now; the same, however many of these it is
+    /// given.
+    fn share(&self, ready: &Ready) -> usize {
+        let share = (self.queued + self.held).div_ceil(self.crew.active.max(1));
+        ready.pace.window().min(share.max(self.tempo.soon(self.is_crowded())))
+    }
+
+    fn two_pieces(&self, unit: &Unit) -> usize {
+        (2 * self.piece(unit)).min(self.config.prefetch)
     }
 
     /// Size of the pieces that a unit is to be handed out in. A worker must be able to hold two.
@@ -261,9 +279,14 @@ impl<P> Machine<P> {
         if self.queue.is_shared() && self.mixes(index) {
             self.level_at.get_or_insert(now + 2 * self.config.ahead);
         }
+        let mut share = None;
         while let Some((key, unit)) = self.queue.first(&self.units) {
             let Some(ready) = self.slots[index].active() else { return };
-            let count = self.portion(ready, unit, bound);
+            let level = match unit.chunk() {
+                0 => *share.get_or_insert_with(|| self.share(ready)),
+                _ => self.two_pieces(unit),
+            };
+            let count = self.portion(ready, unit, level.min(bound));
             if count == 0 {
                 break;
             }
@@ -309,10 +332,9 @@ impl<P> Machine<P> {
         self.watch_hand(index, now);
     }
 
-    /// How many items of the first unit in the queue a worker is to be given now.
-    fn portion(&self, ready: &Ready, unit: &Unit, bound: usize) -> usize {
+    /// How many items of the first unit in the queue a worker is to be given, which should hold so many.
+    fn portion(&self, ready: &Ready, unit: &Unit, level: usize) -> usize {
         let load = ready.hand.items();
-        let level = self.target(ready).min(bound);
         if load >= level || !ready.is_open() {
             return 0;
         }
@@ -370,11 +392,11 @@ impl<P> Machine<P> {
         }
         ready.hand.push(Held { ticket, count, taking: 0, size, limit, charged, task: Some(key) }, now);
         self.held += count as usize;
-        self.out.push(Action::Send { to, ticket, task: key, first, count, attempt, limit: limit.get() });
+        self.out.push_back(Action::Send { to, ticket, task: key, first, count, attempt, limit: limit.get() });
         if idle {
             self.arm(index, now);
         }
-        self.touch(index);
+        self.touch_hand(index);
     }
 
     /// Sends the suspects whose workers have become empty. One whose worker is still busy is given to a worker that has

@@ -68,10 +68,11 @@ impl<P> Machine<P> {
         };
         *counter += u64::from(count);
         self.pending -= count as usize;
-        self.out.push(Action::Resolve { task, first, count, result });
+        self.out.push_back(Action::Resolve { task, first, count, result });
     }
 
-    /// A worker delivered results: they must be those of the oldest items that it holds.
+    /// A worker delivered results: they must be those of the oldest items that it holds. [`catch_up`](Self::catch_up) has to follow,
+    /// before anything else happens to a worker.
     pub(super) fn on_finished(
         &mut self,
         now: Instant,
@@ -81,6 +82,9 @@ impl<P> Machine<P> {
         payload: P,
     ) {
         let Some(index) = self.alive(who) else { return };
+        if self.behind.is_some_and(|behind| behind as usize != index) {
+            self.catch_up(now);
+        }
         let Some(ready) = self.slots[index].ready() else {
             if let Some(held) = self.late_result(now, index, Span { first: ticket, count }) {
                 if let Some(task) = held.task {
@@ -112,13 +116,22 @@ impl<P> Machine<P> {
             }
             self.succeed(task, count, payload);
         }
-        self.touch(index);
+        self.touch_hand(index);
         if done {
+            self.behind = None;
             self.retire_if_done(now, index);
             return self.dispatch(now);
         }
-        self.arm(index, now);
-        self.refill(index, now);
+        self.behind = Some(index as u32);
+    }
+
+    /// Looks after the worker whose results have been taken in last.
+    #[inline]
+    pub(super) fn catch_up(&mut self, now: Instant) {
+        if let Some(index) = self.behind.take() {
+            self.arm(index as usize, now);
+            self.refill(index as usize, now);
+        }
     }
 
     /// A worker reported the failure of a task: it must be the oldest one that it holds.
@@ -268,7 +281,7 @@ impl<P> Machine<P> {
                 let Some(place) = ready.hand.disown(key) else { return };
                 let started = place == 0 && ready.hand.head().is_some_and(|head| head.started.is_some());
                 if let Some(span) = ready.hand.ask_for(place, started) {
-                    self.out.push(Action::TakeBack(who, vec![span]));
+                    self.out.push_back(Action::TakeBack(who, vec![span]));
                 }
                 if started {
                     self.doom(now, index, KillReason::Cancelled);
@@ -290,7 +303,7 @@ impl<P> Machine<P> {
         let Some(ticket) = ready.hand.front().map(|front| front.ticket) else { return };
         let Some(head) = ready.hand.head_mut().filter(|head| head.doomed.is_none()) else { return };
         head.doomed = Some((now, why));
-        self.out.push(Action::FlagCancel(who, ticket, task));
+        self.out.push_back(Action::FlagCancel(who, ticket, task));
         self.schedule(index, now + self.config.cancel_grace);
         self.touch(index);
     }

@@ -45,7 +45,7 @@ impl<P> Machine<P> {
                 }
                 Phase::Starting { .. } => {
                     // It has nothing to lose, so it need not be asked.
-                    self.out.push(Action::Kill { who, why: KillReason::Terminated, fenced: true });
+                    self.out.push_back(Action::Kill { who, why: KillReason::Terminated, fenced: true });
                     self.enter(index, Phase::Stopped);
                 }
                 Phase::Waiting { .. } => _ = self.enter(index, Phase::Stopped),
@@ -55,7 +55,7 @@ impl<P> Machine<P> {
         }
         if left == 0 && !self.drained {
             self.drained = true;
-            self.out.push(Action::Drained);
+            self.out.push_back(Action::Drained);
         }
     }
 
@@ -68,7 +68,7 @@ impl<P> Machine<P> {
             let who = self.slots[index].incarnation();
             match self.slots[index].phase {
                 Phase::Waiting { .. } | Phase::Stopped => {}
-                _ => self.out.push(Action::Kill { who, why: KillReason::Terminated, fenced: true }),
+                _ => self.out.push_back(Action::Kill { who, why: KillReason::Terminated, fenced: true }),
             }
             self.enter(index, Phase::Stopped);
         }
@@ -85,7 +85,7 @@ impl<P> Machine<P> {
             return;
         }
         let reason = Arc::new(reason);
-        self.out.push(Action::Broken(Arc::clone(&reason)));
+        self.out.push_back(Action::Broken(Arc::clone(&reason)));
         self.end(TaskError::PoolBroken(reason));
     }
 

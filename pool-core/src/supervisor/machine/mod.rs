@@ -77,7 +77,7 @@ mod timing;
 mod unit;
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -101,6 +101,9 @@ use crate::stats::RetireReason;
 use crate::supervisor::event::{Action, Event, Incarnation, Span, TaskKey, TaskSpec, Ticket};
 use crate::supervisor::slot::{Phase, Ready, Slot};
 use crate::supervisor::table::TaskTable;
+
+/// A buffer for actions is kept for the next ones unless it has grown beyond so many.
+const MOST_SPARE: usize = 1024;
 
 /// Tickets that a worker holds, and what they stand for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -146,7 +149,7 @@ pub(crate) struct Machine<P> {
     next_task: u64,
     next_generation: u64,
     tempo: Tempo,
-    /// Since when tasks are collected, to be handed out together.
+    /// Until when tasks are collected, to be handed out together.
     collecting: Option<Instant>,
     timers: BinaryHeap<Reverse<(Instant, u32)>>,
     /// When something that waits behind a busy worker while another is idle is looked at again.
@@ -158,13 +161,15 @@ pub(crate) struct Machine<P> {
     life: Life,
     drained: bool,
     ever_ready: bool,
+    /// The worker whose results have been taken in, and that has not been given more for them yet.
+    behind: Option<u32>,
     /// What is known of the states of workers.
     states: Vec<Known>,
     /// Items settled by a worker's doing; a sign of progress.
     settled: u64,
     random: u64,
     counters: Counters,
-    out: Vec<Action<P>>,
+    out: VecDeque<Action<P>>,
 }
 
 impl<P> Machine<P> {
@@ -198,10 +203,11 @@ impl<P> Machine<P> {
             life: Life::Open,
             drained: false,
             ever_ready: false,
+            behind: None,
             states: Vec::new(),
             settled: 0,
             counters: Counters::default(),
-            out: Vec::new(),
+            out: VecDeque::new(),
         };
         machine.add_places(machine.sizing.least as u32, now);
         machine
@@ -248,8 +254,9 @@ impl<P> Machine<P> {
         Ok(key)
     }
 
-    /// Lets something happen. The actions to carry out are taken with [`actions`](Self::actions).
+    /// Lets something happen. The actions to carry out are taken with [`exchange`](Self::exchange).
     pub(crate) fn on(&mut self, now: Instant, event: Event<P>) {
+        self.catch_up(now);
         match event {
             Event::Pump => self.dispatch(now),
             Event::Tick => self.tick(now),
@@ -260,7 +267,8 @@ impl<P> Machine<P> {
             Event::Unusable(who, reason) => self.on_unusable(now, who, reason),
             Event::SpawnFailed(who, death) => self.on_spawn_failed(now, who, death),
             Event::Finished(who, ticket, count, payload) => {
-                self.on_finished(now, who, ticket, count, payload)
+                self.on_finished(now, who, ticket, count, payload);
+                self.catch_up(now);
             }
             Event::Failed(who, ticket, error) => self.on_failed(now, who, ticket, error),
             Event::Unsendable(who, span, error) => self.on_unsendable(now, who, span, &error),
@@ -296,17 +304,34 @@ impl<P> Machine<P> {
         self.wind_up(now);
     }
 
-    /// What is to be done because of the events so far, in order.
-    pub(crate) fn actions(&mut self) -> Vec<Action<P>> {
-        std::mem::take(&mut self.out)
+    /// As [`Event::Finished`], where more results of the same worker may follow at once: what it is given for them is decided when
+    /// all are known. [`reported`](Self::reported) has to follow.
+    #[inline]
+    pub(crate) fn report(&mut self, now: Instant, who: Incarnation, ticket: Ticket, count: u32, payload: P) {
+        self.on_finished(now, who, ticket, count, payload);
     }
 
-    /// Gives a buffer back that [`actions`](Self::actions) returned, so that it is used again.
-    pub(crate) fn recycle(&mut self, mut buffer: Vec<Action<P>>) {
-        if self.out.is_empty() && buffer.capacity() <= 1024 {
-            buffer.clear();
-            self.out = buffer;
+    /// There are no more results for now.
+    pub(crate) fn reported(&mut self, now: Instant) {
+        self.catch_up(now);
+        self.staff(now);
+        self.wind_up(now);
+    }
+
+    /// What is to be done because of the events so far, in order, in exchange for a buffer that has been emptied.
+    #[inline]
+    pub(crate) fn exchange(&mut self, emptied: &mut VecDeque<Action<P>>) {
+        debug_assert!(emptied.is_empty(), "actions would be lost");
+        if emptied.capacity() > MOST_SPARE {
+            *emptied = VecDeque::new();
         }
+        std::mem::swap(&mut self.out, emptied);
+    }
+
+    /// As [`exchange`](Self::exchange), with a buffer of its own.
+    #[cfg(test)]
+    pub(crate) fn actions(&mut self) -> VecDeque<Action<P>> {
+        std::mem::take(&mut self.out)
     }
 
     /// What is to be done and has not been asked for yet.
@@ -414,7 +439,7 @@ impl<P> Machine<P> {
         slot.timer = None;
         slot.preparing = None;
         self.counters.spawned += 1;
-        self.out.push(Action::Spawn(slot.incarnation()));
+        self.out.push_back(Action::Spawn(slot.incarnation()));
         self.schedule(index, now + self.config.start_timeout);
     }
 

@@ -68,7 +68,7 @@ impl<P> Machine<P> {
         self.slots[index].uptime += now.duration_since(ready.since);
         self.release_reserved(ready.reserved);
         self.counters.retired.count(why);
-        self.out.push(Action::Retire(self.slots[index].incarnation(), why));
+        self.out.push_back(Action::Retire(self.slots[index].incarnation(), why));
         self.schedule(index, now + self.config.exit_timeout);
     }
 }

@@ -207,7 +207,7 @@ impl<P> Machine<P> {
                 Phase::Starting { .. } => {
                     // It has nothing to lose, so it need not be asked.
                     let who = self.slots[index].incarnation();
-                    self.out.push(Action::Kill { who, why: KillReason::Terminated, fenced: true });
+                    self.out.push_back(Action::Kill { who, why: KillReason::Terminated, fenced: true });
                     self.vacate(index, now);
                 }
                 _ => self.leave(now, index, RetireReason::Resized),

@@ -3,6 +3,7 @@
 //! When there is nothing left to give out, an idle worker is given half of what the one with the most work left has not
 //! claimed.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::Machine;
@@ -16,7 +17,7 @@ use crate::supervisor::table::TaskTable;
 /// Makes a span end before this ticket, if one contains it, and returns the place of what comes behind.
 pub(super) fn cut<P>(
     units: &mut TaskTable<Unit>,
-    out: &mut Vec<Action<P>>,
+    out: &mut VecDeque<Action<P>>,
     hand: &mut Hand,
     ticket: Ticket,
 ) -> usize {
@@ -128,7 +129,7 @@ impl<P> Machine<P> {
         let Some(ready) = self.slots[index].ready() else { return };
         let spans = ready.hand.ask(most);
         if !spans.is_empty() {
-            self.out.push(Action::TakeBack(who, spans));
+            self.out.push_back(Action::TakeBack(who, spans));
         }
     }
 
@@ -250,7 +251,7 @@ impl<P> Machine<P> {
         let who = self.slots[index].incarnation();
         let Some(ready) = self.slots[index].ready() else { return };
         if ready.hand.head().is_some_and(|head| head.condemned) && !ready.hand.is_taking() {
-            self.out.push(Action::Inspect(who));
+            self.out.push_back(Action::Inspect(who));
         }
     }
 }

@@ -101,7 +101,7 @@ impl<P> Machine<P> {
             }
             Phase::Ready(ready) => match ready.hand.head() {
                 Some(head) if head.doomed.is_none() && head.started.is_some() => {
-                    self.out.push(Action::Inspect(who));
+                    self.out.push_back(Action::Inspect(who));
                 }
                 None => {
                     self.rest(now, index);
@@ -117,7 +117,7 @@ impl<P> Machine<P> {
                     self.enter(index, Phase::Stopped);
                     self.unsettled = true;
                     self.counters.kills += 1;
-                    self.out.push(Action::Kill { who, why: KillReason::ExitTimeout, fenced: true });
+                    self.out.push_back(Action::Kill { who, why: KillReason::ExitTimeout, fenced: true });
                 }
             }
             Phase::Dying { .. } | Phase::Stopped => {}
@@ -171,12 +171,12 @@ impl<P> Machine<P> {
             (Some((since, _)), _, _) if now >= *since + grace => self.condemn(now, index),
             // Inspected first: it may have finished in time, and only the news of it be late.
             (None, Some(started), Some(limit)) if now >= started + limit => {
-                self.out.push(Action::Inspect(who))
+                self.out.push_back(Action::Inspect(who))
             }
             (None, None, limit)
                 if now >= unclaimed.unwrap_or(head.since + limit.unwrap_or(claim).min(claim)) =>
             {
-                self.out.push(Action::Inspect(who));
+                self.out.push_back(Action::Inspect(who));
             }
             _ => self.arm(index, now),
         }

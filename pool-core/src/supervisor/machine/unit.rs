@@ -3,6 +3,7 @@
 //! There may be millions of them, so a unit is small, its number and its links in the queue included, and what the units of
 //! a batch have in common is kept once.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -159,7 +160,7 @@ impl Unit {
 /// place. The caller puts them into its line, or into the hand of its worker.
 pub(super) fn split<P>(
     units: &mut TaskTable<Unit>,
-    out: &mut Vec<Action<P>>,
+    out: &mut VecDeque<Action<P>>,
     from: TaskKey,
     items: u32,
 ) -> Option<TaskKey> {
@@ -168,7 +169,7 @@ pub(super) fn split<P>(
     debug_assert!(at < unit.end, "{from:?} has no item {at}");
     let rest = unit.split_off(at);
     let into = units.insert(from.item(at), rest);
-    out.push(Action::Split { from, at, into });
+    out.push_back(Action::Split { from, at, into });
     Some(into)
 }
 

@@ -317,6 +317,11 @@ impl World<'_> {
 
     /// Reports everything that a worker has written.
     pub(super) fn read_results(&mut self, generation: u64) {
+        self.read_all(generation);
+        self.end_reports();
+    }
+
+    fn read_all(&mut self, generation: u64) {
         let (who, now) = (self.incarnation(generation), self.now);
         loop {
             let process = self.process(generation);

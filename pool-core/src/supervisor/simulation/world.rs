@@ -96,6 +96,8 @@ pub(super) struct Sights {
     pub(super) runs: u64,
     /// A span of which the worker had claimed the beginning when its end was taken.
     pub(super) overtaken: u64,
+    /// Results that were reported right after others.
+    pub(super) followed: u64,
     /// A unit that was sent again when some of its items had ended.
     pub(super) rests: u64,
     /// Several items that ended by one cancellation.
@@ -121,6 +123,7 @@ impl Sights {
         Self {
             runs: self.runs + other.runs,
             overtaken: self.overtaken + other.overtaken,
+            followed: self.followed + other.followed,
             rests: self.rests + other.rests,
             cancelled: self.cancelled + other.cancelled,
             prepared: self.prepared + other.prepared,
@@ -134,9 +137,9 @@ impl Sights {
     }
 
     pub(super) fn least(self) -> u64 {
-        let Self { runs, overtaken, rests, cancelled, refused, preferred, turns, .. } = self;
+        let Self { runs, overtaken, followed, rests, cancelled, refused, preferred, turns, .. } = self;
         let Self { prepared, unprepared, tardy, bloated, .. } = self;
-        let queue = [runs, overtaken, rests, cancelled, refused, preferred, turns];
+        let queue = [runs, overtaken, followed, rests, cancelled, refused, preferred, turns];
         let life = [prepared, unprepared, tardy, bloated];
         queue.into_iter().chain(life).min().unwrap_or(0)
     }
@@ -162,6 +165,8 @@ pub(super) struct World<'a> {
     pub(super) caller: Caller,
     /// What the machine wants and has not got yet.
     pub(super) pending: VecDeque<Action<Answers>>,
+    /// Results have been reported, and others may follow.
+    reporting: bool,
     /// Nobody misbehaves any more, except tasks that always do.
     pub(super) calm: bool,
     pub(super) terminated: bool,
@@ -223,6 +228,7 @@ impl<'a> World<'a> {
             passed_over: BTreeMap::new(),
             processes: Vec::new(),
             pending: VecDeque::new(),
+            reporting: false,
             calm: false,
             terminated: false,
             closed: false,
@@ -348,6 +354,10 @@ impl<'a> World<'a> {
     /// Gives the machine an event, and checks what comes of it. `back` are tasks which that event returns to the queue.
     pub(super) fn feed(&mut self, event: Event<Answers>, back: &[Item]) {
         self.steps += 1;
+        let is_result = matches!(event, Event::Finished(..));
+        if !is_result {
+            self.end_reports();
+        }
         self.note(|_| format!("{event:?}"));
         match &event {
             Event::Finished(_, _, count, _) if *count > 1 => self.sights.runs += 1,
@@ -358,12 +368,38 @@ impl<'a> World<'a> {
         }
         let before = self.waiting();
         let ticks = matches!(event, Event::Tick);
-        self.machine.on(self.now, event);
+        match event {
+            // Others may follow.
+            Event::Finished(who, ticket, count, answers) if is_result && self.random.chance(500) => {
+                self.machine.report(self.now, who, ticket, count, answers);
+                let sent = self.collect();
+                self.check_order(back, &before, &sent);
+                self.sights.followed += u64::from(std::mem::replace(&mut self.reporting, true));
+                return;
+            }
+            event => self.machine.on(self.now, event),
+        }
+        self.reporting = false;
         let sent = self.collect();
         if ticks {
             self.check_deadlines();
         }
         self.check_order(back, &before, &sent);
+        self.check_turns(&sent);
+        if let Err(what) = self.machine.check_invariants() {
+            panic!("{what}");
+        }
+    }
+
+    /// Results have been reported of which the machine does not know yet that no others follow.
+    pub(super) fn end_reports(&mut self) {
+        if !std::mem::take(&mut self.reporting) {
+            return;
+        }
+        let before = self.waiting();
+        self.machine.reported(self.now);
+        let sent = self.collect();
+        self.check_order(&[], &before, &sent);
         self.check_turns(&sent);
         if let Err(what) = self.machine.check_invariants() {
             panic!("{what}");
@@ -378,8 +414,7 @@ impl<'a> World<'a> {
     /// Takes the machine's actions over, and returns the items that are sent.
     fn collect(&mut self) -> Vec<Item> {
         let mut sent = Vec::new();
-        let mut actions = self.machine.actions();
-        for action in actions.drain(..) {
+        for action in self.machine.actions() {
             self.note(|_| format!("    {action:?}"));
             if let Action::Send { task, first, count, .. } = &action {
                 sent.extend(Parcel { done: *first, end: first + count }.items(*task));
@@ -390,7 +425,6 @@ impl<'a> World<'a> {
             self.judge(&action);
             self.pending.push_back(action);
         }
-        self.machine.recycle(actions);
         self.check_consequences();
         sent
     }
