@@ -76,6 +76,9 @@ impl Stages {
 
 impl Seeing {
     pub(crate) fn new(pool: String, events: Option<Events>, measured: bool) -> Self {
+        // Read before the other clock: should this thread be held up in between, a task seems to have been submitted earlier than it was,
+        // and never after its start.
+        let since_us = (pool_ipc::now_ns() / 1000) as u32;
         let now = Instant::now();
         Self {
             span: tracing::debug_span!(target: "pool_core::pool", "pool", pool),
@@ -84,7 +87,7 @@ impl Seeing {
             measured,
             born: Vec::new(),
             since: now,
-            since_us: (pool_ipc::now_ns() / 1000) as u32,
+            since_us,
             spawn_began: now,
             printed: None,
             dead: Vec::new(),
