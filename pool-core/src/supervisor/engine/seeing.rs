@@ -31,7 +31,7 @@ pub(crate) struct Seeing {
     born: Vec<u32>,
     since: Instant,
     /// The same on the clock of the workers, in microseconds.
-    since_us: u32,
+    since_us: u64,
     /// When the start began that is under way.
     spawn_began: Instant,
     /// What a task had printed when it exceeded its limit, until it ends for its caller.
@@ -78,7 +78,7 @@ impl Seeing {
     pub(crate) fn new(pool: String, events: Option<Events>, measured: bool) -> Self {
         // Read before the other clock: should this thread be held up in between, a task seems to have been submitted earlier than it was,
         // and never after its start.
-        let since_us = (pool_ipc::now_ns() / 1000) as u32;
+        let since_us = pool_ipc::now_ns() / 1000;
         let now = Instant::now();
         Self {
             span: tracing::debug_span!(target: "pool_core::pool", "pool", pool),
@@ -208,8 +208,8 @@ impl Seeing {
                 self.born.resize(place + 1, 0);
             }
             // Without a look at the clock of its own.
-            let now =
-                self.since_us.wrapping_add(now.saturating_duration_since(self.since).as_micros() as u32);
+            let now = (self.since_us as u32)
+                .wrapping_add(now.saturating_duration_since(self.since).as_micros() as u32);
             // 0 stands for what is not measured.
             self.born[place] = if now == 0 { u32::MAX } else { now };
         }
@@ -304,8 +304,8 @@ impl Seeing {
         }
         let measured = link.gauges.read();
         let age = nanos(link.stages.spawned.elapsed());
-        let sound =
-            measured.is_sound(link.offered, age) && measured.waits.max() <= nanos(self.since.elapsed());
+        let sound = measured.is_sound(link.offered, age)
+            && measured.waits.max() <= pool_ipc::now_ns().saturating_sub(self.since_us * 1000);
         sound.then_some(measured)
     }
 
