@@ -444,7 +444,8 @@ impl Builder {
 
     /// Whether workers measure how long tasks wait and run, for [`Pool::insights`]. Default: no.
     ///
-    /// It costs a worker two looks at the clock for each task, some 50 ns.
+    /// It costs a worker two looks at the clock for each task, some 50 ns. The encoded arguments of its five longest tasks are kept, up to
+    /// 1 KiB each, and shown when they are asked for; see [`LongTask::arguments`](crate::LongTask::arguments).
     pub fn insights(mut self, measured: bool) -> Self {
         self.insights = measured;
         self

@@ -15,6 +15,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 
 use crate::error::{BrokenReason, Death};
 use crate::ids::WorkerId;
+use crate::stats::RetireReason;
 
 /// Events that may wait for the hook.
 const QUEUE: usize = 1024;
@@ -51,7 +52,7 @@ const QUEUE: usize = 1024;
 /// | worker not spawned | `pool_core::worker` | WARN | `pool` `worker` `generation` `reason` |
 /// | worker ready | `pool_core::worker` | DEBUG | `pool` `worker` `generation` `pid` `after_us` |
 /// | worker killed | `pool_core::worker` | DEBUG | `pool` `worker` `generation` `pid` `reason` |
-/// | worker retiring | `pool_core::worker` | DEBUG | `pool` `worker` `generation` `pid` |
+/// | worker retiring | `pool_core::worker` | DEBUG | `pool` `worker` `generation` `pid` `reason` |
 /// | worker exited | `pool_core::worker` | DEBUG | `pool` `worker` `generation` `pid` |
 /// | worker died | `pool_core::worker` | WARN | `pool` `worker` `generation` `pid` `cause` (`task`) (`name`) (`ran_for_us`) |
 /// | task submitted | `pool_core::task` | TRACE | `pool` `task` `count` `name` |
@@ -61,7 +62,7 @@ const QUEUE: usize = 1024;
 ///
 /// `worker` is the place in the pool, `generation` the number of the process there. `task` is the number of a task, and
 /// `count` says how many tasks with consecutive numbers, from that one on, it is about. Times are in microseconds. `reason` of a
-/// task that has ended says why it has no result. A worker that the pool kills to end itself *died*, too.
+/// task that has ended says why it has no result, that of a worker that retires is the [`RetireReason`] in lower case. A worker that the pool kills to end itself *died*, too.
 ///
 /// They are told while the pool is locked: a subscriber must not use the pool, and the slower it is, the slower is the pool.
 #[derive(Debug, Clone)]
@@ -100,6 +101,8 @@ pub enum WorkerEvent {
         worker: WorkerId,
         /// Its process id.
         pid: u32,
+        /// Why.
+        reason: RetireReason,
     },
     /// A worker has exited because it was asked to.
     #[non_exhaustive]

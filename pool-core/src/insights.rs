@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use pool_ipc::Histogram;
 
+use crate::describe::Called;
 use crate::error::Death;
 use crate::ids::{TaskId, WorkerId};
 use crate::stats::Stats;
@@ -52,7 +53,7 @@ pub struct Insights {
     pub working: Spread,
     /// What it took workers to exit when they were asked to.
     pub exit: Spread,
-    /// The longest tasks, the longest one first; at most five.
+    /// The longest tasks, the longest one first; at most five, each with its arguments.
     pub longest: Vec<LongTask>,
     /// The largest resident set of any worker, in bytes, where the kernel tells it.
     pub peak_memory: Option<u64>,
@@ -126,6 +127,23 @@ pub struct LongTask {
     pub worker: WorkerId,
     /// How long it ran.
     pub ran_for: Duration,
+    /// Its arguments, each with its name and as its `Debug` shows it: `width: 3, name: "a"`. Empty if it has none.
+    ///
+    /// An argument without `Debug` is shown as its type, `<Image>`. After 200 characters the text ends with `…`. Arguments that are
+    /// more than 1 KiB when they are encoded are not kept, and those that the worker could not decode are not decoded here
+    /// either: their types are shown, and the size of all, `image: <&[u8]>, width: <u32> (3.0 MiB)`. `<unknown>` stands for arguments that were
+    /// lost, because task code has overwritten them, and for those whose `Debug` panics.
+    pub arguments: String,
+}
+
+/// What is kept of a [`LongTask`].
+#[derive(Debug, Clone)]
+pub(crate) struct Listed {
+    pub(crate) task: TaskId,
+    pub(crate) name: String,
+    pub(crate) worker: WorkerId,
+    pub(crate) ran_for: Duration,
+    pub(crate) called: Called,
 }
 
 /// What was measured of the tasks of several workers.
@@ -134,7 +152,7 @@ pub(crate) struct Totals {
     pub(crate) waits: Histogram,
     pub(crate) runs: Histogram,
     /// The longest one first.
-    pub(crate) longest: Vec<LongTask>,
+    pub(crate) longest: Vec<Listed>,
 }
 
 /// What the engine knows at one moment.
@@ -149,18 +167,24 @@ pub(crate) struct Survey {
 }
 
 impl Totals {
-    pub(crate) fn list(&mut self, task: LongTask) {
+    pub(crate) fn list(&mut self, task: Listed) {
         let place = self.longest.partition_point(|listed| listed.ran_for >= task.ran_for);
         self.longest.insert(place, task);
         self.longest.truncate(LONGEST);
     }
 }
 
-impl LongTask {
+impl Listed {
     /// The task that a worker ran when it died.
-    pub(crate) fn ended_by(death: &Death) -> Option<Self> {
+    pub(crate) fn ended_by(death: &Death, called: Called) -> Option<Self> {
         let (task, name, ran_for) = (death.task_id?, death.task.clone()?, death.ran_for?);
-        Some(Self { task, name, worker: death.worker, ran_for })
+        Some(Self { task, name, worker: death.worker, ran_for, called })
+    }
+
+    /// Calls code of the program: not under a lock.
+    fn describe(self) -> LongTask {
+        let Self { task, name, worker, ran_for, called } = self;
+        LongTask { task, name, worker, ran_for, arguments: called.describe() }
     }
 }
 
@@ -220,7 +244,7 @@ impl Insights {
             waiting: spread(|worker| worker.waiting),
             working: spread(|worker| worker.working),
             exit: spread(|worker| worker.exit),
-            longest: totals.longest,
+            longest: totals.longest.into_iter().map(Listed::describe).collect(),
             peak_memory: workers.iter().filter_map(|worker| worker.peak_memory).max(),
             workers,
         }
@@ -280,12 +304,14 @@ impl fmt::Display for Insights {
         )?;
         writeln!(
             f,
-            "{} retried, {} requeued, {} taken back; {} workers died{}",
+            "{} retried, {} requeued, {} taken back; {} workers died{}, {} retired{}",
             stats.retried,
             stats.requeued,
             stats.taken_back,
             stats.deaths.total(),
-            causes(stats)
+            kinds(&stats.deaths.by_cause()),
+            stats.retired.total(),
+            kinds(&stats.retired.by_reason())
         )?;
         writeln!(f)?;
         let mut workers = Table::new([
@@ -325,8 +351,11 @@ impl fmt::Display for Insights {
         tasks.fmt(f)?;
         for (place, task) in self.longest.iter().enumerate() {
             let before = if place == 0 { "\n\nlongest:" } else { "\n        " };
-            let LongTask { task, name, worker, ran_for } = task;
+            let LongTask { task, name, worker, ran_for, arguments } = task;
             write!(f, "{before} {:>8}  `{name}` (task {task}) on worker {worker}", time(*ran_for))?;
+            if !arguments.is_empty() {
+                write!(f, ": {arguments}")?;
+            }
         }
         Ok(())
     }
@@ -364,12 +393,12 @@ impl fmt::Display for Table {
     }
 }
 
-fn causes(stats: &Stats) -> String {
-    let causes = stats.deaths.by_cause();
-    let seen: Vec<String> = causes
+/// Those that there are: ` (2 signalled, 1 exited)`.
+fn kinds(counts: &[(&'static str, u64)]) -> String {
+    let seen: Vec<String> = counts
         .iter()
         .filter(|(_, count)| *count > 0)
-        .map(|(cause, count)| format!("{count} {cause}"))
+        .map(|(kind, count)| format!("{count} {kind}"))
         .collect();
     if seen.is_empty() { String::new() } else { format!(" ({})", seen.join(", ")) }
 }
@@ -412,11 +441,12 @@ mod tests {
         for ms in 1..=3 {
             totals.waits.record(500);
             totals.runs.record(ms * 1_000_000);
-            let task = LongTask {
+            let task = Listed {
                 task: TaskId::new(ms),
                 name: "crate::resize".to_owned(),
                 worker: WorkerId::new(0),
                 ran_for: Duration::from_millis(ms),
+                called: Called::somehow(),
             };
             totals.list(task);
         }
@@ -429,6 +459,7 @@ mod tests {
         };
         let mut stats = Stats { submitted: 61, succeeded: 58, failed: 3, ..Stats::default() };
         stats.deaths.signalled = 2;
+        (stats.retired.idle, stats.retired.tasks) = (1, 3);
         Insights::new(survey, stats)
     }
 
@@ -446,7 +477,7 @@ mod tests {
     fn it_prints_an_aligned_table() {
         let expected = "\
 61 tasks in 2.0 s: 58 succeeded, 3 failed, 0 timed out, 0 cancelled, 0 pending
-0 retried, 0 requeued, 0 taken back; 2 workers died (2 signalled)
+0 retried, 0 requeued, 0 taken back; 2 workers died (2 signalled), 4 retired (3 tasks, 1 idle)
 
 worker  processes  tasks   start   init  waiting  working   exit  peak memory
 0               1     20  2.0 ms      0  18.0 ms  20.0 ms      0      3.0 MiB
@@ -460,9 +491,9 @@ tasks  count    mean     p50     p99     max
 wait       3  0.5 µs  0.5 µs  0.5 µs  0.5 µs
 run        3  2.0 ms  2.1 ms  3.0 ms  3.0 ms
 
-longest:   3.0 ms  `crate::resize` (task 3) on worker 0
-           2.0 ms  `crate::resize` (task 2) on worker 0
-           1.0 ms  `crate::resize` (task 1) on worker 0";
+longest:   3.0 ms  `crate::resize` (task 3) on worker 0: <unknown>
+           2.0 ms  `crate::resize` (task 2) on worker 0: <unknown>
+           1.0 ms  `crate::resize` (task 1) on worker 0: <unknown>";
         let found = insights(true).to_string();
         assert_eq!(found, expected, "\n{found}");
         assert!(insights(false).to_string().ends_with("tasks are not measured: see `Builder::insights`"));

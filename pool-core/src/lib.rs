@@ -43,6 +43,7 @@ mod call;
 mod callbacks;
 mod codec;
 mod context;
+mod describe;
 mod error;
 mod events;
 mod executable;

@@ -314,7 +314,9 @@ impl Pool {
 
     /// Where the time of the pool has gone: a table, when it is printed.
     ///
-    /// With [`Builder::insights`] it says how long tasks wait and run, too.
+    /// With [`Builder::insights`] it says how long tasks wait and run, too, and shows the arguments of the longest ones: for that,
+    /// they are decoded here, and their [`Debug`](std::fmt::Debug) is called, on the calling thread. A panic of those is caught,
+    /// after the program's panic hook has told of it.
     #[must_use]
     pub fn insights(&self) -> Insights {
         let shared = &self.inner.shared;
@@ -338,6 +340,9 @@ impl Pool {
                 let glimpse = engine.look(index);
                 let status = match &slot.phase {
                     Phase::Waiting { .. } => WorkerStatus::BackingOff,
+                    Phase::Starting { .. } | Phase::Ready(_) if slot.preparing.is_some() => {
+                        WorkerStatus::Preparing
+                    }
                     Phase::Starting { .. } => WorkerStatus::Starting,
                     Phase::Ready(ready) if ready.hand.is_empty() && !slot.active => WorkerStatus::Spare,
                     Phase::Ready(ready) if ready.hand.is_empty() => WorkerStatus::Idle,

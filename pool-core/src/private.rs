@@ -9,7 +9,9 @@ pub use crate::codec::{
     Arguments, CodecError, Held, Lend, Serde, Wire, argument, decode_result, encode_result, finish,
 };
 pub use crate::context::CancelProbe;
+pub use crate::describe::{DescribeFn, Description, Opaque, Show, Signature};
 pub use crate::reply::{Encoded, ReplyError};
 pub use crate::state::{StateEntry, States};
 pub use crate::task::{RunContext, RunError, RunFn, TASKS, TaskEntry};
+pub use crate::worker::measure::decoded;
 pub use crate::worker::test_support::TEST_WORKERS;

@@ -1,5 +1,7 @@
 //! Counters and snapshots of a pool.
 
+use std::fmt;
+
 use crate::error::DeathCause;
 use crate::ids::{TaskId, WorkerId};
 
@@ -77,6 +79,18 @@ pub struct RetireCounts {
     pub closed: u64,
 }
 
+impl fmt::Display for RetireReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tasks => "tasks",
+            Self::Memory => "memory",
+            Self::Resized => "resized",
+            Self::Idle => "idle",
+            Self::Closed => "closed",
+        })
+    }
+}
+
 impl RetireCounts {
     pub(crate) fn count(&mut self, why: RetireReason) {
         *match why {
@@ -86,6 +100,24 @@ impl RetireCounts {
             RetireReason::Idle => &mut self.idle,
             RetireReason::Closed => &mut self.closed,
         } += 1;
+    }
+
+    /// Reason and count of every kind of retirement, in a fixed order.
+    #[must_use]
+    pub fn by_reason(&self) -> [(&'static str, u64); 5] {
+        [
+            ("tasks", self.tasks),
+            ("memory", self.memory),
+            ("resized", self.resized),
+            ("idle", self.idle),
+            ("closed", self.closed),
+        ]
+    }
+
+    /// All workers that were asked to exit.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.by_reason().iter().map(|(_, count)| count).sum()
     }
 }
 
@@ -165,6 +197,8 @@ impl DeathCounts {
 pub enum WorkerStatus {
     /// Its process has been started and has not reported yet.
     Starting,
+    /// It builds a state; see [`WorkerState`](crate::WorkerState). It may hold tasks that need it.
+    Preparing,
     /// It is ready and waits to take the place of another one; see [`Builder::spares`](crate::Builder::spares).
     Spare,
     /// It has nothing to do.

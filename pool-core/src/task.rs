@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use crate::buffer::Buffer;
 use crate::context::TaskContext;
+use crate::describe::Signature;
 use crate::state::{StateEntry, States};
 
 /// Turns a function into a task, which runs in a worker process.
@@ -85,6 +86,8 @@ pub struct TaskEntry {
     pub run: RunFn,
     /// The state that must have been built before it runs.
     pub(crate) state: Option<&'static StateEntry>,
+    /// What its arguments are, if it has any, to show them.
+    pub(crate) arguments: Option<&'static Signature>,
 }
 
 /// See [`TaskEntry::run`].
@@ -94,7 +97,7 @@ pub type RunFn = fn(&mut RunContext<'_>, &[u8], &mut Buffer) -> Result<(), RunEr
 impl TaskEntry {
     #[doc(hidden)]
     pub const fn new(name: &'static str, signature: &'static str, run: RunFn) -> Self {
-        Self { name, signature, run, state: None }
+        Self { name, signature, run, state: None, arguments: None }
     }
 
     /// As it is, of a task that needs this state.
@@ -102,6 +105,14 @@ impl TaskEntry {
     #[must_use]
     pub const fn with_state(mut self, state: &'static StateEntry) -> Self {
         self.state = Some(state);
+        self
+    }
+
+    /// As it is, of a task with these arguments.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn with_arguments(mut self, arguments: &'static Signature) -> Self {
+        self.arguments = Some(arguments);
         self
     }
 }

@@ -16,6 +16,7 @@ use std::{
 
 use crate::{
     region::Layout,
+    sum::sum,
     sys::{Mapping, Part},
 };
 
@@ -23,6 +24,8 @@ use crate::{
 pub const BUCKETS: usize = 496;
 /// How many of the longest tasks are kept.
 pub const LONGEST: usize = 5;
+/// Encoded arguments of more bytes than this are not kept, only how many they are.
+pub const KEPT_MAX: usize = 1024;
 
 /// Where in the region they are.
 #[repr(C, align(4096))]
@@ -31,9 +34,12 @@ pub(crate) struct Figures {
     waited_ns: AtomicU64,
     longest_wait_ns: AtomicU64,
     init_ns: AtomicU64,
+    /// The number of the latest task whose arguments have been decoded, plus one.
+    decoded: AtomicU64,
     longest: [Entry; LONGEST],
     waits: [AtomicU64; BUCKETS],
     runs: [AtomicU64; BUCKETS],
+    kept: [Kept; LONGEST],
 }
 
 #[repr(C)]
@@ -41,6 +47,20 @@ struct Entry {
     ns: AtomicU64,
     task: AtomicU64,
     index: AtomicU64,
+    /// Which of the kept arguments are its own, so that they are not moved when entries are.
+    place: AtomicU64,
+}
+
+/// Encoded arguments of a task.
+#[repr(C)]
+struct Kept {
+    size: AtomicU64,
+    /// Whether they are there.
+    whole: AtomicU64,
+    /// Of task, time, both of these and the bytes: the reader may come while they are written, or after task code has overwritten
+    /// them.
+    sum: AtomicU64,
+    bytes: [AtomicU64; KEPT_MAX / 8],
 }
 
 /// A handle of a worker's figures. It keeps the memory alive.
@@ -50,7 +70,7 @@ pub struct Gauges {
 }
 
 /// One of the longest tasks of a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Longest {
     /// How long it ran, in nanoseconds.
     pub ns: u64,
@@ -58,6 +78,20 @@ pub struct Longest {
     pub task: u64,
     /// Its place in the worker's table of tasks.
     pub index: u32,
+    /// What it was called with.
+    pub arguments: KeptArguments,
+}
+
+/// Encoded arguments of a task, as far as they are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeptArguments {
+    /// All of them.
+    Whole(Vec<u8>),
+    /// Only that they are so many bytes: because they are more than [`KEPT_MAX`], or because the worker has not decoded them,
+    /// which may be what is wrong with them.
+    Size(u64),
+    /// They were just being written, or have been overwritten.
+    Lost,
 }
 
 /// What a worker has measured so far.
@@ -88,21 +122,46 @@ impl Gauges {
         }
     }
 
-    /// The task of this number, at this place of the worker's table, has run this long, in nanoseconds.
-    pub fn note_run(&self, task: u64, index: u32, ns: u64) {
+    /// The task of this number, at this place of the worker's table, has run this long, in nanoseconds, with these arguments.
+    pub fn note_run(&self, task: u64, index: u32, ns: u64, arguments: &[u8]) {
         let figures = &*self.figures;
         add(&figures.runs[bucket(ns)], 1);
         add(&figures.ran_ns, ns);
-        let longest = &figures.longest;
-        if ns <= longest[LONGEST - 1].ns.load(Relaxed) {
-            return;
+        if ns > figures.longest[LONGEST - 1].ns.load(Relaxed) {
+            self.list(task, index, ns, arguments);
         }
-        let mut entry = (ns, task, u64::from(index));
+    }
+
+    /// Puts a task among the longest ones.
+    #[cold]
+    fn list(&self, task: u64, index: u32, ns: u64, arguments: &[u8]) {
+        let Figures { longest, kept, .. } = &*self.figures;
+        let listed = longest.iter().take_while(|entry| entry.ns.load(Relaxed) > 0).count();
+        // The next place that has never been used, or that of the task which falls out.
+        let place = match listed.checked_sub(LONGEST) {
+            None => listed,
+            Some(_) => longest[LONGEST - 1].place.load(Relaxed) as usize % LONGEST,
+        };
+        let keep = arguments.len() <= KEPT_MAX && self.has_decoded(task);
+        kept[place].keep(task, ns, arguments.len() as u64, keep.then_some(arguments));
+        let mut entry = [ns, task, u64::from(index), place as u64];
         for place in longest {
-            if entry.0 > place.ns.load(Relaxed) {
+            if entry[0] > place.ns.load(Relaxed) {
                 entry = place.replace(entry);
             }
         }
+    }
+
+    /// The arguments of this task have been decoded.
+    #[inline]
+    pub fn note_decoded(&self, task: u64) {
+        self.figures.decoded.store(task.wrapping_add(1), Relaxed);
+    }
+
+    /// Whether the arguments of this task, the latest one, have been decoded.
+    #[must_use]
+    pub fn has_decoded(&self, task: u64) -> bool {
+        self.figures.decoded.load(Relaxed) == task.wrapping_add(1)
     }
 
     /// The worker's states have taken this long to build, all told, in nanoseconds.
@@ -114,7 +173,8 @@ impl Gauges {
     #[must_use]
     pub fn read(&self) -> Measured {
         let figures = &*self.figures;
-        let found = figures.longest.iter().map(Entry::read).take_while(|entry| entry.ns > 0);
+        let found =
+            figures.longest.iter().map(|entry| entry.read(&figures.kept)).take_while(|entry| entry.ns > 0);
         let longest: Vec<Longest> = found.collect();
         let runs = Histogram {
             buckets: load(&figures.runs),
@@ -137,21 +197,61 @@ impl fmt::Debug for Gauges {
 }
 
 impl Entry {
-    fn read(&self) -> Longest {
-        Longest {
-            ns: self.ns.load(Relaxed),
-            task: self.task.load(Relaxed),
-            index: u32::try_from(self.index.load(Relaxed)).unwrap_or(u32::MAX),
+    fn read(&self, kept: &[Kept; LONGEST]) -> Longest {
+        let [ns, task, index, place] = self.words().map(|word| word.load(Relaxed));
+        let arguments = match kept.get(place as usize) {
+            Some(kept) if ns > 0 => kept.read(task, ns),
+            _ => KeptArguments::Lost,
+        };
+        Longest { ns, task, index: u32::try_from(index).unwrap_or(u32::MAX), arguments }
+    }
+
+    fn replace(&self, new: [u64; 4]) -> [u64; 4] {
+        let old = self.words().map(|word| word.load(Relaxed));
+        self.words().into_iter().zip(new).for_each(|(word, new)| word.store(new, Relaxed));
+        old
+    }
+
+    fn words(&self) -> [&AtomicU64; 4] {
+        [&self.ns, &self.task, &self.index, &self.place]
+    }
+}
+
+impl Kept {
+    /// Keeps these bytes, of arguments of this size.
+    fn keep(&self, task: u64, ns: u64, size: u64, bytes: Option<&[u8]>) {
+        let whole = u64::from(bytes.is_some());
+        let bytes = bytes.unwrap_or_default();
+        self.size.store(size, Relaxed);
+        self.whole.store(whole, Relaxed);
+        self.sum.store(sum_of([task, ns, size, whole], bytes), Relaxed);
+        for (word, bytes) in self.bytes.iter().zip(bytes.chunks(8)) {
+            let mut filled = [0; 8];
+            filled[..bytes.len()].copy_from_slice(bytes);
+            word.store(u64::from_le_bytes(filled), Relaxed);
         }
     }
 
-    fn replace(&self, (ns, task, index): (u64, u64, u64)) -> (u64, u64, u64) {
-        let old = (self.ns.load(Relaxed), self.task.load(Relaxed), self.index.load(Relaxed));
-        self.ns.store(ns, Relaxed);
-        self.task.store(task, Relaxed);
-        self.index.store(index, Relaxed);
-        old
+    fn read(&self, task: u64, ns: u64) -> KeptArguments {
+        let (size, whole) = (self.size.load(Relaxed), self.whole.load(Relaxed));
+        let len = if whole == 0 { 0 } else { size.min(KEPT_MAX as u64) as usize };
+        let words = self.bytes[..len.div_ceil(8)].iter();
+        let mut bytes: Vec<u8> = words.flat_map(|word| word.load(Relaxed).to_le_bytes()).collect();
+        bytes.truncate(len);
+        if self.sum.load(Relaxed) != sum_of([task, ns, size, whole], &bytes) {
+            KeptArguments::Lost
+        } else if whole == 0 {
+            KeptArguments::Size(size)
+        } else {
+            KeptArguments::Whole(bytes)
+        }
     }
+}
+
+fn sum_of(numbers: [u64; 4], bytes: &[u8]) -> u64 {
+    let numbers = numbers.map(u64::to_le_bytes);
+    // The length is part of it.
+    u64::from(sum(&[numbers.as_flattened(), bytes], numbers.as_flattened().len() + bytes.len()))
 }
 
 /// There is one writer.
@@ -321,7 +421,8 @@ mod tests {
         let (theirs, ours) = (region.gauges(), region.gauges());
         for (task, ns) in (1..).zip([500, 100, 900, 300, 700, 200, 600]) {
             theirs.note_wait(ns / 10);
-            theirs.note_run(task, 4, ns);
+            theirs.note_decoded(task);
+            theirs.note_run(task, 4, ns, format!("of {task}").as_bytes());
         }
         theirs.set_init(40);
         let measured = ours.read();
@@ -331,13 +432,69 @@ mod tests {
         assert_eq!(measured.init_ns, 40);
         let longest: Vec<(u64, u64)> = measured.longest.iter().map(|entry| (entry.ns, entry.task)).collect();
         assert_eq!(longest, [(900, 3), (700, 5), (600, 7), (500, 1), (300, 4)]);
+        for entry in &measured.longest {
+            assert_eq!(entry.arguments, KeptArguments::Whole(format!("of {}", entry.task).into_bytes()));
+        }
+    }
+
+    #[test]
+    fn arguments_are_kept_up_to_a_size() {
+        let (region, _memory) = Region::create().unwrap();
+        let gauges = region.gauges();
+        let arguments = |len: usize| (0..len).map(|at| (at % 251) as u8).collect::<Vec<u8>>();
+        let sizes = [0, 1, 7, 8, 9, KEPT_MAX - 1, KEPT_MAX, KEPT_MAX + 1, 1 << 20];
+        for (ns, size) in (1..).zip(sizes) {
+            gauges.note_decoded(ns);
+            gauges.note_run(ns, 0, ns, &arguments(size));
+            let kept = match size {
+                ..=KEPT_MAX => KeptArguments::Whole(arguments(size)),
+                _ => KeptArguments::Size(size as u64),
+            };
+            assert_eq!(gauges.read().longest[0].arguments, kept, "{size} bytes");
+        }
+    }
+
+    #[test]
+    fn arguments_that_were_not_decoded_are_not_kept() {
+        let (region, _memory) = Region::create().unwrap();
+        let gauges = region.gauges();
+        assert!(!gauges.has_decoded(0), "nothing has been");
+        gauges.note_decoded(4);
+        assert!(gauges.has_decoded(4) && !gauges.has_decoded(5));
+        gauges.note_run(5, 0, 10, b"arguments");
+        gauges.note_run(6, 0, 9, b"");
+        let found: Vec<KeptArguments> =
+            gauges.read().longest.into_iter().map(|entry| entry.arguments).collect();
+        assert_eq!(found, [KeptArguments::Size(9), KeptArguments::Size(0)]);
+    }
+
+    #[test]
+    fn arguments_that_were_overwritten_are_lost() {
+        let (region, _memory) = Region::create().unwrap();
+        let gauges = region.gauges();
+        let run = |task| {
+            gauges.note_decoded(task);
+            gauges.note_run(task, 0, task, b"arguments");
+        };
+        (1..=3).for_each(run);
+        let figures = &*gauges.figures;
+        figures.kept[0].bytes[1].store(7, Relaxed);
+        figures.kept[1].size.store(u64::MAX, Relaxed);
+        figures.longest[0].place.store(77, Relaxed);
+        let found: Vec<KeptArguments> =
+            gauges.read().longest.into_iter().map(|entry| entry.arguments).collect();
+        assert_eq!(found, [KeptArguments::Lost, KeptArguments::Lost, KeptArguments::Lost]);
+        // A place that cannot be is no place to write to.
+        figures.longest.iter().for_each(|entry| entry.place.store(u64::MAX, Relaxed));
+        (10..=20).for_each(run);
+        assert_eq!(gauges.read().longest[0].arguments, KeptArguments::Whole(b"arguments".to_vec()));
     }
 
     #[test]
     fn what_cannot_be_true_is_not_sound() {
         let (region, _memory) = Region::create().unwrap();
         let gauges = region.gauges();
-        gauges.note_run(1, 0, 100);
+        gauges.note_run(1, 0, 100, &[]);
         assert!(gauges.read().is_sound(1, 100));
         assert!(!gauges.read().is_sound(0, 100), "more tasks than it was given");
         assert!(!gauges.read().is_sound(1, 99), "longer than it has lived");

@@ -72,7 +72,7 @@ pub use boot::{BOOT_ENV, BootError, WorkerEnds};
 pub use bundle::{Bundle, Items};
 pub use frame::{DEFAULT_FRAME_LIMIT, Frame, FrameError, HEADER_LEN, Header, Kind, SUMMED_MAX};
 #[cfg(not(loom))]
-pub use gauges::{Gauges, Histogram, Longest, Measured};
+pub use gauges::{Gauges, Histogram, KEPT_MAX, KeptArguments, Longest, Measured};
 pub use message::{
     Boot, ExitNote, Failure, Hello, MAX_EXIT_VALUE, MAX_STATE_NAME, MessageError, PROTOCOL_VERSION, TaskDecl,
     TaskHead, Unfit,

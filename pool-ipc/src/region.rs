@@ -42,13 +42,13 @@ pub(crate) struct Layout {
 }
 
 /// Changes with everything that the layout depends on.
-const MAGIC: u64 = u64::from_le_bytes(*b"POOLRGN4");
+const MAGIC: u64 = u64::from_le_bytes(*b"POOLRGN5");
 
 const _: () = {
     assert!(offset_of!(Layout, board) == 128);
     assert!(offset_of!(Layout, tasks) == 33_152 && size_of::<Words>() == 33_024);
     assert!(offset_of!(Layout, results) == 295_936 && size_of::<Ring>() == 262_784);
-    assert!(offset_of!(Layout, figures) == 561_152 && size_of::<Figures>() == 8_192);
+    assert!(offset_of!(Layout, figures) == 561_152 && size_of::<Figures>() == 16_384);
 };
 
 /// The memory that a supervisor shares with one worker: claim board, task ring, result ring and gauges, in one sealed file.

@@ -35,6 +35,9 @@ pub(crate) fn expand(options: &Options, item: &Item) -> TokenStream {
     let result_type = result.as_ref().map_or_else(|| unit.clone(), types::inferred);
     let result_label = types::text(&result_type);
     let run = run(parameters, &result_type, &result_label, &private);
+    let describe = describe(parameters, &private);
+    let with_arguments =
+        describe.as_ref().map(|_| quote_spanned!(Span::mixed_site()=> .with_arguments(&__TASK_ARGUMENTS)));
     let decode_result =
         wire(&result_type, "decode_reply", quote_spanned!(Span::mixed_site()=> encoded), &private);
 
@@ -62,7 +65,7 @@ pub(crate) fn expand(options: &Options, item: &Item) -> TokenStream {
         #where_clause
         {
             #[allow(unused_imports, reason = "not used if every type has a codec of its own")]
-            use #private::Serde as _;
+            use #private::{Opaque as _, Serde as _};
 
             #(#inner_attributes)*
             fn __task_body #generics (#(#inner_inputs),*) #output #where_clause #body
@@ -70,6 +73,8 @@ pub(crate) fn expand(options: &Options, item: &Item) -> TokenStream {
             #state
 
             #run
+
+            #describe
 
             fn __task_decode(
                 encoded: #private::Encoded<'_>,
@@ -85,7 +90,7 @@ pub(crate) fn expand(options: &Options, item: &Item) -> TokenStream {
                     ::core::env!("CARGO_PKG_NAME"), " ", ::core::env!("CARGO_PKG_VERSION"), ": ", #shape, #sources
                 ),
                 __task_run,
-            )#with_state;
+            )#with_state #with_arguments;
 
             #private::call(&__TASK_ENTRY, #encode, __task_decode)
         }
@@ -98,23 +103,19 @@ fn run(parameters: &[Parameter], result: &Type, result_label: &str, private: &To
     let mut decode = Vec::new();
     let mut pass = Vec::new();
     for (index, parameter) in parameters.iter().enumerate() {
-        let (referent, borrowed) = referent(&parameter.ty);
-        let ty = types::inferred(referent);
-        let value = Ident::new(&format!("value{index}"), mixed);
+        let (value, ty, decoded) = decode_argument(parameter, index, private);
         let span = mixed.located_at(parameter.ty.span());
         pass.push(match parameter.kind {
             Kind::Argument => {
-                let label = label(parameter);
-                let function = if borrowed { "decode_ref" } else { "decode" };
-                let decoded = wire(&ty, function, quote_spanned!(mixed=> &mut input), private);
-                decode.push(quote_spanned!(mixed=> let #value = #private::argument(#label, #decoded)?;));
-                if borrowed { quote!(&*#value) } else { quote!(#value) }
+                decode.push(decoded);
+                if referent(&parameter.ty).1 { quote!(&*#value) } else { quote!(#value) }
             }
             Kind::Context => quote_spanned!(span=> run.context),
             Kind::State => quote_spanned!(span=> run.states.get_or_init::<#ty>(&__TASK_STATE, run.context)?),
         });
     }
     let encode = wire(result, "encode_reply", quote_spanned!(mixed=> &result, output), private);
+    let decoded = (!decode.is_empty()).then(|| quote_spanned!(mixed=> #private::decoded();));
     quote_spanned! {mixed=>
         #[allow(unused_variables, clippy::let_unit_value, reason = "depends on the signature")]
         fn __task_run(
@@ -124,10 +125,58 @@ fn run(parameters: &[Parameter], result: &Type, result_label: &str, private: &To
         ) -> ::core::result::Result<(), #private::RunError> {
             #(#decode)*
             #private::finish(input)?;
+            #decoded
             let result = __task_body(#(#pass),*);
             #private::encode_result(#result_label, output, |output| #encode)
         }
     }
+}
+
+/// The function that decodes the arguments to show them, and what is known of them without; nothing if there are none.
+fn describe(parameters: &[Parameter], private: &TokenStream) -> Option<TokenStream> {
+    let mixed = Span::mixed_site();
+    let (mut decode, mut show, mut named) = (Vec::new(), Vec::new(), Vec::new());
+    for (index, parameter) in parameters.iter().enumerate() {
+        if parameter.kind != Kind::Argument {
+            continue;
+        }
+        let (name, text) = (parameter.name.unraw().to_string(), types::text(&types::inferred(&parameter.ty)));
+        named.push(quote!((#name, #text)));
+        let (value, ty, decoded) = decode_argument(parameter, index, private);
+        decode.push(decoded);
+        let shown = if referent(&parameter.ty).1 { quote!(&*#value) } else { quote!(&#value) };
+        show.push(quote_spanned!(mixed=> #private::Show::<#ty>::show(#shown, description);));
+    }
+    (!named.is_empty()).then(|| {
+        quote_spanned! {mixed=>
+            #[cold]
+            fn __task_describe(
+                mut input: &[u8],
+                description: &mut #private::Description,
+            ) -> ::core::result::Result<(), #private::RunError> {
+                #(#decode)*
+                #private::finish(input)?;
+                #(#show)*
+                ::core::result::Result::Ok(())
+            }
+
+            static __TASK_ARGUMENTS: #private::Signature =
+                #private::Signature::new(&[#(#named),*], __task_describe);
+        }
+    })
+}
+
+/// The name and the type of the value that an argument is decoded to, and the step that does so.
+fn decode_argument(argument: &Parameter, index: usize, private: &TokenStream) -> (Ident, Type, TokenStream) {
+    let mixed = Span::mixed_site();
+    let (referent, borrowed) = referent(&argument.ty);
+    let ty = types::inferred(referent);
+    let value = Ident::new(&format!("value{index}"), mixed);
+    let label = label(argument);
+    let function = if borrowed { "decode_ref" } else { "decode" };
+    let decoded = wire(&ty, function, quote_spanned!(mixed=> &mut input), private);
+    let decode = quote_spanned!(mixed=> let #value = #private::argument(#label, #decoded)?;);
+    (value, ty, decode)
 }
 
 /// The step of the call that encodes one argument.

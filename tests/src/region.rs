@@ -21,7 +21,7 @@ const BYTES: u64 = 5 * WORD;
 const RESULTS: u64 = TASKS + BYTES + CAPACITY as u64;
 /// On pages of their own.
 const GAUGES: u64 = (RESULTS + BYTES + CAPACITY as u64).next_multiple_of(4096);
-const END: u64 = GAUGES + 2 * 4096;
+const END: u64 = GAUGES + 4 * 4096;
 
 /// One of the two rings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::call::RetryOn;
 use crate::error::{BrokenReason, Death, TaskError};
 use crate::ids::{Generation, TaskId, WorkerId};
+use crate::stats::RetireReason;
 
 /// Number of a task on one incarnation of a worker; never used twice there.
 pub(crate) type Ticket = u64;
@@ -229,8 +230,8 @@ pub(crate) enum Action<P> {
     FlagCancel(Incarnation, Ticket, Option<(TaskKey, u32)>),
     /// Kill a worker and its process group. When `fenced`, its death is of no further interest to the state machine.
     Kill { who: Incarnation, why: KillReason, fenced: bool },
-    /// Ask an idle worker to exit.
-    Retire(Incarnation),
+    /// Ask an idle worker to exit, for this reason.
+    Retire(Incarnation, RetireReason),
     /// The `count` items of the unit `task` at the offset `first` and behind it have ended; they were the first ones left.
     /// The unit is gone with its last item.
     Resolve { task: TaskKey, first: u32, count: u32, result: Result<P, TaskError> },

@@ -48,6 +48,12 @@ impl Routes {
         self.declared.get(number as usize).map(|task| task.name.as_str())
     }
 
+    /// Our task that has this number with the worker, if it is the same one.
+    pub(crate) fn entry(&self, number: u32) -> Option<&'static TaskEntry> {
+        let place = self.routes.iter().position(|route| matches!(route, Ok(theirs) if *theirs == number))?;
+        task::table().get(place)
+    }
+
     /// The worker's number of a task.
     pub(crate) fn find(&self, entry: &'static TaskEntry) -> Result<u32, TaskError> {
         let table = task::table();

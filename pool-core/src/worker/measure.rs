@@ -1,6 +1,31 @@
 //! What a worker measures of its tasks, when its pool wants to know.
 
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use pool_ipc::{Boot, Gauges, Region, TaskHead};
+
+/// The number of the task that is being run, plus one; 0 where nothing is measured.
+static RUNNING: AtomicU64 = AtomicU64::new(0);
+/// The gauges of this worker, where something is measured.
+static GAUGES: OnceLock<Gauges> = OnceLock::new();
+
+/// The arguments of the task that is being run have been decoded; its body comes next.
+///
+/// In every task, so it must cost nothing where nothing is measured.
+#[inline]
+pub fn decoded() {
+    if RUNNING.load(Ordering::Relaxed) != 0 {
+        note_decoded();
+    }
+}
+
+#[cold]
+fn note_decoded() {
+    if let Some(gauges) = GAUGES.get() {
+        gauges.note_decoded(RUNNING.load(Ordering::Relaxed).wrapping_sub(1));
+    }
+}
 
 /// Measures one task after another.
 pub(super) struct Measure {
@@ -13,12 +38,17 @@ pub(super) struct Measure {
 
 impl Measure {
     pub(super) fn wanted(boot: &Boot, region: &Region) -> Option<Self> {
-        boot.measured.then(|| Self { gauges: region.gauges(), started_ns: 0, init_ns: 0 })
+        boot.measured.then(|| Self {
+            gauges: GAUGES.get_or_init(|| region.gauges()).clone(),
+            started_ns: 0,
+            init_ns: 0,
+        })
     }
 
     /// A task has been claimed, and is about to be run.
     pub(super) fn start(&mut self, head: &TaskHead, now_ns: u64, init_ns: u64) {
         self.started_ns = now_ns;
+        RUNNING.store(head.task.wrapping_add(1), Ordering::Relaxed);
         self.note_init(init_ns);
         if head.attempt == 1 && head.queued_us != 0 {
             self.gauges.note_wait(waited(now_ns, head.queued_us));
@@ -26,11 +56,11 @@ impl Measure {
     }
 
     /// It has ended, and has not been answered yet.
-    pub(super) fn end(&mut self, head: &TaskHead, now_ns: u64, init_ns: u64) {
+    pub(super) fn end(&mut self, head: &TaskHead, now_ns: u64, init_ns: u64, arguments: &[u8]) {
         // It may have had a state built.
         let init = self.note_init(init_ns);
         let ran = now_ns.saturating_sub(self.started_ns).saturating_sub(init);
-        self.gauges.note_run(head.task, head.index, ran);
+        self.gauges.note_run(head.task, head.index, ran, arguments);
     }
 
     /// Notes how long states have taken to build, and returns how much more it is than before.

@@ -12,7 +12,7 @@
 
 pub(crate) mod init;
 mod marks;
-mod measure;
+pub(crate) mod measure;
 mod panics;
 mod parcels;
 mod prepare;

@@ -55,6 +55,10 @@ impl Worker {
             // `init` has forked, and this is the child.
             setup::leave();
         }
+        if let Some(measure) = &mut self.measure {
+            // Before anything is sent: what was built before the hello is no part of the start.
+            measure.note_init(self.states.took_ns());
+        }
         match built {
             Ok(Ok(())) => {
                 self.gauge.forget();

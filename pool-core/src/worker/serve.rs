@@ -47,7 +47,7 @@ pub(super) struct Worker {
     claimed_ns: u64,
     pub(super) gauge: Gauge,
     output: Buffer,
-    measure: Option<Measure>,
+    pub(super) measure: Option<Measure>,
     marks: Option<Marks>,
     /// This process, as opposed to one that a task has forked.
     pub(super) origin: Origin,
@@ -256,7 +256,7 @@ impl Worker {
         self.current.store(0, Ordering::Relaxed);
         if let Some(measure) = &mut self.measure {
             // Before its result can be seen.
-            measure.end(head, pool_ipc::now_ns(), self.states.took_ns());
+            measure.end(head, pool_ipc::now_ns(), self.states.took_ns(), arguments);
         }
         match failure {
             None if self.output.whole_len() <= self.frame_limit => {

@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use pool_core::{DeathCause, Pool, TaskError, WorkerEvent};
+use pool_core::{Builder, DeathCause, Pool, RetireReason, TaskError, WorkerEvent};
 use pool_tests::{Part, Scene, is_signal, play, right, wait_until};
+use pool_worker::drill;
 
 use crate::programs::stock;
 
@@ -53,6 +54,49 @@ fn a_worker_dies_and_its_successor_retires() {
         pids[..3].iter().all(|pid| *pid == pids[0]) && pids[3..].iter().all(|pid| *pid == pids[3]),
         "{pids:?}"
     );
+}
+
+#[test]
+fn a_worker_that_retires_says_why() {
+    let of = |told: &Told| {
+        let reason = |event: &WorkerEvent| match event {
+            WorkerEvent::Retiring { reason, .. } => Some(*reason),
+            _ => None,
+        };
+        told.lock().iter().find_map(reason)
+    };
+    let scene = Scene::new();
+    let build = |adjust: fn(Builder) -> Builder| {
+        let told = Told::default();
+        let builder = scene.builder().worker(stock()).workers(1).on_worker_event(told.hook());
+        (adjust(builder).build().unwrap(), told)
+    };
+    let first = |(pool, told): &(Pool, Told), expected| {
+        wait_until("a worker retires", || of(told).is_some());
+        assert_eq!(of(told), Some(expected), "{:?}", pool.stats());
+    };
+
+    let pool = build(|builder| builder.max_tasks_per_worker(1));
+    assert_eq!(pool.0.apply(play(1, Part::Innocent)).unwrap(), right(1));
+    first(&pool, RetireReason::Tasks);
+
+    let pool = build(|builder| builder.recycle_above(100 << 20));
+    pool.0.apply(drill::leak(200 << 20)).unwrap();
+    first(&pool, RetireReason::Memory);
+
+    let pool = build(|builder| builder.workers(2));
+    wait_until("both are ready", || pool.0.stats().workers_ready == 2);
+    pool.0.resize(1).unwrap();
+    first(&pool, RetireReason::Resized);
+
+    let pool = build(|builder| builder.min_workers(0).idle_timeout(Duration::from_millis(20)));
+    pool.0.apply(play(1, Part::Innocent)).unwrap();
+    first(&pool, RetireReason::Idle);
+
+    let pool = build(|builder| builder);
+    pool.0.apply(play(1, Part::Innocent)).unwrap();
+    pool.0.close();
+    first(&pool, RetireReason::Closed);
 }
 
 fn pid_of(event: &WorkerEvent) -> Option<u32> {

@@ -1,11 +1,12 @@
 //! Where the time goes.
 
 use std::error::Error;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pool_core::{Insights, Pool, StateContext, WorkerState, task};
+use pool_core::{Insights, Pool, StateContext, WorkerEvent, WorkerState, task};
 use pool_tests::region::Place;
-use pool_tests::{Ink, Part, Scene, Then, expect_healthy, play, right, scribble};
+use pool_tests::{Ink, Part, Scene, Then, expect_healthy, play, right, scribble, wait_until};
 use pool_worker::drill;
 
 use crate::programs::stock;
@@ -114,6 +115,44 @@ fn the_time_to_build_states_is_told_apart() {
     assert!((BUILDING..2 * BUILDING).contains(&insights.init.total), "built once: {insights}");
     assert_eq!(insights.run.count, 3);
     assert!(insights.working.total < insights.init.total, "{insights}");
+}
+
+#[test]
+fn states_that_are_built_at_the_start_are_no_part_of_it() {
+    let scene = Scene::new();
+    let ready = Arc::new(Mutex::new(None));
+    let hook = {
+        let ready = Arc::clone(&ready);
+        move |event: &WorkerEvent| {
+            if let WorkerEvent::Ready { after, .. } = event {
+                *ready.lock().unwrap() = Some(*after);
+            }
+        }
+    };
+    let builder = scene.builder().workers(1).insights(true).state::<Slow>();
+    let pool = builder.on_worker_event(hook).build().unwrap();
+    wait_until("the worker is ready", || ready.lock().unwrap().is_some());
+    let insights = pool.insights();
+    let after = ready.lock().unwrap().unwrap();
+    assert!(insights.init.total >= BUILDING, "{insights}");
+    assert_eq!(insights.start.total + insights.init.total, after, "{insights}");
+    pool.apply(with_slow_state()).unwrap();
+    assert_eq!(pool.insights().init.total, insights.init.total, "it was there");
+}
+
+#[test]
+fn retirements_are_shown_by_reason() {
+    let scene = Scene::new();
+    let pool = scene.builder().worker(stock()).workers(2).max_tasks_per_worker(5).build().unwrap();
+    pool.map(|n| play(n, Part::Innocent), 0..20).unwrap();
+    pool.join();
+    let insights = pool.insights();
+    let retired = insights.stats.retired;
+    assert!(retired.tasks >= 3, "{insights}");
+    assert_eq!(retired.total(), retired.tasks + retired.closed);
+    let closed = if retired.closed > 0 { format!(", {} closed", retired.closed) } else { String::new() };
+    let shown = format!(", {} retired ({} tasks{closed})\n", retired.total(), retired.tasks);
+    assert!(insights.to_string().contains(&shown), "no {shown}: {insights}");
 }
 
 #[test]

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use pool_core::{
-    BrokenReason, Builder, ExitContext, Pool, RestartPolicy, StateContext, TaskError, WorkerState, task,
+    BrokenReason, Builder, ExitContext, Pool, RestartPolicy, StateContext, TaskError, WorkerState,
+    WorkerStatus, task,
 };
 use pool_tests::{Scene, expect_healthy, innocent, is_signal, process, sevens, wait_for_file, wait_until};
 
@@ -124,6 +125,24 @@ fn count(#[state] moody: &mut Moody) -> u64 {
 #[task]
 fn panic_with_it(#[state] moody: &mut Moody) {
     panic!("in use for the {}th time", moody.uses)
+}
+
+#[test]
+fn a_worker_that_builds_a_state_says_so() {
+    let scene = Scene::new();
+    let mood = Mood::new("is slow");
+    let builders = [mood.builder(&scene).workers(1), mood.builder(&scene).workers(1).state::<Moody>()];
+    for builder in builders {
+        let pool = builder.build().unwrap();
+        let status = || pool.workers()[0].status;
+        let counted = pool.apply_async(count());
+        wait_until("the state is built", || status() == WorkerStatus::Preparing);
+        assert!(!counted.is_finished());
+        mood.release();
+        assert_eq!(counted.get().unwrap(), 1);
+        wait_until("it has been built", || status() == WorkerStatus::Idle);
+        fs::remove_file(mood.path().join("released")).unwrap();
+    }
 }
 
 /// What broke the pool, in every one of these outcomes.

@@ -238,13 +238,13 @@ impl Engine {
             Action::Inspect(who) => self.inspect(now, who),
             Action::FlagCancel(who, ticket, task) => self.flag(who, ticket, task),
             Action::Kill { who, why, fenced } => self.kill(now, who, why, fenced),
-            Action::Retire(who) => {
+            Action::Retire(who, reason) => {
                 let empty = Arc::new(Vec::new());
                 if let Some(link) = self.live(who)
                     && link.push(Kind::Retire, 0, &[], &empty).is_ok()
                 {
                     self.mark_dirty(who.index());
-                    self.retiring(now, who);
+                    self.retiring(now, who, reason);
                 }
             }
             Action::Spawn(who) => {
@@ -275,13 +275,19 @@ impl Engine {
 
     /// The job of a unit, also of one that the state machine has split off and that is not a job of its own yet.
     fn job(&self, unit: TaskKey) -> Option<JobRef<'_>> {
+        self.item(unit, 0).map(|(job, _)| job)
+    }
+
+    /// The same, and which of its items is the one at this offset of the unit.
+    fn item(&self, unit: TaskKey, offset: u32) -> Option<(JobRef<'_>, u32)> {
         // What it was split off from was split off before, if at all.
-        let origin = |unit: TaskKey, action: &Action<Results>| match action {
-            Action::Split { from, into, .. } if *into == unit => *from,
-            _ => unit,
+        let origin = |(unit, offset): (TaskKey, u32), action: &Action<Results>| match action {
+            Action::Split { from, at, into } if *into == unit => (*from, offset + at),
+            _ => (unit, offset),
         };
-        let unit = self.pending.iter().chain(self.machine.wanted()).rev().fold(unit, origin);
-        self.jobs.get(unit.index)
+        let actions = self.pending.iter().chain(self.machine.wanted()).rev();
+        let (unit, offset) = actions.fold((unit, offset), origin);
+        Some((self.jobs.get(unit.index)?, offset))
     }
 
     /// Tells whoever wants to know how items of a unit have ended.

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use pool_ipc::Slot;
 
-use super::seeing::explain;
+use super::seeing::{Doomed, explain};
 use super::{Engine, LAST_READS};
 use crate::error::{BrokenReason, Death, DeathCause};
 use crate::supervisor::event::{Autopsy, Event, Incarnation, KillReason, Ticket};
@@ -109,7 +109,7 @@ impl Engine {
                 let mut death = link.death(&remains, &mut self.oom);
                 explain(&link, &mut death);
                 self.deaths.count(&death.cause);
-                self.seeing.buried(&link, &death);
+                self.seeing.buried(&link, &death, link.doomed.as_ref().and_then(Doomed::called));
                 self.seeing.died(who, &death);
                 self.buried.push(link);
             }
@@ -134,7 +134,7 @@ impl Engine {
         let Some(mut link) = self.links.get_mut(who.index()).and_then(Option::take) else { return };
         self.last_words(&mut link);
         let mut death = link.death(&remains, &mut self.oom);
-        let mut started = false;
+        let (mut started, mut called) = (false, None);
         if let Some(head) = self.machine.head(who) {
             let (ticket, task) = (head.span.first, head.unit.map(|(key, _)| key));
             let slot = link.board.observe(ticket);
@@ -152,6 +152,7 @@ impl Engine {
                     death.task = Some(job.shown());
                     death.task_id = head.task(ticket);
                 }
+                called = head.unit.and_then(|(key, offset)| self.called(key, offset));
             }
         }
         let lost = self.lost(&link, &death);
@@ -159,7 +160,7 @@ impl Engine {
             self.machine.on(now, Event::Lost(who, lost));
         }
         let retired = self.machine.is_retiring(who) && death.cause == DeathCause::Exited(0);
-        self.seeing.buried(&link, &death);
+        self.seeing.buried(&link, &death, called);
         if retired {
             self.seeing.exited(who, link.pid);
         } else {

@@ -9,10 +9,13 @@ use pool_ipc::{Measured, Slot};
 use tracing::Span;
 
 use super::Engine;
+use crate::describe::Called;
 use crate::error::{BrokenReason, Death, TaskError, TaskOutput};
 use crate::events::{Events, WorkerEvent};
 use crate::ids::{TaskId, WorkerId};
-use crate::insights::{LongTask, Survey, Totals, WorkerInsights};
+use crate::insights::{Listed, Survey, Totals, WorkerInsights};
+use crate::job::{JobRef, PartArgs};
+use crate::stats::RetireReason;
 use crate::supervisor::event::{Incarnation, KillReason, TaskKey, Ticket};
 use crate::supervisor::link::Link;
 
@@ -28,7 +31,7 @@ pub(crate) struct Seeing {
     born: Vec<u32>,
     since: Instant,
     /// The same on the clock of the workers, in microseconds.
-    since_us: u32,
+    since_us: u64,
     /// When the start began that is under way.
     spawn_began: Instant,
     /// What a task had printed when it exceeded its limit, until it ends for its caller.
@@ -55,6 +58,14 @@ pub(crate) struct Doomed {
     ticket: Ticket,
     /// Its number and its name, unless it had ended for its caller by then.
     task: Option<(TaskId, String)>,
+    /// What it was called with, if that is to be kept: it ends for its caller before its worker is dead.
+    called: Option<Called>,
+}
+
+impl Doomed {
+    pub(super) fn called(&self) -> Option<Called> {
+        self.called.clone()
+    }
 }
 
 impl Stages {
@@ -65,6 +76,9 @@ impl Stages {
 
 impl Seeing {
     pub(crate) fn new(pool: String, events: Option<Events>, measured: bool) -> Self {
+        // Read before the other clock: should this thread be held up in between, a task seems to have been submitted earlier than it was,
+        // and never after its start.
+        let since_us = pool_ipc::now_ns() / 1000;
         let now = Instant::now();
         Self {
             span: tracing::debug_span!(target: "pool_core::pool", "pool", pool),
@@ -73,7 +87,7 @@ impl Seeing {
             measured,
             born: Vec::new(),
             since: now,
-            since_us: (pool_ipc::now_ns() / 1000) as u32,
+            since_us,
             spawn_began: now,
             printed: None,
             dead: Vec::new(),
@@ -137,15 +151,15 @@ impl Seeing {
         );
     }
 
-    pub(super) fn retiring(&mut self, link: &mut Link, now: Instant) {
+    pub(super) fn retiring(&mut self, link: &mut Link, now: Instant, reason: RetireReason) {
         let (who, pid) = (link.who, link.pid);
         link.stages.retiring = Some(now);
         tracing::debug!(
             target: "pool_core::worker", parent: &self.span,
-            pool = self.pool, worker = who.worker.get(), generation = who.generation.get(), pid,
+            pool = self.pool, worker = who.worker.get(), generation = who.generation.get(), pid, %reason,
             "worker retiring"
         );
-        self.tell(|| WorkerEvent::Retiring { worker: who.worker, pid });
+        self.tell(|| WorkerEvent::Retiring { worker: who.worker, pid, reason });
     }
 
     pub(super) fn exited(&mut self, who: Incarnation, pid: u32) {
@@ -194,8 +208,8 @@ impl Seeing {
                 self.born.resize(place + 1, 0);
             }
             // Without a look at the clock of its own.
-            let now =
-                self.since_us.wrapping_add(now.saturating_duration_since(self.since).as_micros() as u32);
+            let now = (self.since_us as u32)
+                .wrapping_add(now.saturating_duration_since(self.since).as_micros() as u32);
             // 0 stands for what is not measured.
             self.born[place] = if now == 0 { u32::MAX } else { now };
         }
@@ -262,8 +276,8 @@ impl Seeing {
         if self.measured { self.born.get(place as usize).copied().unwrap_or(0) } else { 0 }
     }
 
-    /// Keeps what a dead worker has done, and what it was doing when it died.
-    pub(super) fn buried(&mut self, link: &Link, death: &Death) {
+    /// Keeps what a dead worker has done, and what it was doing when it died, called like this.
+    pub(super) fn buried(&mut self, link: &Link, death: &Death, called: Option<Called>) {
         let mut done = self.done(link, death.ran_for);
         done.peak_memory = death.peak_rss;
         if self.measured {
@@ -272,7 +286,10 @@ impl Seeing {
             if let Some(ran_for) = death.ran_for {
                 self.totals.runs.record(nanos(ran_for));
             }
-            if let Some(task) = LongTask::ended_by(death) {
+            let is_decoded = death.task_id.is_some_and(|task| link.gauges.has_decoded(task.get()));
+            let called = called.unwrap_or_else(Called::somehow);
+            let called = if is_decoded { called } else { called.undecoded() };
+            if let Some(task) = Listed::ended_by(death, called) {
                 self.totals.list(task);
             }
         }
@@ -287,8 +304,8 @@ impl Seeing {
         }
         let measured = link.gauges.read();
         let age = nanos(link.stages.spawned.elapsed());
-        let sound =
-            measured.is_sound(link.offered, age) && measured.waits.max() <= nanos(self.since.elapsed());
+        let sound = measured.is_sound(link.offered, age)
+            && measured.waits.max() <= pool_ipc::now_ns().saturating_sub(self.since_us * 1000);
         sound.then_some(measured)
     }
 
@@ -317,15 +334,16 @@ impl Seeing {
 
 impl Engine {
     /// A worker has been asked to exit.
-    pub(super) fn retiring(&mut self, now: Instant, who: Incarnation) {
+    pub(super) fn retiring(&mut self, now: Instant, who: Incarnation, reason: RetireReason) {
         let link = self.links.get_mut(who.index()).and_then(Option::as_mut).filter(|link| link.who == who);
         if let Some(link) = link {
-            self.seeing.retiring(link, now);
+            self.seeing.retiring(link, now, reason);
         }
     }
 
     /// Tells a running task to stop.
     pub(super) fn flag(&mut self, who: Incarnation, ticket: Ticket, task: Option<(TaskKey, u32)>) {
+        let called = task.and_then(|(key, offset)| self.called(key, offset));
         let name = |(key, offset): (TaskKey, u32)| Some((key.item(offset), self.job(key)?.shown()));
         let task = task.and_then(name);
         if let Some((task, _)) = &task {
@@ -333,7 +351,7 @@ impl Engine {
         }
         if let Some(link) = self.live(who) {
             link.board.request_cancel(ticket);
-            link.doomed = Some(Doomed { ticket, task });
+            link.doomed = Some(Doomed { ticket, task, called });
         }
     }
 
@@ -362,6 +380,22 @@ impl Engine {
             survey.alive.push((place, link.pid));
         }
         survey
+    }
+
+    /// What an item of a unit was called with, if workers measure their tasks.
+    pub(super) fn called(&self, unit: TaskKey, offset: u32) -> Option<Called> {
+        if !self.seeing.measured {
+            return None;
+        }
+        let (job, offset) = self.item(unit, offset)?;
+        let entry = job.entry();
+        match job {
+            JobRef::Single(cell) => cell.with_args(|args| Called::with(entry, args)),
+            JobRef::Part(part) => Some(match &part.args {
+                PartArgs::One(args) => Called::with(entry, args),
+                PartArgs::Many(packed, from) => Called::with(entry, packed.item(from + offset)),
+            }),
+        }
     }
 
     /// How long a worker has been running the task that it runs.
@@ -394,11 +428,12 @@ fn take(totals: &mut Totals, measured: Option<&Measured>, link: &Link) {
     for longest in &measured.longest {
         // A task that the worker does not have has been scribbled there.
         let Some(name) = routes.name(longest.index) else { continue };
-        totals.list(LongTask {
+        totals.list(Listed {
             task: TaskId::new(longest.task),
             name: name.to_owned(),
             worker: link.who.worker,
             ran_for: Duration::from_nanos(longest.ns),
+            called: Called::kept(routes.entry(longest.index), &longest.arguments),
         });
     }
 }

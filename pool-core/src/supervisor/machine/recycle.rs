@@ -70,7 +70,7 @@ impl<P> Machine<P> {
         self.slots[index].uptime += now.duration_since(ready.since);
         self.release_reserved(ready.reserved);
         self.counters.retired.count(why);
-        self.out.push_back(Action::Retire(self.slots[index].incarnation()));
+        self.out.push_back(Action::Retire(self.slots[index].incarnation(), why));
         self.arm_exit(index);
     }
 }

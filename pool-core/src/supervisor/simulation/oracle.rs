@@ -43,7 +43,7 @@ impl World<'_> {
             }
             Action::FlagCancel(who, ticket, _) => self.judge_flag(*who, *ticket),
             Action::Kill { who, why, fenced } => self.judge_kill(*who, why, *fenced),
-            Action::Retire(who) => self.judge_retire(*who),
+            Action::Retire(who, why) => self.judge_retire(*who, *why),
             Action::Resolve { task, first, count, result } => self.judge_ends(*task, *first, *count, result),
             Action::Broken(reason) => self.judge_broken(reason),
             Action::Drained => {
@@ -113,7 +113,7 @@ impl World<'_> {
     }
 
     /// A worker is asked to exit only if it holds nothing, and for a reason.
-    fn judge_retire(&mut self, who: Incarnation) {
+    fn judge_retire(&mut self, who: Incarnation, reason: RetireReason) {
         let (now, staffing) = (self.now, self.scenario.config.staffing.clone());
         let process = self.process(who.generation.get());
         assert!(process.is_working() && process.assigned.is_empty(), "cannot retire {process:?}");
@@ -122,6 +122,7 @@ impl World<'_> {
         let why = self.slot_of(process).map(|slot| &slot.phase);
         // Unless it has been killed in the same moment.
         let Some(Phase::Retiring { why, .. }) = why else { return };
+        assert_eq!(reason, *why, "another reason is told than the one that counts: {process:?}");
         let right = match why {
             RetireReason::Closed => self.closed && self.unresolved == 0,
             RetireReason::Tasks => staffing.quota.is_some_and(|most| {

@@ -62,7 +62,7 @@ impl World<'_> {
                 }
             }
             Action::Kill { who, fenced, .. } => self.kill(who.generation.get(), fenced),
-            Action::Retire(who) => {
+            Action::Retire(who, _) => {
                 if self.process(who.generation.get()).linked {
                     self.deliver(who.generation.get(), Frame::Retire);
                 }

@@ -7,13 +7,14 @@ mod loads;
 pub(crate) mod memory;
 mod payload;
 mod scale;
+mod seeing;
 mod start;
 mod throughput;
 
 use std::time::{Duration, Instant};
 
 use pool_benches::{Outcome, ensure};
-use pool_core::Pool;
+use pool_core::{Builder, Pool};
 
 use crate::effort::Effort;
 use crate::journal::Journal;
@@ -26,6 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Probe {
     Map,
+    Seeing,
     Singles,
     HotTrips,
     AsleepTrips,
@@ -44,8 +46,9 @@ pub(crate) enum Probe {
 }
 
 impl Probe {
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 17] = [
         Self::Map,
+        Self::Seeing,
         Self::Singles,
         Self::HotTrips,
         Self::AsleepTrips,
@@ -80,6 +83,7 @@ impl Probe {
     pub(crate) fn run(self, effort: Effort, journal: &mut Journal) -> Outcome<()> {
         match self {
             Self::Map => throughput::map(effort, journal),
+            Self::Seeing => seeing::seeing(effort, journal),
             Self::Singles => throughput::singles(effort, journal),
             Self::HotTrips => latency::hot(effort, journal),
             Self::AsleepTrips => latency::asleep(effort, journal),
@@ -101,7 +105,12 @@ impl Probe {
 
 /// A pool whose workers have all reported.
 fn ready_pool(workers: usize) -> Outcome<Pool> {
-    let pool = Pool::builder().workers(workers).build()?;
+    ready(Pool::builder(), workers)
+}
+
+/// The same, with these settings.
+fn ready(builder: Builder, workers: usize) -> Outcome<Pool> {
+    let pool = builder.workers(workers).build()?;
     let start = Instant::now();
     while pool.stats().workers_ready < workers {
         ensure(start.elapsed() < PATIENCE, "the workers do not become ready")?;

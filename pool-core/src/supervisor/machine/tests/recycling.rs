@@ -11,7 +11,7 @@ impl Bench {
     /// The places whose workers were asked to exit, in order.
     fn retired(&self) -> Vec<u32> {
         let retired = |action: &Action<_>| match action {
-            Action::Retire(who) => Some(who.worker.get()),
+            Action::Retire(who, _) => Some(who.worker.get()),
             _ => None,
         };
         self.done.iter().filter_map(retired).collect()

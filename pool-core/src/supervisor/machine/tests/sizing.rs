@@ -14,7 +14,7 @@ fn elastic(most: u32, least: u32) -> Config {
 impl Bench {
     fn retiring(&self) -> Vec<u32> {
         let retired = |action: &Action<_>| match action {
-            Action::Retire(who) => Some(who.worker.get()),
+            Action::Retire(who, _) => Some(who.worker.get()),
             _ => None,
         };
         self.done.iter().filter_map(retired).collect()
