@@ -73,7 +73,8 @@ impl<R> Call<R> {
     /// Limits the time that one attempt may run, from its start in the worker; by default the limit of the
     /// pool.
     ///
-    /// A task that exceeds it is stopped by killing its worker.
+    /// A task that exceeds it is stopped by killing its worker. [`Duration::MAX`] is no limit, also where the pool has one; zero
+    /// is no such sign, but ends every task that is found running.
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.options().timeout = Some(limit);
         self
@@ -143,8 +144,8 @@ impl<R> Call<R> {
     /// parameter gets [`TaskContext::local`], a `#[state]` parameter a fresh state. Time-out and retries do
     /// not apply.
     ///
-    /// # Errors [`RunHereError`] if an argument or the result cannot be encoded or decoded, or the state
-    /// cannot be built.
+    /// # Errors
+    /// [`RunHereError`] if an argument or the result cannot be encoded or decoded, or the state cannot be built.
     ///
     /// # Panics
     /// If the task panics: the panic unwinds to the caller.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -59,6 +60,12 @@ pub struct TaskHandle<R> {
     /// Cancels the task when the handle is dropped; most have none.
     guard: Option<Box<CancelGuard>>,
 }
+
+/// A panic leaves nothing half done in a handle.
+impl<R> UnwindSafe for TaskHandle<R> {}
+
+/// As for [`UnwindSafe`].
+impl<R> RefUnwindSafe for TaskHandle<R> {}
 
 /// Cancels a task when it is dropped, unless the task has ended.
 struct CancelGuard {
@@ -125,6 +132,7 @@ impl<R> TaskHandle<R> {
     /// Waits until the task has ended, for at most this long; tells whether it has.
     ///
     /// A task that has not ended goes on. In a forked child it returns true at once, and [`get`](Self::get) tells why.
+    #[must_use = "it may have been in vain"]
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
         // A timeout too long to be represented is no timeout.
         self.wait_until(Instant::now().checked_add(timeout))
@@ -295,5 +303,20 @@ impl<R> IntoFuture for TaskHandle<R> {
 
     fn into_future(self) -> TaskFuture<R> {
         TaskFuture { handle: self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::Pool;
+
+    /// What can be taken through `catch_unwind`, and to other threads.
+    fn is_robust<T: UnwindSafe + RefUnwindSafe + Send + Sync + 'static>() {}
+
+    #[test]
+    fn a_panic_beside_a_pool_may_be_caught() {
+        is_robust::<Pool>();
+        is_robust::<TaskHandle<Cell>>();
     }
 }

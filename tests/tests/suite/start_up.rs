@@ -58,6 +58,7 @@ fn an_executable_that_cannot_be_one_is_refused_when_the_pool_is_built() {
         (dir.path().join("missing"), "No such file"),
         (plain, "ermission denied"),
         (dir.path().to_owned(), "not a file"),
+        ("no-such-worker".into(), "`PATH` is not searched"),
     ] {
         match build(&scene, &path) {
             Err(error @ BuildError::Executable { .. }) => {
@@ -98,7 +99,8 @@ fn programs_that_are_no_workers_break_the_pool_and_it_says_why() {
         let pool = build(&scene, program).unwrap();
         let deaths = failed_starts(broken(&pool));
         let report = deaths[0].to_string();
-        assert!(report.contains("exited with status") && report.contains("pool_core::init()"), "{report}");
+        assert!(report.contains("pool_core::init()"), "{report}");
+        assert!(report.contains(&format!("did not start: {program} exited with status")), "{report}");
         assert!(pool.stats().spawned <= 12, "{:?}", pool.stats());
     }
 }
