@@ -123,7 +123,8 @@ impl<R> Call<R> {
         self
     }
 
-    /// Names this call in errors and statistics, instead of the task's name.
+    /// Names this call, instead of its task, in reports of deaths, in [`Pool::workers`](crate::Pool::workers) and in traces. A
+    /// panic and an exceeded limit are reported without a name.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.options().name = Some(name.into().into_boxed_str());
         self

@@ -225,7 +225,8 @@ impl<R: 'static> TaskHandle<R> {
     /// Has a function called with the result, on a thread of the pool's own, once the task has ended.
     ///
     /// Callbacks run one after another. One that blocks delays the later ones, one that panics harms nobody, and all may use
-    /// the pool. They still run when the pool has been dropped: with [`TaskError::PoolClosed`] for tasks that had not ended.
+    /// the pool. They still run when the pool has been dropped: with [`TaskError::PoolClosed`] for tasks that had not ended. In a
+    /// forked child they do not.
     pub fn on_complete(&self, function: impl FnOnce(Result<R, TaskError>) + Send + 'static) {
         if self.shared.origin.is_elsewhere() {
             return;
