@@ -425,8 +425,8 @@ pub enum BrokenReason {
 
 /// The first failure of a [`Pool::map`](crate::Pool::map).
 ///
-/// Printed, it includes the text of the [`TaskError`], which therefore is not its [`source`](std::error::Error::source): reports
-/// that follow the sources would say everything twice. Where the item does not matter, `?` makes it a [`TaskError`].
+/// Printed, it includes the text of the [`TaskError`], which is its [`source`](std::error::Error::source), too. A report that
+/// follows the sources prints that twice; where the item does not matter, `?` makes it the [`TaskError`] alone.
 ///
 /// ```no_run
 /// use pool_core::{Pool, TaskError, task};
@@ -461,7 +461,7 @@ impl fmt::Display for MapError {
 
 impl std::error::Error for MapError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.error.source()
+        Some(&self.error)
     }
 }
 
@@ -556,26 +556,6 @@ mod tests {
             stderr_tail: String::new(),
             stdout_tail: String::new(),
         }
-    }
-
-    /// What a report prints that follows the sources.
-    fn report(error: &dyn Error) -> String {
-        let (mut text, mut source) = (error.to_string(), error.source());
-        while let Some(error) = source {
-            text = format!("{text}: {error}");
-            source = error.source();
-        }
-        text
-    }
-
-    #[test]
-    fn a_report_of_a_map_says_everything_once() {
-        let error = TaskError::WorkerDied(Box::new(death()));
-        let failed = MapError { index: 1, error, completed: 4 };
-        assert_eq!(
-            report(&failed),
-            "item 1 failed after 4 were completed: worker 0 (pid 7) exited with status 3"
-        );
     }
 
     #[test]

@@ -48,8 +48,9 @@ pub(crate) type Decode<R> = fn(Encoded<'_>) -> Result<R, String>;
 /// # }
 /// ```
 ///
-/// A handle can be awaited in any async runtime: `handle.await` gives what [`get`](Self::get) would return. Dropping the
-/// future cancels nothing, unless [`cancel_on_drop`](Self::cancel_on_drop) has been asked for.
+/// A handle can be awaited in any async runtime ([`init`](fn@crate::init) says where to start it): `handle.await` gives what
+/// [`get`](Self::get) would return. Dropping the future cancels nothing, unless [`cancel_on_drop`](Self::cancel_on_drop) has
+/// been asked for.
 pub struct TaskHandle<R> {
     cell: Arc<Cell>,
     /// `None` when the task was refused, so there is nothing to cancel.
