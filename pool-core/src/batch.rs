@@ -221,7 +221,8 @@ impl<'p> Batch<'p> {
     /// Those of [`Pool::map`](crate::Pool::map); see also [`on_failure`](Self::on_failure).
     ///
     /// # Panics
-    /// Only when `f` or the input iterator panics; the items in flight are cancelled, and the pool is not affected.
+    /// Only when `f`, the input iterator or the decoding of a result panics; the items in flight are cancelled, and the pool is not
+    /// affected.
     pub fn map<F, I, C>(self, f: F, items: I) -> Result<Vec<C::Output>, MapError>
     where
         I: IntoIterator,
@@ -240,7 +241,8 @@ impl<'p> Batch<'p> {
     /// Those of [`map`](Self::map).
     ///
     /// # Panics
-    /// Only when `f` or the input iterator panics; the items in flight are cancelled, and the pool is not affected.
+    /// Only when `f`, the input iterator or the decoding of a result panics; the items in flight are cancelled, and the pool is not
+    /// affected.
     pub fn map_unordered<F, I, C>(self, f: F, items: I) -> Result<Vec<C::Output>, MapError>
     where
         I: IntoIterator,
@@ -315,7 +317,8 @@ impl<'p> Batch<'p> {
     /// As [`Pool::map_settled`](crate::Pool::map_settled), with the options of this batch.
     ///
     /// # Panics
-    /// Only when `f` or the input iterator panics; the items in flight are cancelled, and the pool is not affected.
+    /// Only when `f`, the input iterator or the decoding of a result panics; the items in flight are cancelled, and the pool is not
+    /// affected.
     pub fn map_settled<F, I, C>(self, f: F, items: I) -> Vec<Result<C::Output, TaskError>>
     where
         I: IntoIterator,

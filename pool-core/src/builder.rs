@@ -346,6 +346,8 @@ impl Builder {
     }
 
     /// Time limit of every task that has none of its own, counted from its start. Default: none.
+    ///
+    /// A single call is exempted with [`timeout(Duration::MAX)`](crate::Call::timeout).
     pub fn task_timeout(mut self, limit: Duration) -> Self {
         self.task_timeout = Some(limit);
         self

@@ -73,7 +73,8 @@ impl<R> Call<R> {
     /// Limits the time that one attempt may run, from its start in the worker; by default the limit of the
     /// pool.
     ///
-    /// A task that exceeds it is stopped by killing its worker.
+    /// A task that exceeds it is stopped by killing its worker. [`Duration::MAX`] is no limit, also where the pool has one; zero
+    /// is no such sign, but ends every task that is found running.
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.options().timeout = Some(limit);
         self
@@ -122,7 +123,8 @@ impl<R> Call<R> {
         self
     }
 
-    /// Names this call in errors and statistics, instead of the task's name.
+    /// Names this call, instead of its task, in reports of deaths, in [`Pool::workers`](crate::Pool::workers) and in traces. A
+    /// panic and an exceeded limit are reported without a name.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.options().name = Some(name.into().into_boxed_str());
         self
@@ -143,8 +145,8 @@ impl<R> Call<R> {
     /// parameter gets [`TaskContext::local`], a `#[state]` parameter a fresh state. Time-out and retries do
     /// not apply.
     ///
-    /// # Errors [`RunHereError`] if an argument or the result cannot be encoded or decoded, or the state
-    /// cannot be built.
+    /// # Errors
+    /// [`RunHereError`] if an argument or the result cannot be encoded or decoded, or the state cannot be built.
     ///
     /// # Panics
     /// If the task panics: the panic unwinds to the caller.

@@ -79,7 +79,8 @@ const OK: u8 = 0;
 #[diagnostic::on_unimplemented(
     message = "`&{Self}` cannot be an argument of a task",
     label = "cannot be decoded in the worker",
-    note = "`T` in `&T` implements `serde::Deserialize` or is one of `str`, `[T]`, `Path`, `OsStr`, `CStr`"
+    note = "`T` in `&T` implements `serde::Deserialize` or is one of `str`, `[T]`, `Path`, `OsStr`, `CStr`",
+    note = "what the worker adds by itself is marked: `#[context] cx: &TaskContext`, `#[state] s: &mut S`"
 )]
 pub trait Lend<'de> {
     /// What is decoded.

@@ -200,7 +200,8 @@ pub struct Death {
     pub task_id: Option<TaskId>,
     /// How long that task had been running.
     pub ran_for: Option<Duration>,
-    /// Largest resident set of the worker in bytes, where the kernel tells it.
+    /// Largest resident set of the worker in bytes. `None` where it cannot be told from that of this program, of which the
+    /// kernel counts a part for a process that it starts.
     pub peak_rss: Option<u64>,
     /// The last lines that the worker wrote to stderr: 8 KiB at most. What was read before the task started is left out,
     /// but lines of the tasks just before it may be among them.
@@ -378,6 +379,8 @@ impl fmt::Display for Death {
     }
 }
 
+impl std::error::Error for Death {}
+
 /// Why a pool gave up.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -431,6 +434,24 @@ pub enum BrokenReason {
 }
 
 /// The first failure of a [`Pool::map`](crate::Pool::map).
+///
+/// Printed, it includes the text of the [`TaskError`], which is its [`source`](std::error::Error::source), too. A report that
+/// follows the sources prints that twice; where the item does not matter, `?` makes it the [`TaskError`] alone.
+///
+/// ```no_run
+/// use pool_core::{Pool, TaskError, task};
+///
+/// #[task]
+/// fn square(n: u64) -> u64 {
+///     n * n
+/// }
+///
+/// fn sum_of_squares(pool: &Pool) -> Result<u64, TaskError> {
+///     let first = pool.apply(square(1))?;
+///     let others: u64 = pool.map(square, 2..10)?.iter().sum();
+///     Ok(first + others)
+/// }
+/// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct MapError {
@@ -451,6 +472,13 @@ impl fmt::Display for MapError {
 impl std::error::Error for MapError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         Some(&self.error)
+    }
+}
+
+/// What happened to the item.
+impl From<MapError> for TaskError {
+    fn from(failed: MapError) -> Self {
+        failed.error
     }
 }
 
@@ -524,4 +552,40 @@ pub enum BuildError {
         /// What the operating system said.
         source: std::io::Error,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::error::Error;
+
+    fn death() -> Death {
+        Death {
+            pid: 7,
+            worker: WorkerId::new(0),
+            cause: DeathCause::Exited(3),
+            task: None,
+            task_id: None,
+            ran_for: None,
+            peak_rss: None,
+            stderr_tail: String::new(),
+            stdout_tail: String::new(),
+        }
+    }
+
+    #[test]
+    fn what_users_pass_on_is_an_error() {
+        fn of_a_map(failed: MapError) -> Result<(), TaskError> {
+            Err(failed)?
+        }
+        fn of_a_worker(death: Box<Death>) -> Result<(), Box<dyn Error + Send + Sync>> {
+            Err(death)?
+        }
+        let failed = MapError { index: 0, error: TaskError::Cancelled, completed: 0 };
+        assert!(matches!(of_a_map(failed), Err(TaskError::Cancelled)));
+        assert_eq!(
+            of_a_worker(Box::new(death())).unwrap_err().to_string(),
+            "worker 0 (pid 7) exited with status 3"
+        );
+    }
 }

@@ -61,7 +61,17 @@ impl WorkerExe {
             Some(path) => path.clone(),
             None => std::env::current_exe().unwrap_or_else(|_| path.clone()),
         };
-        let fail = |source| BuildError::Executable { path: shown.clone(), source };
+        let fail = |source: io::Error| {
+            let bare = source.kind() == io::ErrorKind::NotFound && path.components().count() == 1;
+            let source = match bare {
+                true => io::Error::new(
+                    source.kind(),
+                    format!("{source}; `PATH` is not searched, give its whole path"),
+                ),
+                false => source,
+            };
+            BuildError::Executable { path: shown.clone(), source }
+        };
         let file = File::options()
             .read(true)
             .custom_flags(libc::O_PATH | libc::O_CLOEXEC)

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -47,8 +48,9 @@ pub(crate) type Decode<R> = fn(Encoded<'_>) -> Result<R, String>;
 /// # }
 /// ```
 ///
-/// A handle can be awaited in any async runtime: `handle.await` gives what [`get`](Self::get) would return. Dropping the
-/// future cancels nothing, unless [`cancel_on_drop`](Self::cancel_on_drop) has been asked for.
+/// A handle can be awaited in any async runtime ([`init`](fn@crate::init) says where to start it): `handle.await` gives what
+/// [`get`](Self::get) would return. Dropping the future cancels nothing, unless [`cancel_on_drop`](Self::cancel_on_drop) has
+/// been asked for.
 pub struct TaskHandle<R> {
     cell: Arc<Cell>,
     /// `None` when the task was refused, so there is nothing to cancel.
@@ -59,6 +61,12 @@ pub struct TaskHandle<R> {
     /// Cancels the task when the handle is dropped; most have none.
     guard: Option<Box<CancelGuard>>,
 }
+
+/// A panic leaves nothing half done in a handle.
+impl<R> UnwindSafe for TaskHandle<R> {}
+
+/// As for [`UnwindSafe`].
+impl<R> RefUnwindSafe for TaskHandle<R> {}
 
 /// Cancels a task when it is dropped, unless the task has ended.
 struct CancelGuard {
@@ -131,6 +139,7 @@ impl<R> TaskHandle<R> {
     /// Waits until the task has ended, for at most this long; tells whether it has.
     ///
     /// A task that has not ended goes on. In a forked child it returns true at once, and [`get`](Self::get) tells why.
+    #[must_use = "it may have been in vain"]
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
         // A timeout too long to be represented is no timeout.
         self.wait_until(Instant::now().checked_add(timeout))
@@ -223,7 +232,8 @@ impl<R: 'static> TaskHandle<R> {
     /// Has a function called with the result, on a thread of the pool's own, once the task has ended.
     ///
     /// Callbacks run one after another. One that blocks delays the later ones, one that panics harms nobody, and all may use
-    /// the pool. They still run when the pool has been dropped: with [`TaskError::PoolClosed`] for tasks that had not ended.
+    /// the pool. They still run when the pool has been dropped: with [`TaskError::PoolClosed`] for tasks that had not ended. In a
+    /// forked child they do not.
     pub fn on_complete(&self, function: impl FnOnce(Result<R, TaskError>) + Send + 'static) {
         if self.shared.origin.is_elsewhere() {
             return;
@@ -302,5 +312,20 @@ impl<R> IntoFuture for TaskHandle<R> {
 
     fn into_future(self) -> TaskFuture<R> {
         TaskFuture { handle: self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::Pool;
+
+    /// What can be taken through `catch_unwind`, and to other threads.
+    fn is_robust<T: UnwindSafe + RefUnwindSafe + Send + Sync + 'static>() {}
+
+    #[test]
+    fn a_panic_beside_a_pool_may_be_caught() {
+        is_robust::<Pool>();
+        is_robust::<TaskHandle<Cell>>();
     }
 }

@@ -83,8 +83,13 @@ pub struct Imap<F, I, R>(Lazy<F, I, R, InOrder<R>>);
 /// # Ok(())
 /// # }
 /// ```
+/// In a `for` loop, [`indexed`](Self::indexed) gives both.
 #[must_use = "an iterator submits nothing until it is asked for results"]
 pub struct ImapUnordered<F, I, R>(Lazy<F, I, R, AsTheyCome<R>>);
+
+/// The results of an [`ImapUnordered`], each with the index of its item; made by [`ImapUnordered::indexed`].
+#[must_use = "an iterator submits nothing until it is asked for results"]
+pub struct Indexed<F, I, R>(ImapUnordered<F, I, R>);
 
 /// Where results wait to be handed out.
 trait Shelf<R> {
@@ -334,6 +339,63 @@ impl<F, I, R> Imap<F, I, R> {
 impl<F, I, R> ImapUnordered<F, I, R> {
     pub(crate) fn new(flight: Flight<F, I, R>) -> Self {
         Self(Lazy::new(flight, AsTheyCome(VecDeque::new())))
+    }
+
+    /// The same results, each with the index of its item, as [`as_completed`](crate::as_completed) gives them.
+    ///
+    /// An error that is none of an item, as after a fork, has the index of the result before it, or 0.
+    ///
+    /// ```no_run
+    /// # use pool_core::{OnFailure, Pool, task};
+    /// # #[task]
+    /// # fn word_count(path: String) -> usize {
+    /// #     path.len()
+    /// # }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # pool_core::init();
+    /// # let pool = Pool::builder().build()?;
+    /// let paths = ["a.txt", "b.txt"];
+    /// let counts = pool.batch().on_failure(OnFailure::Isolate).imap_unordered(word_count, paths.map(String::from));
+    /// for (index, count) in counts.indexed() {
+    ///     println!("{}: {count:?}", paths[index]);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn indexed(self) -> Indexed<F, I, R> {
+        Indexed(self)
+    }
+}
+
+impl<F, I, C, R> Iterator for Indexed<F, I, R>
+where
+    I: Iterator,
+    F: FnMut(I::Item) -> C,
+    C: IntoCall<Output = R>,
+{
+    type Item = (usize, Result<R, TaskError>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let result = self.0.next()?;
+        Some((self.0.index().unwrap_or(0), result))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.0.size_hint()
+    }
+}
+
+impl<F, I, C, R> FusedIterator for Indexed<F, I, R>
+where
+    I: Iterator,
+    F: FnMut(I::Item) -> C,
+    C: IntoCall<Output = R>,
+{
+}
+
+impl<F, I, R> fmt::Debug for Indexed<F, I, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Indexed").field(&self.0).finish()
     }
 }
 

@@ -415,7 +415,7 @@ fn time(time: Duration) -> String {
 }
 
 fn memory(bytes: Option<u64>) -> String {
-    bytes.map_or_else(String::new, |bytes| format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64))
+    bytes.map_or_else(|| "unknown".to_owned(), |bytes| format!("{:.1} MiB", bytes as f64 / (1 << 20) as f64))
 }
 
 #[cfg(test)]

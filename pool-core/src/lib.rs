@@ -24,6 +24,28 @@
 //!     Ok(())
 //! }
 //! ```
+//!
+//! # What is where
+//! | you want | look at |
+//! |---|---|
+//! | arguments, results and errors of a task; what can travel | [`#[task]`](macro@task), [`Json`], [`SharedBytes`] |
+//! | a limit, retries, a priority or a name for one call | [`Call`] |
+//! | the same for many calls; chunks, a deadline, progress, going on past failures | [`Batch`], [`OnFailure`], [`Progress`] |
+//! | results one by one, from an endless input | [`Pool::imap`], [`Pool::imap_unordered`] |
+//! | one task: wait, cancel, await, call back | [`TaskHandle`] |
+//! | several tasks: the first, all, as they end | [`wait_any`], [`wait_all`], [`as_completed`] |
+//! | something that each worker builds once, and what it leaves at the end | [`WorkerState`], [`Pool::exit_values`] |
+//! | large data that all workers read | [`Builder::share`], [`Builder::share_slice`], [`Builder::share_value`] |
+//! | in a task: its worker, its attempt, whether it is cancelled | [`TaskContext`] |
+//! | number, memory, life, place and output of workers | [`Builder`], [`Output`], [`Pool::resize`] |
+//! | why there is no result | [`TaskError`], [`Death`], [`DeathCause`], [`BrokenReason`] |
+//! | what the pool is doing, and what it has done | [`Pool::stats`], [`Pool::workers`], [`Pool::insights`], [`WorkerEvent`] |
+//! | the end | [`Pool::join`], [`Pool::shutdown`], [`Pool::terminate`]; dropping the last [`Pool`] terminates it |
+//! | pools in `#[test]` functions | [`test_worker!`] |
+//!
+//! # Features
+//! * `json` (default): [`Json`], for types that postcard cannot carry.
+//! * `progress` (default): `Progress::bar`, a bar on the terminal.
 
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 compile_error!("pool-core runs on Linux, on x86-64 and AArch64: it stands on pidfds, memfds and epoll");
@@ -97,7 +119,7 @@ pub use handle::{TaskFuture, TaskHandle};
 #[doc(hidden)]
 pub use ids::Generation;
 pub use ids::{TaskId, WorkerId};
-pub use imap::{Imap, ImapUnordered};
+pub use imap::{Imap, ImapUnordered, Indexed};
 pub use insights::{Distribution, Insights, LongTask, Spread, WorkerInsights};
 #[cfg(feature = "json")]
 pub use json::Json;

@@ -1,6 +1,7 @@
 //! The pool as its users hold it.
 
 use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
@@ -62,6 +63,12 @@ const OUTPUT_PATIENCE: Duration = Duration::from_secs(1);
 pub struct Pool {
     inner: Arc<Inner>,
 }
+
+/// What a panic leaves half done is the caller's: the pool cancels what it had in flight for it, and goes on.
+impl UnwindSafe for Pool {}
+
+/// As for [`UnwindSafe`].
+impl RefUnwindSafe for Pool {}
 
 /// What the clones of a pool share.
 pub(crate) struct Inner {
@@ -216,7 +223,8 @@ impl Pool {
     /// [`TaskHandle::cancel`]. Other tasks of the pool are not affected.
     ///
     /// # Panics
-    /// Only when `f` or the input iterator panics; the items in flight are cancelled, and the pool is not affected.
+    /// Only when `f`, the input iterator or the decoding of a result panics; the items in flight are cancelled, and the pool is not
+    /// affected.
     pub fn map<F, I, C>(&self, f: F, items: I) -> Result<Vec<C::Output>, MapError>
     where
         I: IntoIterator,
@@ -232,7 +240,8 @@ impl Pool {
     /// Those of [`map`](Self::map).
     ///
     /// # Panics
-    /// Only when `f` or the input iterator panics; the items in flight are cancelled, and the pool is not affected.
+    /// Only when `f`, the input iterator or the decoding of a result panics; the items in flight are cancelled, and the pool is not
+    /// affected.
     pub fn map_unordered<F, I, C>(&self, f: F, items: I) -> Result<Vec<C::Output>, MapError>
     where
         I: IntoIterator,
@@ -271,7 +280,8 @@ impl Pool {
     /// become free.
     ///
     /// # Panics
-    /// Only when `f` or the input iterator panics; the items in flight are cancelled, and the pool is not affected.
+    /// Only when `f`, the input iterator or the decoding of a result panics; the items in flight are cancelled, and the pool is not
+    /// affected.
     pub fn map_settled<F, I, C>(&self, f: F, items: I) -> Vec<Result<C::Output, TaskError>>
     where
         I: IntoIterator,

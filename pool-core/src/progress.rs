@@ -81,7 +81,8 @@ impl Progress {
         Self { show: Show::Call(Arc::new(report)), total: None }
     }
 
-    /// Draws a bar on stderr, and leaves one line at the end; does nothing where stderr is no terminal.
+    /// Draws a bar on stderr, with how many items have ended, the time since the start, the time that is left, items per second and
+    /// failures, and leaves one line at the end; does nothing where stderr is no terminal.
     ///
     /// Several at once are drawn below each other.
     #[cfg(feature = "progress")]
@@ -280,7 +281,9 @@ mod bar {
                 return None;
             }
             let (bar, template) = match total {
-                Some(total) => (ProgressBar::new(total), "{prefix} {wide_bar} {pos}/{len} {eta} {msg}"),
+                Some(total) => {
+                    (ProgressBar::new(total), "{prefix} {wide_bar} {pos}/{len} {elapsed}<{eta} {msg}")
+                }
                 None => (ProgressBar::no_length(), "{prefix} {spinner} {pos} {elapsed} {msg}"),
             };
             if let Ok(style) = ProgressStyle::with_template(template) {

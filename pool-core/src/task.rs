@@ -49,6 +49,12 @@ use crate::state::{StateEntry, States};
 /// when they are encoded or decoded; wrap them in [`Json`](crate::Json). Do not use serde's `skip_serializing_if`: the
 /// worker could not tell that a field is missing.
 ///
+/// The `Err` of a result travels, too, so it cannot be a `std::io::Error`, `anyhow::Error` or `Box<dyn Error>`: return an error
+/// type of your own that derives serde's traits, or a text: `.map_err(|error| error.to_string())`.
+///
+/// A `Serialize` or `Deserialize` that panics does so where it runs: in the worker it is a panic of the task, here it goes to
+/// whoever makes the call or takes the result.
+///
 /// Type parameters, `impl Trait`, `async`, `unsafe`, `const` and `extern` functions, `self`, and arguments
 /// by `&mut` are compile errors.
 ///

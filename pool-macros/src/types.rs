@@ -84,6 +84,11 @@ impl<'ast> Visit<'ast> for Check<'_> {
                 ty,
                 "a task cannot take `impl Trait`: it is found by name in another process, so name the type",
             ),
+            Type::TraitObject(_) if self.result => self.refuse(
+                ty,
+                "a trait object cannot travel to another process: name a concrete type; of an error, return its text \
+                 (`Result<T, String>` and `.map_err(|error| error.to_string())`)",
+            ),
             Type::TraitObject(_) => {
                 self.refuse(ty, "a trait object cannot travel to another process: name a concrete type")
             }

@@ -429,7 +429,7 @@ impl Link {
     }
 
     /// The death report, without the task.
-    pub(crate) fn death(&self, remains: &Remains, oom: &mut OomCounter) -> Death {
+    pub(crate) fn death(&self, remains: &Remains, oom: &mut OomCounter, executable: &str) -> Death {
         let cause = match (remains.status, &self.killed) {
             // A kill of ours explains a SIGKILL; any other end came before it.
             (Some(ExitStatus::Signalled { signal: libc::SIGKILL, .. }) | None, Some(why)) => requested(why),
@@ -455,7 +455,9 @@ impl Link {
                 } else {
                     ""
                 };
-                DeathCause::StartFailed { why: format!("it {other} before it reported as a worker{hint}") }
+                DeathCause::StartFailed {
+                    why: format!("{executable} {other} before it reported as a worker{hint}"),
+                }
             }
             other => other,
         };

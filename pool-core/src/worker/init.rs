@@ -20,8 +20,7 @@ static STATE: AtomicU32 = AtomicU32::new(0);
 
 /// Makes this process ready for pools; in a process that a pool has launched, works for that pool and never returns.
 ///
-/// It must be the first line of `main`: what comes before it runs in every worker too, and descriptors that were opened
-/// before it are closed in a worker. Calling it again does nothing. A program that never calls it cannot build a pool:
+/// It must be the first line of `main`: what comes before it runs in every worker too. Calling it again does nothing. A program that never calls it cannot build a pool:
 /// [`Builder::build`](crate::Builder::build) fails, in a launched copy of it too, so nothing is launched without end.
 ///
 /// ```
@@ -29,6 +28,27 @@ static STATE: AtomicU32 = AtomicU32::new(0);
 /// fn main() {
 ///     pool_core::init();
 ///     // … the program
+/// }
+/// ```
+///
+/// # With an async runtime
+/// `#[tokio::main]` starts its runtime before the first line of `main`, so each worker would start one, too, for nothing, and a
+/// task could not start one of its own. Start it by hand:
+///
+/// ```no_run
+/// # struct Runtime;
+/// # impl Runtime {
+/// #     fn new() -> std::io::Result<Self> { Ok(Self) }
+/// #     fn block_on<E>(&self, _: impl Future<Output = Result<(), E>>) -> Result<(), E> { Ok(()) }
+/// # }
+/// fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     pool_core::init();
+///     Runtime::new()?.block_on(run()) // tokio::runtime::Runtime, or that of smol, …
+/// }
+///
+/// async fn run() -> Result<(), Box<dyn std::error::Error>> {
+///     // … `handle.await`
+///     Ok(())
 /// }
 /// ```
 ///
@@ -77,10 +97,21 @@ fn is_zygote() -> bool {
     ZYGOTE.load(Ordering::Acquire) || std::env::var_os(BOOT_ENV).is_some_and(|value| value == ZYGOTE_BOOT)
 }
 
-/// Called before `main`: remembers that a pool has launched this process, whatever `main` does until it calls [`init`].
+/// Called before `main`: remembers that a pool has launched this process, and closes what it has inherited, whatever `main`
+/// does until it calls [`init`]. What `main` opens by then stays open: threads that it has started may use it.
 pub(crate) fn note_launch() {
     LAUNCHED.store(is_launched(), Ordering::Release);
     ZYGOTE.store(is_launched() && is_zygote(), Ordering::Release);
+    if is_launched() {
+        close_inherited();
+    }
+}
+
+/// Closes what this process has inherited, unless that has been done: what is open by then may be its own.
+pub(super) fn close_inherited() {
+    if !CLOSED.swap(true, Ordering::AcqRel) {
+        setup::close_inherited();
+    }
 }
 
 /// How deeply this process is nested; `None` before [`init`].
@@ -90,6 +121,8 @@ pub(crate) fn depth() -> Option<u32> {
 
 /// A pool has launched this process.
 static LAUNCHED: AtomicBool = AtomicBool::new(false);
+/// What it has inherited has been closed.
+static CLOSED: AtomicBool = AtomicBool::new(false);
 /// It is to be a zygote.
 static ZYGOTE: AtomicBool = AtomicBool::new(false);
 
@@ -98,7 +131,11 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 fn become_worker(is_forked: bool) -> Result<(Boot, Vec<u8>, Region, Inlet, Outlet, Parcels)> {
     LAUNCHED.store(false, Ordering::Release);
     setup::remove_env(BOOT_ENV);
-    setup::close_inherited();
+    match is_forked {
+        // What is open is the zygote's.
+        true => setup::close_inherited(),
+        false => close_inherited(),
+    }
     let (boot, ends) = pool_ipc::boot::receive(io::stdin().as_fd())?;
     let parcels = match pool_ipc::boot::receive_descriptor(io::stdin().as_fd(), false)? {
         Some((PASSING, socket)) => Parcels::new(socket),

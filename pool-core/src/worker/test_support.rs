@@ -2,7 +2,7 @@
 //!
 //! `test_worker!()` registers a mark. A function in `.init_array`, which the C library calls before `main`, finds the mark and
 //! calls [`init`](crate::init) in place of `main`. The mark and the task table are plain data in link sections, so they are
-//! complete by then, whatever the order of such functions.
+//! complete by then, whatever the order of such functions. In any program that a pool has launched, it closes what was inherited.
 
 use crate::worker::init;
 

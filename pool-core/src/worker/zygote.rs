@@ -20,11 +20,12 @@ use pool_ipc::boot::receive_descriptor;
 use crate::supervisor::zygote::{Answer, Part};
 use crate::sys::clone::{Anchor, Refused, Side, threads};
 use crate::sys::{process, setup};
+use crate::worker::init::close_inherited;
 
 /// Serves requests. It returns in forked children only, which are to become workers.
 pub(super) fn run() -> io::Result<()> {
     setup::remove_env(BOOT_ENV);
-    setup::close_inherited();
+    close_inherited();
     let socket = io::stdin().as_fd().try_clone_to_owned()?;
     setup::die_with_parent()?;
     setup::reset_signals();

@@ -21,6 +21,11 @@ fn forever() -> &'static str {
 }
 
 #[task]
+fn any_error() -> Result<u8, Box<dyn std::error::Error>> {
+    Ok(1)
+}
+
+#[task]
 fn never(code: i32) -> ! {
     std::process::exit(code)
 }

@@ -336,7 +336,12 @@ fn isolate_and_abort_in_every_call() {
     while let Some(result) = results.next() {
         unordered[results.index().unwrap()] = Some(result);
     }
-    for results in [ordered, settled, unordered.into_iter().flatten().collect()] {
+    let mut indexed: Vec<_> = (0..200).map(|_| None).collect();
+    for (index, result) in isolating().imap_unordered(call, 0..200).indexed() {
+        assert!(indexed[index].replace(result).is_none(), "{index} came twice");
+    }
+    let indexed = indexed.into_iter().flatten().collect();
+    for results in [ordered, settled, unordered.into_iter().flatten().collect(), indexed] {
         assert_eq!(results.len(), 200);
         for (n, result) in (0..).zip(results) {
             match result {

@@ -13,8 +13,9 @@ use pool_core::{
 use pool_tests::{
     Part, Scene, expect_healthy, innocent, is_signal, play, process, sevens, start_method, victim, wait_until,
 };
+use pool_worker::drill;
 
-use crate::programs::{Once, bare, hostile, no_init, stock_path};
+use crate::programs::{Once, bare, hostile, no_init, stock_path, threaded};
 
 fn build(scene: &Scene, path: impl Into<PathBuf>) -> Result<Pool, BuildError> {
     scene.builder().worker(WorkerExe::path(path)).build()
@@ -58,6 +59,7 @@ fn an_executable_that_cannot_be_one_is_refused_when_the_pool_is_built() {
         (dir.path().join("missing"), "No such file"),
         (plain, "ermission denied"),
         (dir.path().to_owned(), "not a file"),
+        ("no-such-worker".into(), "`PATH` is not searched"),
     ] {
         match build(&scene, &path) {
             Err(error @ BuildError::Executable { .. }) => {
@@ -98,7 +100,8 @@ fn programs_that_are_no_workers_break_the_pool_and_it_says_why() {
         let pool = build(&scene, program).unwrap();
         let deaths = failed_starts(broken(&pool));
         let report = deaths[0].to_string();
-        assert!(report.contains("exited with status") && report.contains("pool_core::init()"), "{report}");
+        assert!(report.contains("pool_core::init()"), "{report}");
+        assert!(report.contains(&format!("did not start: {program} exited with status")), "{report}");
         assert!(pool.stats().spawned <= 12, "{:?}", pool.stats());
     }
 }
@@ -126,6 +129,16 @@ fn a_script_may_start_the_worker() {
     executable(&path, &format!("#!/bin/sh\nexec {} \"$@\"\n", stock_path().display()));
     let pool = build(&scene, &path).unwrap();
     expect_healthy(&pool);
+}
+
+#[test]
+fn what_a_worker_opens_before_init_stays_open_for_its_threads() {
+    let scene = Scene::new();
+    let pool = scene.builder().workers(1).worker(threaded()).build().unwrap();
+    let pid = pool.apply(drill::pid()).unwrap();
+    let opened = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let opened: Vec<_> = opened.map(|entry| fs::read_link(entry.path()).unwrap_or_default()).collect();
+    assert!(opened.iter().any(|path| path == Path::new("/dev/full")), "{opened:?}");
 }
 
 #[test]

@@ -167,7 +167,7 @@ fn a_wait_of_no_length_returns_and_so_do_many_short_ones() {
     let handle = pool.apply_async(play(1, Part::Sleep(200)));
     let start = Instant::now();
     for _ in 0..1000 {
-        handle.wait_timeout(Duration::ZERO);
+        let _ = handle.wait_timeout(Duration::ZERO);
     }
     let mut waits = 0_u32;
     while !handle.wait_timeout(Duration::from_micros(50)) {

@@ -106,7 +106,7 @@ impl Engine {
             if let Some(remains) = self.reap(who) {
                 let mut link = self.dying.swap_remove(place);
                 self.last_words(&mut link);
-                let mut death = link.death(&remains, &mut self.oom);
+                let mut death = link.death(&remains, &mut self.oom, &self.executable);
                 explain(&link, &mut death);
                 self.deaths.count(&death.cause);
                 self.seeing.buried(&link, &death, link.doomed.as_ref().and_then(Doomed::called));
@@ -133,7 +133,7 @@ impl Engine {
         let Some(remains) = self.reap(who) else { return };
         let Some(mut link) = self.links.get_mut(who.index()).and_then(Option::take) else { return };
         self.last_words(&mut link);
-        let mut death = link.death(&remains, &mut self.oom);
+        let mut death = link.death(&remains, &mut self.oom, &self.executable);
         let (mut started, mut called) = (false, None);
         if let Some(head) = self.machine.head(who) {
             let (ticket, task) = (head.span.first, head.unit.map(|(key, _)| key));

@@ -344,7 +344,7 @@ fn building_at_the_close() -> Bench {
     let ticket = pool.taken()[0].1[0];
     pool.on(Event::TookBack(pool.who(0), answers(&[(ticket, true)])));
     pool.forget().on(Event::Close);
-    assert!(matches!(pool.done[..], [Action::Retire(_)]), "{:?}", pool.done);
+    assert!(matches!(pool.done[..], [Action::Retire(..)]), "{:?}", pool.done);
     pool
 }
 
@@ -384,7 +384,7 @@ fn builds_may_cross_the_request_to_exit_for_as_long_as_both_take() {
     tasks.iter().for_each(|task| pool.on(Event::Cancel(*task)));
     pool.on(Event::TookBack(pool.who(0), answers(&[(1, true), (2, true)])));
     pool.forget().on(Event::Close);
-    assert!(matches!(pool.done[..], [Action::Retire(_)]), "{:?}", pool.done);
+    assert!(matches!(pool.done[..], [Action::Retire(..)]), "{:?}", pool.done);
     pool.pass(EXIT_TIMEOUT - MILLI);
     pool.begin(0);
     pool.pass(INIT_TIMEOUT / 2);
