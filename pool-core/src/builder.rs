@@ -644,7 +644,6 @@ impl Builder {
             marks,
             zygote: Mutex::default(),
             shared,
-            kit: Mutex::default(),
         };
         let gate = Gate::new(self.queue_limit, workers as usize);
         let shared =

@@ -56,55 +56,6 @@ pub(crate) struct Launcher {
     pub(crate) zygote: Mutex<Zygote>,
     /// What all workers are given to read.
     pub(crate) shared: Option<pool_ipc::Sealed>,
-    /// For the next worker.
-    pub(crate) kit: Mutex<Option<Kit>>,
-}
-
-/// What a worker and its supervisor share, before there is a process.
-#[derive(Debug)]
-pub(crate) struct Kit {
-    region: Region,
-    region_fd: OwnedFd,
-    rings: Option<Rings>,
-    /// Pipes or doorbells: the end that reads, and the one that writes. Our ends do not block.
-    tasks: (OwnedFd, OwnedFd),
-    results: (OwnedFd, OwnedFd),
-    stdout: (OwnedFd, OwnedFd),
-    stderr: (OwnedFd, OwnedFd),
-    /// Our end, which is closed after the start, so that a program that is no worker and reads its standard input comes to its end;
-    /// and theirs.
-    boot: (OwnedFd, OwnedFd),
-    /// The socket that large payloads pass through: our end, and theirs.
-    passing: (OwnedFd, OwnedFd),
-}
-
-impl Kit {
-    fn new(transport: Transport) -> io::Result<Self> {
-        let (region, region_fd) = Region::create()?;
-        let rings = if transport == Transport::Rings {
-            let (tasks, mut results) = region.supervisor();
-            // Its hello is waited for by the reactor, which sleeps.
-            results.arm(Wake::Each).map_err(io::Error::other)?;
-            Some(Rings { tasks, results })
-        } else {
-            None
-        };
-        let kit = Self {
-            region,
-            region_fd,
-            rings,
-            tasks: pipe_pair()?,
-            results: pipe_pair()?,
-            stdout: pipe_pair()?,
-            stderr: pipe_pair()?,
-            boot: socket_pair()?,
-            passing: socket_pair()?,
-        };
-        for fd in [&kit.tasks.1, &kit.results.0, &kit.stdout.0, &kit.stderr.0] {
-            set_nonblocking(fd.as_fd())?;
-        }
-        Ok(kit)
-    }
 }
 
 /// Environment variables of a worker by its place.
@@ -169,12 +120,23 @@ impl Launcher {
     /// where it is waiting before the worker exists.
     pub(crate) fn launch(&self, who: Incarnation) -> io::Result<Launched> {
         stdio::plug()?;
-        let ready = self.kit().take();
-        let kit = ready.map_or_else(|| Kit::new(self.transport), Ok)?;
-        let Kit { region, region_fd, rings, tasks, results, stdout, stderr, boot, passing } = kit;
-        let ((task_reader, tasks), (results, result_writer)) = (tasks, results);
-        let ((stdout, stdout_writer), (stderr, stderr_writer)) = (stdout, stderr);
-        let (ours, theirs) = boot;
+        let (region, region_fd) = Region::create()?;
+        let rings = if self.transport == Transport::Rings {
+            let (tasks, mut results) = region.supervisor();
+            // Its hello is waited for by the reactor, which sleeps.
+            results.arm(Wake::Each).map_err(io::Error::other)?;
+            Some(Rings { tasks, results })
+        } else {
+            None
+        };
+        let (task_reader, tasks) = pipe_pair()?;
+        let (results, result_writer) = pipe_pair()?;
+        let (stdout, stdout_writer) = pipe_pair()?;
+        let (stderr, stderr_writer) = pipe_pair()?;
+        let (ours, theirs) = socket_pair()?;
+        for fd in [&tasks, &results, &stdout, &stderr] {
+            set_nonblocking(fd.as_fd())?;
+        }
         let boot = Boot {
             pool: self.pool.clone(),
             worker: who.worker.get(),
@@ -197,7 +159,9 @@ impl Launcher {
             [task_reader.as_fd(), result_writer.as_fd(), region_fd.as_fd()],
         )
         .map_err(io::Error::other)?;
-        let (socket, their_socket) = passing;
+        // A socket of its own: the boot socket is closed on our side, so that a program that is no worker and reads its
+        // standard input comes to its end.
+        let (socket, their_socket) = socket_pair()?;
         send_descriptor(ours.as_fd(), PASSING, their_socket.as_fd())?;
         if let Some(fd) = self.shared.as_ref().and_then(|shared| shared.fd()) {
             send_descriptor(ours.as_fd(), SHARED, fd)?;
@@ -250,20 +214,6 @@ impl Launcher {
         }
     }
 
-    /// Makes what the next worker will need besides its process, so that nobody has to wait for it then. It costs a dozen
-    /// descriptors, so it is meant for pools whose workers die.
-    pub(crate) fn stock_up(&self) {
-        let mut kit = self.kit();
-        if kit.is_none() {
-            // Where there is not enough of something, that is told when a worker is launched.
-            *kit = Kit::new(self.transport).ok();
-        }
-    }
-
-    fn kit(&self) -> MutexGuard<'_, Option<Kit>> {
-        self.kit.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The zygote may be dead.
     pub(crate) fn look(&self) {
         self.zygote().look(&self.pool);
@@ -271,7 +221,6 @@ impl Launcher {
 
     /// Nothing more will be launched.
     pub(crate) fn end(&self) {
-        *self.kit() = None;
         self.zygote().end(&self.pool);
     }
 

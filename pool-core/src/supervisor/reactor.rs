@@ -62,9 +62,6 @@ fn turn(shared: &Arc<Shared>, events: &mut [EpollEvent]) -> bool {
     }
     if has_launched {
         shared.launcher.warm(&shared.epoll);
-        if shared.look(|engine| engine.deaths.total() > 0) {
-            shared.launcher.stock_up();
-        }
     }
     let ready = match shared.epoll.wait(events, EpollTimeout::NONE) {
         Ok(ready) => ready,
