@@ -1,5 +1,6 @@
 //! Whether a task costs the same among few and many tasks, and among few and many workers.
 
+use std::fmt::Display;
 use std::time::Instant;
 
 use pool_benches::samples;
@@ -11,37 +12,42 @@ use crate::effort::Effort;
 use crate::journal::Journal;
 use crate::tasks::tiny;
 
-/// Each size is repeated until so many tasks have run, so that short maps do not stand for one lucky moment.
-const AT_LEAST: u64 = 200_000;
+/// How often everything is measured, in turns, so that a slow moment does not count for one of the sizes alone.
+const TURNS: usize = 7;
+/// In each turn a size is repeated until so many tasks have run, so that short maps do not stand for one lucky moment.
+const AT_LEAST: u64 = 100_000;
 
 /// From a thousand tasks to ten million; to one million in a quick run.
 pub(crate) fn tasks(effort: Effort, journal: &mut Journal) -> Outcome<()> {
     let pool = ready_pool(2)?;
-    let mut costs = Vec::new();
     let largest: u64 = effort.pick(1_000_000, 10_000_000);
-    let mut count = 1_000;
-    while count <= largest {
-        let cost = cost(&pool, count)?;
-        journal.note(&format!("flat_tasks.{count}_ns"), cost);
-        costs.push(cost);
-        count *= 10;
+    let sizes: Vec<u64> = std::iter::successors(Some(1_000), |size| Some(size * 10))
+        .take_while(|size| *size <= largest)
+        .collect();
+    let mut costs = vec![Vec::new(); sizes.len()];
+    for _ in 0..effort.pick(3, TURNS) {
+        for (size, costs) in sizes.iter().zip(&mut costs) {
+            costs.push(cost(&pool, *size)?);
+        }
     }
     if effort.quick {
         journal.remark("cost a task: to 10⁶ tasks only, since this is a quick run".to_owned());
     }
-    note_spread("flat_tasks", &costs, journal)
+    note_spread("flat_tasks", &sizes, &costs, journal)
 }
 
 /// From one worker to sixty-four.
 pub(crate) fn workers(effort: Effort, journal: &mut Journal) -> Outcome<()> {
     let count = effort.pick(100_000, 300_000);
-    let mut costs = Vec::new();
-    for workers in [1, 2, 4, 8, 16, 32, 64] {
-        let cost = cost(&ready_pool(workers)?, count)?;
-        journal.note(&format!("flat_workers.{workers}_ns"), cost);
-        costs.push(cost);
+    let sizes = [1, 2, 4, 8, 16, 32, 64];
+    let pools = sizes.iter().map(|workers| ready_pool(*workers)).collect::<Outcome<Vec<_>>>()?;
+    let mut costs = vec![Vec::new(); sizes.len()];
+    for _ in 0..TURNS {
+        for (pool, costs) in pools.iter().zip(&mut costs) {
+            costs.push(cost(pool, count)?);
+        }
     }
-    note_spread("flat_workers", &costs, journal)
+    note_spread("flat_workers", &sizes, &costs, journal)
 }
 
 /// Nanoseconds for each task of a map of so many; the median of several maps.
@@ -56,8 +62,20 @@ fn cost(pool: &Pool, count: u64) -> Outcome<f64> {
     Ok(samples::median(&costs).ok_or("nothing was measured")?)
 }
 
-fn note_spread(name: &str, costs: &[f64], journal: &mut Journal) -> Outcome<()> {
-    let (least, most) = samples::extremes(costs).ok_or("nothing was measured")?;
+/// The dearest size beside the cheapest, by the medians of all turns.
+fn note_spread<S: Display>(
+    name: &str,
+    sizes: &[S],
+    costs: &[Vec<f64>],
+    journal: &mut Journal,
+) -> Outcome<()> {
+    let mut medians = Vec::new();
+    for (size, costs) in sizes.iter().zip(costs) {
+        let median = samples::median(costs).ok_or("nothing was measured")?;
+        journal.note(&format!("{name}.{size}_ns"), median);
+        medians.push(median);
+    }
+    let (least, most) = samples::extremes(&medians).ok_or("nothing was measured")?;
     ensure(least > 0.0, "a task that costs nothing")?;
     journal.note(name, most / least);
     Ok(())
