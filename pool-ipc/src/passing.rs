@@ -41,7 +41,11 @@ pub fn send_descriptor(socket: BorrowedFd<'_>, id: u64, fd: BorrowedFd<'_>) -> i
 /// `recvmsg(2)`. Where another thread takes the last number in that moment the descriptor is lost, and the error `EMFILE` too.
 pub fn receive_descriptor(socket: BorrowedFd<'_>, wait: bool) -> io::Result<Option<(u64, OwnedFd)>> {
     // The kernel drops descriptors that it finds no number for; so a number is tried out before.
-    drop(sys::duplicate_from(socket, 0)?);
+    drop(sys::duplicate_from(socket, 0).map_err(|error| match error.raw_os_error() {
+        // The limit is none at all.
+        Some(libc::EINVAL) => Errno::EMFILE.into(),
+        _ => error,
+    })?);
     let mut packet = [0; LEN + 1];
     let received = loop {
         match sys::receive(socket, &mut packet, wait) {

@@ -149,7 +149,7 @@ fn a_passed_descriptor_is_one_more_and_a_refused_one_is_none() {
 }
 
 #[test]
-fn a_descriptor_for_which_no_number_is_left_is_an_error_and_the_next_one_arrives() {
+fn a_descriptor_for_which_no_number_is_left_is_an_error_and_arrives_later() {
     let _alone = alone();
     let (ours, theirs) = boot::socket_pair().unwrap();
     let (pipe, _write) = pipe_pair().unwrap();
@@ -157,9 +157,14 @@ fn a_descriptor_for_which_no_number_is_left_is_an_error_and_the_next_one_arrives
         boot::send_descriptor(ours.as_fd(), id, pipe.as_fd()).unwrap();
     }
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    setrlimit(Resource::RLIMIT_NOFILE, 0, hard).unwrap();
-    let lost = boot::receive_descriptor(theirs.as_fd(), false);
-    setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
-    assert_eq!(lost.unwrap_err().kind(), std::io::ErrorKind::InvalidData);
-    assert_eq!(boot::receive_descriptor(theirs.as_fd(), false).unwrap().unwrap().0, 2);
+    // No number is allowed, and none of those allowed is free: they are those of the standard streams.
+    for limit in [0, 3] {
+        setrlimit(Resource::RLIMIT_NOFILE, limit, hard).unwrap();
+        let received = boot::receive_descriptor(theirs.as_fd(), false);
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+        assert_eq!(received.unwrap_err().raw_os_error(), Some(nix::libc::EMFILE), "limit {limit}");
+    }
+    for id in [1, 2] {
+        assert_eq!(boot::receive_descriptor(theirs.as_fd(), false).unwrap().unwrap().0, id);
+    }
 }
