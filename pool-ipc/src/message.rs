@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
 /// The protocol of this build; supervisor and worker must have the same.
-pub const PROTOCOL_VERSION: u32 = 4;
+pub const PROTOCOL_VERSION: u32 = 5;
 
 /// The most bytes of an encoded [`Boot`].
 pub const MAX_BOOT_LEN: usize = 64 << 10;

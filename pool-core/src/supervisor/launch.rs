@@ -29,6 +29,9 @@ pub(crate) const DEPTH_ENV: &str = "POOL_WORKER_DEPTH";
 
 /// The number of the socket for the descriptors of large payloads, which follows the boot message.
 pub(crate) const PASSING: u64 = 0;
+/// The number of the read end of the *lifeline*, which comes next: a pipe that nothing is written to, and whose hang-up means
+/// that the supervisor is gone.
+pub(crate) const LIFELINE: u64 = u64::MAX;
 
 /// All that is needed to start workers of a pool.
 #[derive(Debug)]
@@ -105,6 +108,8 @@ pub(crate) struct Launched {
     pub(crate) rings: Option<Rings>,
     /// Where the descriptors of large payloads go to and come from.
     pub(crate) socket: OwnedFd,
+    /// The worker and its process group are killed by the kernel when this is closed.
+    pub(crate) lifeline: OwnedFd,
     /// Write end of the task pipe or doorbell, non-blocking.
     pub(crate) tasks: OwnedFd,
     /// Read end of the result pipe or doorbell, non-blocking.
@@ -163,6 +168,8 @@ impl Launcher {
         // standard input comes to its end.
         let (socket, their_socket) = socket_pair()?;
         send_descriptor(ours.as_fd(), PASSING, their_socket.as_fd())?;
+        let (their_lifeline, lifeline) = pipe_pair()?;
+        send_descriptor(ours.as_fd(), LIFELINE, their_lifeline.as_fd())?;
         if let Some(fd) = self.shared.as_ref().and_then(|shared| shared.fd()) {
             send_descriptor(ours.as_fd(), SHARED, fd)?;
         }
@@ -196,6 +203,7 @@ impl Launcher {
             marks: self.marks,
             rings,
             socket,
+            lifeline,
             tasks,
             results,
             stdout,

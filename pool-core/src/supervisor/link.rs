@@ -1,7 +1,7 @@
 //! The supervisor's side of one worker process: its descriptors, buffers and board.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -43,6 +43,8 @@ pub(crate) struct Link {
     /// The task that it has been told to stop.
     pub(crate) doomed: Option<Doomed>,
     /// The rings that frames travel through; without them they travel through the pipes.
+    /// While this is open, the kernel lets the worker live.
+    _lifeline: OwnedFd,
     pub(crate) rings: Option<Rings>,
     /// What passes outside of the frames; kept until it is dead.
     pub(crate) parcels: Parcels,
@@ -135,6 +137,7 @@ impl Link {
             stages: Stages::new(Instant::now()),
             doomed: None,
             rings: launched.rings,
+            _lifeline: launched.lifeline,
             parcels: Parcels::new(launched.socket),
             deaf: false,
             suspect: false,

@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -101,8 +101,8 @@ extern "C" fn on_parent_death(_signal: libc::c_int) {
 /// Asks the kernel for a signal when the thread that spawned this worker dies (`PR_SET_PDEATHSIG`), and installs a
 /// handler for it that kills the whole process group.
 ///
-/// SIGKILL itself as the death signal would leave the children of the task behind. The handler runs on whichever thread
-/// has the signal unblocked; the watch thread always has.
+/// SIGKILL itself as the death signal would leave the children of the task behind. Where a task has blocked the signal, there is still
+/// [`hang_on`].
 #[doc(alias = "PR_SET_PDEATHSIG")]
 pub(crate) fn die_with_parent() -> io::Result<()> {
     // The last real-time signal: the least likely one to be used by task code.
@@ -121,36 +121,40 @@ pub(crate) fn die_with_parent() -> io::Result<()> {
     Ok(())
 }
 
-/// Empties the signal mask of the calling thread.
-pub(crate) fn unblock_signals() {
-    // SAFETY: plain data, valid for the calls.
-    unsafe {
-        let mut set: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut set);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
+/// Has the kernel kill this process group with SIGKILL when the other end of this pipe is closed, to which nothing is ever written:
+/// `O_ASYNC`, with `F_SETOWN` and `F_SETSIG` of `fcntl(2)`.
+///
+/// No code of ours runs then, so no task can hinder it: not by blocking signals, nor by being stopped; only by closing
+/// the descriptor, whose number is out of its way. It stays open for as long as this process lives. If the other end has been closed by
+/// now, the group is killed here.
+#[doc(alias = "F_SETSIG")]
+#[doc(alias = "O_ASYNC")]
+pub(crate) fn hang_on(lifeline: OwnedFd) -> io::Result<()> {
+    /// Of `asm-generic/fcntl.h`, which all architectures share for this; `libc` lacks it.
+    const F_SETSIG: libc::c_int = 10;
+    let fd = lifeline.into_raw_fd();
+    // SAFETY: the calls take a descriptor that is open and integers, and one valid pollfd.
+    let revents = unsafe {
+        let own = libc::getpid();
+        let owner = if libc::getpgrp() == own { -own } else { own };
+        if libc::fcntl(fd, libc::F_SETOWN, owner) < 0 || libc::fcntl(fd, F_SETSIG, libc::SIGKILL) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let flags = libc::fcntl(fd, libc::F_GETFL);
+        if flags < 0 || libc::fcntl(fd, libc::F_SETFL, flags | libc::O_ASYNC) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // Armed first: a hang-up is either seen here, or comes later and is told.
+        let mut poll = libc::pollfd { fd, events: 0, revents: 0 };
+        if libc::poll(&raw mut poll, 1, 0) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        poll.revents
+    };
+    if revents != 0 {
+        kill_own_group();
     }
-}
-
-/// Waits until the other end of a pipe is closed; returns early on errors other than EINTR.
-pub(crate) fn wait_for_hang_up(fd: BorrowedFd<'_>) -> io::Result<()> {
-    loop {
-        let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: 0, revents: 0 };
-        // SAFETY: one valid pollfd, no timeout.
-        let result = unsafe { libc::poll(&raw mut poll, 1, -1) };
-        if result < 0 {
-            let error = io::Error::last_os_error();
-            if error.kind() == io::ErrorKind::Interrupted {
-                continue;
-            }
-            return Err(error);
-        }
-        if poll.revents & libc::POLLNVAL != 0 {
-            return Err(io::Error::from_raw_os_error(libc::EBADF));
-        }
-        if poll.revents != 0 {
-            return Ok(());
-        }
-    }
+    Ok(())
 }
 
 /// Adds to the niceness of the calling thread, and so of those that it starts from now on.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use pool_ipc::{BOOT_ENV, Boot, Hello, Kind, Region, TaskDecl, Unfit, WorkerEnds};
 
 use crate::sharing;
-use crate::supervisor::launch::{self, DEPTH_ENV, PASSING};
+use crate::supervisor::launch::{self, DEPTH_ENV, LIFELINE, PASSING};
 use crate::supervisor::zygote::{ZYGOTE_BOOT, title};
 use crate::sys::{build_id, cpus, process, setup};
 use crate::task;
@@ -141,12 +141,21 @@ fn become_worker(is_forked: bool) -> Result<(Boot, Vec<u8>, Region, Inlet, Outle
         Some((PASSING, socket)) => Parcels::new(socket),
         _ => return Err("the boot message came without the socket for large payloads".into()),
     };
+    let lifeline = match pool_ipc::boot::receive_descriptor(io::stdin().as_fd(), false)? {
+        Some((LIFELINE, lifeline)) => lifeline,
+        _ => return Err("the boot message came without the lifeline".into()),
+    };
     sharing::receive(io::stdin().as_fd())?;
-    // From here on the death of the supervisor is noticed; one that is dead already is found by its closed pipe.
+    // From here on the death of the supervisor is noticed.
     setup::die_with_parent()?;
+    if let Err(error) = setup::hang_on(lifeline) {
+        serve::complain(&format!(
+            "has no lifeline ({error}): if its supervisor is killed, only the death signal ends it"
+        ));
+    }
     setup::reset_signals();
     setup::null_stdin()?;
-    // Before there is a second thread: all that are started later have the same.
+    // There is one thread: all that are started later have the same.
     if !boot.cpus.is_empty() {
         cpus::bind_to(&boot.cpus).map_err(|error| {
             format!("it cannot be bound to the CPUs {:?} (`Builder::cpu_affinity`): {error}", boot.cpus)
@@ -163,7 +172,6 @@ fn become_worker(is_forked: bool) -> Result<(Boot, Vec<u8>, Region, Inlet, Outle
     prefer_for_oom(boot.oom_score_adj);
     let WorkerEnds { tasks, results, region } = ends;
     let region = Region::open(region.as_fd())?;
-    // The watch thread uses the same descriptor, whose number is out of the way of task code.
     let tasks: &'static OwnedFd = Box::leak(Box::new(tasks));
     let (task_ring, result_ring) = match boot.ring {
         true => {
@@ -176,7 +184,6 @@ fn become_worker(is_forked: bool) -> Result<(Boot, Vec<u8>, Region, Inlet, Outle
     let results: &'static OwnedFd = Box::leak(Box::new(results));
     serve::note_result_pipe(results);
     let mut outlet = Outlet::new(result_ring, results, tasks);
-    // Still before there is a second thread.
     if boot.nice != 0
         && let Err(error) = setup::renice(boot.nice)
     {

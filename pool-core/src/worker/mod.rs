@@ -2,12 +2,11 @@
 //!
 //! # Order of events in a worker
 //! 1. [`init`](init) finds the boot socket on standard input and takes the descriptors out of it.
-//! 2. It puts the process in order: inherited descriptors closed, standard input emptied, signals reset, death signal set.
+//! 2. It puts the process in order: inherited descriptors closed, standard input emptied, signals reset, death signal set, and the
+//!    *lifeline* armed: when the supervisor closes its end, or dies, the kernel kills the process group.
 //! 3. It says hello with its table of tasks. The states that are to be there [from the start](crate::Builder::state) are built
 //!    before that.
-//! 4. A *watch thread* is started. It waits for the hang-up of the task pipe, which means that the supervisor is gone, and
-//!    kills the process group then. It also is the thread that always accepts the death signal.
-//! 5. The main thread reads tasks, claims each on the board, runs it, writes the result, and marks it finished, one by one.
+//! 4. The main thread reads tasks, claims each on the board, runs it, writes the result, and marks it finished, one by one.
 //!    The state that a task needs is built before the claim.
 
 pub(crate) mod init;

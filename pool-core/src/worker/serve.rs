@@ -121,9 +121,7 @@ pub(super) fn serve(
     if boot.states.is_empty() {
         // The hello first: somebody waits for it.
         worker.outlet.send(Kind::Hello, 0, hello);
-        start_watch(inlet.source.pipe());
     } else {
-        start_watch(inlet.source.pipe());
         worker.prepare_all(&boot.states);
         worker.outlet.send(Kind::Hello, 0, hello);
     }
@@ -334,26 +332,8 @@ impl Worker {
     }
 }
 
-/// Watches for the end of the supervisor while the main thread is busy with a task.
-fn start_watch(tasks: &'static OwnedFd) {
-    let spawned =
-        std::thread::Builder::new().name("pool-watch".to_owned()).stack_size(64 * 1024).spawn(move || {
-            setup::unblock_signals();
-            if setup::wait_for_hang_up(tasks.as_fd()).is_ok() {
-                setup::kill_own_group();
-            }
-            // The task code has closed our descriptor: the death signal remains.
-        });
-    if let Err(error) = spawned {
-        complain(&format!(
-            "has no watch thread ({error}): if its supervisor is killed, only the death signal ends it"
-        ));
-    }
-}
-
-/// Which file a descriptor stands for.
 /// Says something on stderr, if there is one.
-fn complain(what: &str) {
+pub(super) fn complain(what: &str) {
     let _ = writeln!(io::stderr(), "pool worker {what}");
 }
 

@@ -72,10 +72,6 @@ impl Inlet {
 }
 
 impl Source {
-    pub(super) fn pipe(&self) -> &'static OwnedFd {
-        self.pipe
-    }
-
     /// Whether it is known that nothing has come.
     pub(super) fn is_empty(&mut self) -> bool {
         self.ring.as_mut().is_some_and(|ring| ring.available() == Ok(0))

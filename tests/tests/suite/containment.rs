@@ -19,9 +19,12 @@ fn start(scene: &Scene, play: &str) -> Child {
 
 #[test]
 fn no_process_is_left_when_the_supervisor_is_killed() {
-    for (play, signal) in
-        [("victim", Signal::SIGKILL), ("blocked", Signal::SIGKILL), ("victim", Signal::SIGTERM)]
-    {
+    for (play, signal, stopped) in [
+        ("victim", Signal::SIGKILL, false),
+        ("blocked", Signal::SIGKILL, false),
+        ("victim", Signal::SIGKILL, true),
+        ("victim", Signal::SIGTERM, false),
+    ] {
         let scene = Scene::new();
         let mut host = start(&scene, play);
         let mut line = String::new();
@@ -29,6 +32,9 @@ fn no_process_is_left_when_the_supervisor_is_killed() {
         let pids: Vec<u32> = line.split_ascii_whitespace().map(|pid| pid.parse().unwrap()).collect();
         assert_eq!(pids.len(), 5, "four workers and a grandchild: {line}");
         assert!(pids.iter().all(|pid| process::is_alive(*pid)));
+        if stopped {
+            pids.iter().for_each(|pid| process::send(*pid, Signal::SIGSTOP));
+        }
         process::send(host.id(), signal);
         host.wait().unwrap();
         for pid in pids {
@@ -90,7 +96,7 @@ fn a_worker_inherits_nothing_that_it_should_not_have() {
         "leads its group true",
         "oom score raised true",
         // stdin, two output streams, the two ends of the protocol's pipes, the socket for descriptors; nothing of the host's.
-        "descriptors /dev/null pipe pipe pipe pipe socket",
+        "descriptors /dev/null pipe pipe pipe pipe pipe socket",
         "name host",
     ];
     assert_eq!(found.lines().collect::<Vec<_>>(), expected);
