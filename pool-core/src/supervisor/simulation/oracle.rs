@@ -636,8 +636,12 @@ impl World<'_> {
         let ended =
             [counters.succeeded, counters.failed, counters.cancelled, counters.timed_out, counters.overdue];
         let state = (ended.iter().sum::<u64>() + counters.retried + counters.requeued, self.staffed());
-        let over = self.unresolved == 0 || self.broken || self.terminated;
-        if over || self.growth.is_none_or(|(last, _)| last != state) || self.is_staffed_for(usize::MAX) {
+        if self.unresolved == 0 || self.broken || self.terminated {
+            // What comes next has not waited yet.
+            self.growth = None;
+            return;
+        }
+        if self.growth.is_none_or(|(last, _)| last != state) || self.is_staffed_for(usize::MAX) {
             self.growth = Some((state, self.now));
             return;
         }

@@ -329,6 +329,11 @@ impl World<'_> {
                 return;
             }
             let Some(out) = process.results.pop_front() else { return };
+            // Whatever changes next, the machine is to know of what is over; results may come one right after the other.
+            if !matches!(out, Out::Done(..)) || self.random.chance(500) {
+                self.end_reports();
+            }
+            let process = self.process(generation);
             match out {
                 Out::Hello if !process.greeted => {
                     process.greeted = true;
@@ -406,6 +411,7 @@ impl World<'_> {
                     let answers = self.read_run(generation, ticket, answer);
                     let span = Span { first: ticket, count: answers.len() as u32 };
                     let event = Event::Finished(who, ticket, span.count, answers);
+                    self.others_may_follow = true;
                     self.report_results(generation, span, End::Done, event);
                 }
                 Out::Panicked(ticket) => {

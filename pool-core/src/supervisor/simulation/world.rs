@@ -179,6 +179,8 @@ pub(super) struct World<'a> {
     pub(super) pending: VecDeque<Action<Answers>>,
     /// Results have been reported, and others may follow.
     reporting: bool,
+    /// The next event is a result behind which others may be reported.
+    pub(super) others_may_follow: bool,
     /// Nobody misbehaves any more, except tasks that always do.
     pub(super) calm: bool,
     pub(super) terminated: bool,
@@ -246,6 +248,7 @@ impl<'a> World<'a> {
             processes: Vec::new(),
             pending: VecDeque::new(),
             reporting: false,
+            others_may_follow: false,
             calm: false,
             terminated: false,
             closed: false,
@@ -373,8 +376,8 @@ impl<'a> World<'a> {
     /// Gives the machine an event, and checks what comes of it. `back` are tasks which that event returns to the queue.
     pub(super) fn feed(&mut self, event: Event<Answers>, back: &[Item]) {
         self.steps += 1;
-        let is_result = matches!(event, Event::Finished(..));
-        if !is_result {
+        let may_follow = std::mem::take(&mut self.others_may_follow);
+        if !may_follow {
             self.end_reports();
         }
         self.note(|_| format!("{event:?}"));
@@ -389,8 +392,7 @@ impl<'a> World<'a> {
         let seats = (self.seating(), self.processes.len());
         let ticks = matches!(event, Event::Tick);
         match event {
-            // Others may follow.
-            Event::Finished(who, ticket, count, answers) if is_result && self.random.chance(500) => {
+            Event::Finished(who, ticket, count, answers) if may_follow => {
                 self.machine.report(self.now, who, ticket, count, answers);
                 let sent = self.collect();
                 self.check_order(back, &before, &sent);
@@ -399,7 +401,6 @@ impl<'a> World<'a> {
             }
             event => self.machine.on(self.now, event),
         }
-        self.reporting = false;
         let sent = self.collect();
         if ticks {
             self.check_deadlines();
