@@ -14,6 +14,7 @@ use crate::error::BuildError;
 use crate::events::{Events, Hook, WorkerEvent};
 use crate::executable::WorkerExe;
 use crate::gate::Gate;
+use crate::memory::Scales;
 use crate::output::{Forwarder, Output};
 use crate::policy::{RestartPolicy, bounded};
 use crate::pool::Pool;
@@ -766,6 +767,15 @@ impl Builder {
         }
         if self.recycle_above == Some(0) {
             return wrong("recycle_above", "no worker can run without memory".to_owned());
+        }
+        if self.memory_limit.is_some() || self.recycle_above.is_some() {
+            let setting = if self.memory_limit.is_some() { "memory_limit" } else { "recycle_above" };
+            if Scales::of(std::process::id()).is_none_or(|scales| scales.private().is_none()) {
+                return wrong(
+                    setting,
+                    "the memory of a worker is read in `/proc`, which cannot be read".to_owned(),
+                );
+            }
         }
         if self.init_timeout.is_zero() {
             return wrong("init_timeout", "no state can be built in no time".to_owned());

@@ -62,13 +62,18 @@ impl WorkerExe {
             None => std::env::current_exe().unwrap_or_else(|_| path.clone()),
         };
         let fail = |source: io::Error| {
-            let bare = source.kind() == io::ErrorKind::NotFound && path.components().count() == 1;
-            let source = match bare {
-                true => io::Error::new(
-                    source.kind(),
-                    format!("{source}; `PATH` is not searched, give its whole path"),
-                ),
-                false => source,
+            let hint = match source.kind() {
+                io::ErrorKind::NotFound if self.path.is_none() => {
+                    "`/proc` is not mounted, so give the path of the worker"
+                }
+                io::ErrorKind::NotFound if path.components().count() == 1 => {
+                    "`PATH` is not searched, give its whole path"
+                }
+                _ => "",
+            };
+            let source = match hint {
+                "" => source,
+                hint => io::Error::new(source.kind(), format!("{source}; {hint}")),
             };
             BuildError::Executable { path: shown.clone(), source }
         };
@@ -84,10 +89,11 @@ impl WorkerExe {
         nix::unistd::access(&path, nix::unistd::AccessFlags::X_OK).map_err(|errno| fail(errno.into()))?;
         let fd = OwnedFd::from(file);
         // The interpreter of a script opens the file again, by name, when the descriptor is closed already.
-        let launch = if is_script(&path) {
-            path.canonicalize().map_err(fail)?
-        } else {
-            PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+        let held = PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+        // Without `/proc` it has to be found by its name again, whatever that is by then.
+        let launch = match is_script(&path) || held.symlink_metadata().is_err() {
+            true => path.canonicalize().map_err(fail)?,
+            false => held,
         };
         Ok(OpenExe { shown, launch, args: self.args.clone(), _file: fd })
     }

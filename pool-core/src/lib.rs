@@ -70,6 +70,9 @@ mod error;
 mod events;
 mod executable;
 mod exit_values;
+#[cfg(feature = "test-faults")]
+#[doc(hidden)]
+pub mod faults;
 mod flight;
 mod flow;
 mod fork;
@@ -102,6 +105,7 @@ mod stats;
 mod supervisor;
 mod sys;
 mod task;
+mod told;
 mod transport;
 mod wait;
 mod worker;

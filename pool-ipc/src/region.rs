@@ -69,7 +69,8 @@ impl Region {
     /// Makes an empty region, and the descriptor to give to the worker.
     ///
     /// # Errors
-    /// Those of `memfd_create(2)`, `ftruncate(2)`, `fcntl(2)` and `mmap(2)`.
+    /// [`FileTooLarge`](io::ErrorKind::FileTooLarge) over the limit on the size of files (`RLIMIT_FSIZE`); those of
+    /// `memfd_create(2)`, `ftruncate(2)`, `fcntl(2)` and `mmap(2)`.
     #[doc(alias = "memfd_create")]
     pub fn create() -> io::Result<(Self, OwnedFd)> {
         let (mapping, fd) = Mapping::<Layout>::create(c"pool-region")?;

@@ -30,8 +30,10 @@ mod pulse;
 pub mod region;
 mod scene;
 mod scribble;
+mod skip;
 mod start;
 mod transport;
+mod trials;
 mod wait;
 mod watchdog;
 
@@ -48,7 +50,9 @@ pub use part::{
 pub use pulse::{Player, play_all};
 pub use scene::Scene;
 pub use scribble::{Ink, Then, leave_a_vandal, mark, marked, scribble};
+pub use skip::skipped;
 pub use start::{start_method, zygote};
 pub use transport::{transport, with_rings};
+pub use trials::in_every_mode;
 pub use wait::{wait_and_explain, wait_until};
 pub use watchdog::LIMIT;

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use pool_core::{Output, Pool, WorkerExe};
+use pool_core::{Output, Pool, TaskError, WorkerExe};
 use pool_tests::{Part, play, right, wait_until};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -20,6 +20,9 @@ use tracing::{Event, Level, Metadata, Subscriber};
 
 /// The table, where users read it.
 const DOCUMENTED: &str = include_str!("../../pool-core/src/events.rs");
+
+/// Whatever is told of the pool of this name makes the collector panic.
+const PANICS: &str = "traced-panics";
 
 /// One event of a pool.
 #[derive(Debug, Clone)]
@@ -91,7 +94,9 @@ impl Subscriber for Collector {
             fields: fields.0,
             span: event.parent().and_then(|id| lock(&SPANS).get(&id.into_u64()).cloned()),
         };
+        let panics = told.fields.get("pool").is_some_and(|pool| pool == PANICS);
         lock(&TOLD).push(told);
+        assert!(!panics, "a collector that panics, on purpose");
     }
 
     fn enter(&self, _: &Id) {}
@@ -235,4 +240,27 @@ fn field_names_are_those_documented() {
         assert!(fields.iter().all(known), "{told:?}: {row:?}");
     }
     assert!(missing.is_empty(), "never told: {missing:?}");
+}
+
+#[test]
+fn a_collector_that_panics_concerns_nobody() {
+    collect();
+    let pool = builder(PANICS).build().unwrap();
+    let death = pool.apply(play(1, Part::Segv)).unwrap_err();
+    assert!(matches!(death, TaskError::WorkerDied(_)), "{death}");
+    let results = pool.map(|n| play(n, Part::Innocent), 0..20).unwrap();
+    assert_eq!(results, (0..20).map(right).collect::<Vec<_>>());
+    let late = pool.apply(play(2, Part::Hang).timeout(Duration::from_millis(5))).unwrap_err();
+    assert!(matches!(late, TaskError::TimedOut { .. }), "{late}");
+    pool.join();
+    drop(pool);
+    let broken = builder(PANICS).worker(WorkerExe::path("/bin/false")).build().unwrap();
+    let error = broken.apply(play(4, Part::Innocent)).unwrap_err();
+    assert!(matches!(error, TaskError::PoolBroken(_)), "{error}");
+    drop(broken);
+    let told = about(PANICS);
+    let has = |message: &str| told.iter().any(|told| told.message == message);
+    let messages =
+        ["worker spawned", "worker died", "worker killed", "task ended", "pool broken", "pool drained"];
+    assert!(messages.into_iter().all(has), "each made it panic: {told:?}");
 }

@@ -26,7 +26,8 @@
 //!   violation.
 //! * **A descriptor whose frame never counts**, because the task was taken back. It waits in the socket until the next unknown
 //!   number, or until the segment is forgotten: so whoever is told to forget an unknown segment receives what waits, first.
-//! * **No number for a descriptor** (`RLIMIT_NOFILE`), or no mapping. The descriptor stays in the socket. The result that needs it
+//! * **No number for a descriptor** (`RLIMIT_NOFILE`), or no mapping. The descriptor stays in the socket, or is kept until it can
+//!   be mapped: a segment is introduced once. The result that needs it
 //!   fails with the true cause, its memory is released, and its worker goes on; later results need not fail.
 //! * **A full socket.** Sending does not wait: whoever cannot send the descriptor sends the bytes.
 //! * **A task that was given up and still runs** (cancelled, timed out). Its arguments stay lent until its worker has answered

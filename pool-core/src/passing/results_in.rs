@@ -36,6 +36,8 @@ pub(crate) enum Refusal {
 #[derive(Debug, Default)]
 pub(crate) struct ResultsIn {
     views: HashMap<u64, Arc<SegmentView>>,
+    /// Segments that there was no room to map when they came. They come once, so they are kept for the next result.
+    unmapped: HashMap<u64, OwnedFd>,
     /// Forgotten, but a result in it has not been copied yet.
     leaving: Vec<Weak<SegmentView>>,
     /// Sealed files whose frames have not come.
@@ -95,6 +97,10 @@ impl ResultsIn {
                 }
                 return Ok(Reply::sealed(head, bytes));
             }
+            if let Some(fd) = self.unmapped.remove(&locator.segment) {
+                self.map(locator.segment, fd)?;
+                continue;
+            }
             match receive() {
                 Ok(Some((id, fd))) => self.keep(id, fd, limit)?,
                 Ok(None) if self.lost => {
@@ -123,17 +129,9 @@ impl ResultsIn {
     }
 
     fn keep(&mut self, id: u64, fd: OwnedFd, limit: usize) -> Result<(), Refusal> {
-        if self.views.contains_key(&id) || self.sealed.contains_key(&id) {
+        if self.views.contains_key(&id) || self.sealed.contains_key(&id) || self.unmapped.contains_key(&id) {
             return lie(format!("segment {id} twice"));
         }
-        let lost = &mut self.lost;
-        let refused = |error: io::Error| {
-            if is_for_want(&error) {
-                *lost = true;
-                return Refusal::Resources(error);
-            }
-            Refusal::Lie(format!("a segment that cannot be used: {error}"))
-        };
         if Sealed::is_sealed(fd.as_fd()) {
             if let Some(place) = self.given_up.iter().position(|given_up| *given_up == id) {
                 self.given_up.remove(place);
@@ -143,10 +141,33 @@ impl ResultsIn {
                 return lie(format!("{MAX_WAITING} sealed results of which it has not told"));
             }
             let waiting = self.sealed.values().fold(0, |sum: usize, bytes| sum.saturating_add(bytes.len()));
+            let lost = &mut self.lost;
+            let refused = |error: io::Error| {
+                if is_for_want(&error) {
+                    *lost = true;
+                    return Refusal::Resources(error);
+                }
+                unusable(&error)
+            };
             self.sealed.insert(id, open_sealed(fd, limit, waiting).map_err(refused)?);
             return Ok(());
         }
-        let view = SegmentView::open(fd.as_fd()).map_err(refused)?;
+        self.map(id, fd)
+    }
+
+    /// Maps a segment of the worker, or keeps it until there is room.
+    fn map(&mut self, id: u64, fd: OwnedFd) -> Result<(), Refusal> {
+        let view = match SegmentView::open(fd.as_fd()) {
+            Ok(view) => view,
+            Err(error) if is_for_want(&error) => {
+                if self.unmapped.len() >= MAX_SEGMENTS {
+                    return lie(format!("{MAX_SEGMENTS} segments that cannot be mapped"));
+                }
+                self.unmapped.insert(id, fd);
+                return Err(Refusal::Resources(error));
+            }
+            Err(error) => return Err(unusable(&error)),
+        };
         self.leaving.retain(|view| view.strong_count() > 0);
         let leaving: Vec<Arc<SegmentView>> = self.leaving.iter().filter_map(Weak::upgrade).collect();
         let count = self.views.len() + leaving.len();
@@ -161,6 +182,7 @@ impl ResultsIn {
 
     /// The worker has given the segment `id` back. What is still to be copied from it can be.
     pub(crate) fn forget(&mut self, id: u64) {
+        self.unmapped.remove(&id);
         if let Some(view) = self.views.remove(&id) {
             self.leaving.push(Arc::downgrade(&view));
         }
@@ -180,6 +202,10 @@ impl ResultsIn {
 
 fn lie<T>(what: String) -> Result<T, Refusal> {
     Err(Refusal::Lie(what))
+}
+
+fn unusable(error: &io::Error) -> Refusal {
+    Refusal::Lie(format!("a segment that cannot be used: {error}"))
 }
 
 /// Whether this program lacked something, whoever the descriptor came from.

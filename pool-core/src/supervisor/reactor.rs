@@ -9,9 +9,13 @@ use std::sync::Arc;
 use nix::errno::Errno;
 use nix::sys::epoll::{EpollEvent, EpollTimeout};
 
+#[cfg(feature = "test-faults")]
+use crate::faults::{self, Place};
+use crate::supervisor::engine::Engine;
 use crate::supervisor::event::Event;
 use crate::supervisor::shared::Shared;
 use crate::supervisor::token::{RESULTS, TIMER, Token, WAKE, ZYGOTE};
+use crate::told::tell;
 
 /// Faults of our own after which the reactor gives up altogether.
 const MOST_FAULTS: u32 = 3;
@@ -19,6 +23,8 @@ const MOST_FAULTS: u32 = 3;
 /// Runs until everything has ended and every process is gone.
 pub(crate) fn run(shared: &Arc<Shared>) {
     take_turns(shared);
+    // Whatever has ended it: after this thread nobody would notice a death.
+    let _ = catch_unwind(AssertUnwindSafe(|| shared.with(|engine, now| engine.bury_the_rest(now))));
     shared.launcher.end();
 }
 
@@ -32,12 +38,15 @@ fn take_turns(shared: &Arc<Shared>) {
             Ok(false) => return,
             Err(_) => {
                 faults += 1;
-                tracing::error!(pool = shared.name, "the reactor panicked");
-                shared.with(|engine, now| {
+                tell!(error, ERROR, pool = shared.name, "the reactor panicked");
+                let fault = |engine: &mut Engine, now| {
+                    // It may have panicked in the midst of a launch, which has no result then.
+                    engine.forget_launch();
                     engine.machine.on(now, Event::Fault("a panic in the reactor".to_owned()));
-                });
+                };
+                // A panic in there is dealt with there.
+                let _ = catch_unwind(AssertUnwindSafe(|| shared.with(fault)));
                 if faults >= MOST_FAULTS {
-                    // The workers' death signal goes out when this thread ends.
                     return;
                 }
             }
@@ -47,8 +56,12 @@ fn take_turns(shared: &Arc<Shared>) {
 
 /// One round; false when there is nothing left to do, ever.
 fn turn(shared: &Arc<Shared>, events: &mut [EpollEvent]) -> bool {
+    #[cfg(feature = "test-faults")]
+    faults::strike(Place::Turn);
     let mut has_launched = false;
     while let Some(who) = shared.with(|engine, _| engine.next_spawn()) {
+        #[cfg(feature = "test-faults")]
+        faults::strike(Place::Launch);
         let launched = shared.launcher.launch(who);
         shared.with(|engine, now| engine.launched(now, who, launched));
         has_launched = true;
@@ -75,6 +88,8 @@ fn turn(shared: &Arc<Shared>, events: &mut [EpollEvent]) -> bool {
         shared.launcher.look();
     }
     shared.with(|engine, now| {
+        #[cfg(feature = "test-faults")]
+        faults::strike(Place::Locked);
         // Results before deaths: what a worker has written counts, whatever happened to it afterwards.
         let tokens = || events[..ready].iter().map(EpollEvent::data);
         for token in tokens() {

@@ -100,8 +100,7 @@ impl Shared {
         }));
         if result.is_err() {
             // A fault of ours. No caller may wait for ever because of it.
-            engine.machine.on(now, Event::Fault("a panic in the supervisor".to_owned()));
-            engine.run(now);
+            engine.fault(now, "a panic in the supervisor");
         }
         if !engine.settled.is_empty() && self.lead.watched.any_foreign() {
             // Foreign code may come next, which may take long, or wait for this very pool: meanwhile somebody else reads.

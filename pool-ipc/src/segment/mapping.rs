@@ -13,7 +13,6 @@ use nix::{
         memfd::{MFdFlags, memfd_create},
         statfs::{TMPFS_MAGIC, fstatfs},
     },
-    unistd::ftruncate,
 };
 
 /// Nobody can change the size, so that no access to the mapped file faults (`SIGBUS`).
@@ -134,11 +133,6 @@ pub(super) fn memfd() -> io::Result<OwnedFd> {
         Err(Errno::EINVAL) => Ok(memfd_create(c"pool-data", flags)?),
         made => Ok(made?),
     }
-}
-
-pub(super) fn set_len(fd: &OwnedFd, len: usize) -> io::Result<()> {
-    let len = libc::off_t::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?;
-    Ok(ftruncate(fd, len)?)
 }
 
 pub(super) fn add_seals(fd: BorrowedFd<'_>, seals: SealFlag) -> io::Result<()> {

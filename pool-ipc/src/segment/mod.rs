@@ -108,7 +108,7 @@ impl Segment {
     ///
     /// # Errors
     /// [`InvalidInput`](io::ErrorKind::InvalidInput) if `block` or `count` is 0, `count` is over [`MAX_BLOCKS`], or it would be
-    /// too large; those of `memfd_create(2)`, `ftruncate(2)`, `mmap(2)` and `fcntl(2)`.
+    /// too large; [`FileTooLarge`](io::ErrorKind::FileTooLarge) over the limit on the size of files (`RLIMIT_FSIZE`); those of `memfd_create(2)`, `ftruncate(2)`, `mmap(2)` and `fcntl(2)`.
     #[doc(alias = "memfd_create")]
     #[doc(alias = "F_SEAL_FUTURE_WRITE")]
     pub fn create(block: usize, count: u32) -> io::Result<Self> {
@@ -119,7 +119,7 @@ impl Segment {
         }
         let len = block.get().checked_mul(count as usize).ok_or_else(invalid)?;
         let fd = mapping::memfd()?;
-        mapping::set_len(&fd, len)?;
+        crate::sys::set_len(&fd, len)?;
         let mapping = Mapping::writable(fd.as_fd(), len)?;
         mapping::add_seals(fd.as_fd(), SEALS)?;
         let free = AtomicU64::new(u64::MAX >> (MAX_BLOCKS - count));

@@ -40,8 +40,9 @@ impl SealedWriter {
     /// Appends `bytes`.
     ///
     /// # Errors
-    /// Those of `write(2)`: what was appended before is still there, and nothing can be appended any more.
+    /// [`FileTooLarge`](io::ErrorKind::FileTooLarge) over the limit on the size of files (`RLIMIT_FSIZE`); those of `write(2)`: what was appended before is still there, and nothing can be appended any more.
     pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        crate::sys::allow_len(self.len.saturating_add(bytes.len() as u64))?;
         self.file.write_all(bytes)?;
         self.len += bytes.len() as u64;
         Ok(())

@@ -110,7 +110,7 @@ fn a_hostile_descriptor_is_no_view() {
     let invalid = Err(ErrorKind::InvalidData);
     let memfd = |len: usize, seals: SealFlag| {
         let fd = mapping::memfd().unwrap();
-        mapping::set_len(&fd, len).unwrap();
+        crate::sys::set_len(&fd, len).unwrap();
         mapping::add_seals(fd.as_fd(), seals).unwrap();
         fd
     };
@@ -130,7 +130,7 @@ fn a_hostile_descriptor_is_no_view() {
     let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | libc::MFD_HUGETLB;
     let flags = nix::sys::memfd::MFdFlags::from_bits_retain(flags);
     if let Ok(fd) = nix::sys::memfd::memfd_create(c"huge", flags) {
-        mapping::set_len(&fd, 2 << 20).unwrap();
+        crate::sys::set_len(&fd, 2 << 20).unwrap();
         mapping::add_seals(fd.as_fd(), SEALS).unwrap();
         assert_eq!(SegmentView::open(fd.as_fd()).map(drop).map_err(kind), invalid);
     }
@@ -197,7 +197,7 @@ fn a_sealed_file_is_what_was_written_and_constant() {
 #[test]
 fn what_somebody_can_still_write_to_is_not_sealed() {
     let fd = mapping::memfd().unwrap();
-    mapping::set_len(&fd, 4096).unwrap();
+    crate::sys::set_len(&fd, 4096).unwrap();
     assert!(!Sealed::is_sealed(fd.as_fd()));
     let writable = Mapping::writable(fd.as_fd(), 4096).unwrap();
     let busy = mapping::add_seals(fd.as_fd(), SealFlag::F_SEAL_WRITE).unwrap_err();

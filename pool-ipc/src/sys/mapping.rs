@@ -16,9 +16,9 @@ use nix::{
         memfd::{MFdFlags, memfd_create},
         stat::fstat,
     },
-    unistd::ftruncate,
 };
 
+use super::set_len;
 use crate::region::Layout;
 
 /// Seals that the file must have, so that nobody who holds it can make an access fault (`SIGBUS`).
@@ -52,7 +52,7 @@ impl<T: Shareable> Mapping<T> {
             Err(Errno::EINVAL) => memfd_create(name, flags)?,
             made => made?,
         };
-        ftruncate(&fd, Self::LEN as libc::off_t)?;
+        set_len(&fd, Self::LEN)?;
         fcntl(&fd, FcntlArg::F_ADD_SEALS(SEALS))?;
         Ok((Self::open(fd.as_fd())?, fd))
     }

@@ -8,6 +8,8 @@ use std::{
 };
 
 use nix::fcntl::{FcntlArg, fcntl};
+#[cfg(not(loom))]
+use nix::sys::resource::{Resource, getrlimit};
 
 mod bytes;
 #[cfg(not(loom))]
@@ -34,6 +36,29 @@ pub(crate) fn read_spare(fd: BorrowedFd<'_>, into: &mut Vec<u8>, max: usize) -> 
     // length.
     unsafe { into.set_len(len) };
     Ok(read)
+}
+
+/// Gives an empty file its size: `ftruncate(2)`.
+#[cfg(not(loom))]
+pub(crate) fn set_len(fd: impl std::os::fd::AsFd, len: usize) -> io::Result<()> {
+    allow_len(len as u64)?;
+    let len = libc::off_t::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?;
+    Ok(nix::unistd::ftruncate(fd, len)?)
+}
+
+/// Whether a file may become so long, files in memory included.
+///
+/// Over the limit on the size of files (`RLIMIT_FSIZE`) the kernel sends `SIGXFSZ`, which would end the program; so it is asked before.
+#[cfg(not(loom))]
+pub(crate) fn allow_len(len: u64) -> io::Result<()> {
+    let (limit, _) = getrlimit(Resource::RLIMIT_FSIZE)?;
+    if len > limit {
+        let message = format!(
+            "{len} bytes of shared memory are over the limit on the size of files, {limit} (RLIMIT_FSIZE)"
+        );
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+    }
+    Ok(())
 }
 
 /// `CLOCK_MONOTONIC` in nanoseconds.

@@ -67,3 +67,8 @@ pub(crate) fn no_init() -> &'static Path {
 pub(crate) fn host() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_host"))
 }
+
+/// A program that has a pool and too little of something; its first argument says of what.
+pub(crate) fn pressed() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_pressed"))
+}

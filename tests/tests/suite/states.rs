@@ -315,6 +315,36 @@ fn an_init_that_hangs_is_ended_at_its_timeout() {
 }
 
 #[test]
+fn after_ten_good_builds_a_state_may_still_fail_die_or_hang() {
+    let restart = RestartPolicy {
+        max_restarts: 2,
+        first_delay: Duration::from_millis(1),
+        max_delay: Duration::from_millis(5),
+        ..RestartPolicy::default()
+    };
+    for (init, cause, lost) in [
+        ("fails", "no such model", 0),
+        ("panics", "the model is of last year", 0),
+        ("dies", "3 workers in a row", 3),
+        ("hangs", "3 workers in a row", 3),
+    ] {
+        let (scene, mood) = (Scene::new(), Mood::new("fine"));
+        // Every task has a process of its own, and none of them dies.
+        let builder = mood.builder(&scene).workers(1).max_tasks_per_worker(1).restart(restart);
+        // A build may have less time than a start or a claim.
+        let builder = builder.start_timeout(Duration::from_secs(600)).init_timeout(Duration::from_secs(1));
+        let pool = builder.build().unwrap();
+        assert_eq!(pool.map(|_| count(), 0..10).unwrap(), [1; 10]);
+        mood.set(init);
+        let (state, why, deaths) = broken((0..5).map(|_| pool.apply(count())).collect());
+        assert!(state.ends_with("states::Moody") && why.contains(cause), "{init}: {why}");
+        assert_eq!((deaths.len(), mood.inits().len()), (lost, 10 + lost.max(1)), "{init}: {deaths:?}");
+        assert!(deaths.iter().all(|death| death.task.is_none()), "{init}: {deaths:?}");
+        assert_eq!(pool.stats().succeeded, 10);
+    }
+}
+
+#[test]
 fn after_a_panic_of_a_task_the_state_is_built_anew() {
     let (scene, mood) = (Scene::new(), Mood::new("fine"));
     let pool = mood.builder(&scene).workers(1).build().unwrap();

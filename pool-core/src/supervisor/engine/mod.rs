@@ -38,6 +38,7 @@ use crate::supervisor::token::{Source, Token};
 use crate::sys::process;
 
 pub(crate) mod bells;
+mod faults;
 mod frames;
 mod prepare;
 mod printing;
@@ -113,6 +114,8 @@ pub(crate) struct Engine {
     pub(crate) settled: Vec<Settled>,
     /// Whether the reactor has something to do that only it may do.
     pub(crate) needs_reactor: bool,
+    /// Whether the reactor has ended before its time.
+    abandoned: bool,
 }
 
 /// What an engine is made from.
@@ -174,6 +177,7 @@ impl Engine {
             exits: Exits::default(),
             settled: Vec::new(),
             needs_reactor: false,
+            abandoned: false,
         }
     }
 
@@ -225,6 +229,8 @@ impl Engine {
     }
 
     fn perform(&mut self, now: Instant, action: Action<Results>) {
+        #[cfg(feature = "test-faults")]
+        crate::faults::strike(crate::faults::Place::Action);
         match action {
             Action::Send { to, ticket, task, first, count, attempt, limit } => {
                 self.send(now, to, Span { first: ticket, count }, (task, first), attempt, limit);
@@ -596,12 +602,13 @@ impl Engine {
 
     /// Whether everything has ended and every process is gone.
     pub(crate) fn is_gone(&self) -> bool {
-        self.machine.is_drained()
+        let is_gone = self.machine.is_drained()
             && self.to_spawn.is_empty()
             && self.spawning.is_none()
             && self.dying.is_empty()
             && self.buried.is_empty()
-            && self.links.iter().all(Option::is_none)
+            && self.links.iter().all(Option::is_none);
+        is_gone || self.abandoned
     }
 
     /// What is known of the process in a worker's place.

@@ -18,6 +18,7 @@ use crate::job::{JobRef, PartArgs};
 use crate::stats::RetireReason;
 use crate::supervisor::event::{Incarnation, KillReason, TaskKey, Ticket};
 use crate::supervisor::link::Link;
+use crate::told::tell;
 
 /// What the engine needs to tell and to keep it.
 #[derive(Debug)]
@@ -109,8 +110,8 @@ impl Seeing {
     pub(super) fn spawned(&mut self, link: &mut Link) {
         let (who, pid) = (link.who, link.pid);
         link.stages = Stages::new(self.spawn_began);
-        tracing::debug!(
-            target: "pool_core::worker", parent: &self.span,
+        tell!(
+            debug, DEBUG, target: "pool_core::worker", parent: &self.span,
             pool = self.pool, worker = who.worker.get(), generation = who.generation.get(), pid,
             "worker spawned"
         );
@@ -118,8 +119,8 @@ impl Seeing {
     }
 
     pub(super) fn not_spawned(&mut self, who: Incarnation, why: &std::io::Error) {
-        tracing::warn!(
-            target: "pool_core::worker", parent: &self.span,
+        tell!(
+            warn, WARN, target: "pool_core::worker", parent: &self.span,
             pool = self.pool, worker = who.worker.get(), generation = who.generation.get(), reason = %why,
             "worker not spawned"
         );
@@ -133,8 +134,8 @@ impl Seeing {
         if self.measured {
             link.stages.early_init = Duration::from_nanos(link.gauges.read().init_ns).min(after);
         }
-        tracing::debug!(
-            target: "pool_core::worker", parent: &self.span,
+        tell!(
+            debug, DEBUG, target: "pool_core::worker", parent: &self.span,
             pool = self.pool, worker = who.worker.get(), generation = who.generation.get(), pid,
             after_us = micros(after), build_id,
             "worker ready"
@@ -143,8 +144,8 @@ impl Seeing {
     }
 
     pub(super) fn killed(&self, link: &Link, why: &KillReason) {
-        tracing::debug!(
-            target: "pool_core::worker", parent: &self.span,
+        tell!(
+            debug, DEBUG, target: "pool_core::worker", parent: &self.span,
             pool = self.pool, worker = link.who.worker.get(), generation = link.who.generation.get(), pid = link.pid,
             reason = ?why,
             "worker killed"
@@ -154,8 +155,8 @@ impl Seeing {
     pub(super) fn retiring(&mut self, link: &mut Link, now: Instant, reason: RetireReason) {
         let (who, pid) = (link.who, link.pid);
         link.stages.retiring = Some(now);
-        tracing::debug!(
-            target: "pool_core::worker", parent: &self.span,
+        tell!(
+            debug, DEBUG, target: "pool_core::worker", parent: &self.span,
             pool = self.pool, worker = who.worker.get(), generation = who.generation.get(), pid, %reason,
             "worker retiring"
         );
@@ -163,8 +164,8 @@ impl Seeing {
     }
 
     pub(super) fn exited(&mut self, who: Incarnation, pid: u32) {
-        tracing::debug!(
-            target: "pool_core::worker", parent: &self.span,
+        tell!(
+            debug, DEBUG, target: "pool_core::worker", parent: &self.span,
             pool = self.pool, worker = who.worker.get(), generation = who.generation.get(), pid,
             "worker exited"
         );
@@ -172,8 +173,8 @@ impl Seeing {
     }
 
     pub(super) fn died(&mut self, who: Incarnation, death: &Death) {
-        tracing::warn!(
-            target: "pool_core::worker", parent: &self.span,
+        tell!(
+            warn, WARN, target: "pool_core::worker", parent: &self.span,
             pool = self.pool, worker = who.worker.get(), generation = who.generation.get(), pid = death.pid,
             cause = %death.cause, task = death.task_id.map(TaskId::get), name = death.task,
             ran_for_us = death.ran_for.map(micros),
@@ -183,15 +184,15 @@ impl Seeing {
     }
 
     pub(super) fn broken(&mut self, reason: &Arc<BrokenReason>) {
-        tracing::error!(
-            target: "pool_core::pool", parent: &self.span, pool = self.pool, %reason,
+        tell!(
+            error, ERROR, target: "pool_core::pool", parent: &self.span, pool = self.pool, %reason,
             "pool broken"
         );
         self.tell(|| WorkerEvent::Broken(Arc::clone(reason)));
     }
 
     pub(super) fn drained(&self) {
-        tracing::debug!(target: "pool_core::pool", parent: &self.span, pool = self.pool, "pool drained");
+        tell!(debug, DEBUG, target: "pool_core::pool", parent: &self.span, pool = self.pool, "pool drained");
     }
 
     /// A unit has been taken in.
@@ -213,23 +214,23 @@ impl Seeing {
             // 0 stands for what is not measured.
             self.born[place] = if now == 0 { u32::MAX } else { now };
         }
-        tracing::trace!(
-            target: "pool_core::task", parent: &self.span,
+        tell!(
+            trace, TRACE, target: "pool_core::task", parent: &self.span,
             pool = self.pool, task = key.id.get(), count, name = name(),
             "task submitted"
         );
     }
 
     pub(super) fn refused(&self, count: u32, name: impl FnOnce() -> String, reason: &TaskError) {
-        tracing::trace!(
-            target: "pool_core::task", parent: &self.span, pool = self.pool, count, name = name(), %reason,
+        tell!(
+            trace, TRACE, target: "pool_core::task", parent: &self.span, pool = self.pool, count, name = name(), %reason,
             "task refused"
         );
     }
 
     pub(super) fn sent(&self, who: Incarnation, pid: u32, task: TaskId, count: u32, attempt: u32) {
-        tracing::trace!(
-            target: "pool_core::task", parent: &self.span,
+        tell!(
+            trace, TRACE, target: "pool_core::task", parent: &self.span,
             pool = self.pool, task = task.get(), count, worker = who.worker.get(), generation = who.generation.get(), pid,
             attempt,
             "task sent"
@@ -237,8 +238,8 @@ impl Seeing {
     }
 
     pub(super) fn ended(&self, task: TaskId, count: u32, error: Option<&TaskError>) {
-        tracing::trace!(
-            target: "pool_core::task", parent: &self.span,
+        tell!(
+            trace, TRACE, target: "pool_core::task", parent: &self.span,
             pool = self.pool, task = task.get(), count, reason = error.map(tracing::field::display),
             "task ended"
         );

@@ -66,8 +66,9 @@ impl<P> Machine<P> {
                 if !ready.hand.prepare(ready.next_ticket) {
                     return self.on_violation(now, who, "it builds a state for no task of its".to_owned());
                 }
-                // The timer of its head finds out that there is more time.
                 slot.preparing = Some(Preparing { since: now, state });
+                // If there is more time than for a claim, the timer of its head finds that out.
+                self.arm(index, now);
             }
             Phase::Retiring { killed: false, builds, .. } => {
                 let Some(left) = builds.checked_sub(1) else {

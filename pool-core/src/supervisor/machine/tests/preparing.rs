@@ -63,6 +63,16 @@ fn rebuilding(config: Config) -> (Bench, TaskKey) {
 }
 
 #[test]
+fn a_build_may_have_less_time_than_a_claim() {
+    let limit = Duration::from_secs(2);
+    let (mut pool, _) = rebuilding(Config { init_timeout: limit, ..config(1) });
+    pool.pass_unclaimed(limit - MILLI);
+    assert!(pool.kills().is_empty(), "{:?}", pool.done);
+    pool.pass_unclaimed(2 * MILLI);
+    assert_eq!(pool.kills().len(), 1, "{:?}", pool.done);
+}
+
+#[test]
 fn a_head_that_waits_for_its_state_is_allowed_the_time_for_that_and_then_that_of_a_claim() {
     let mut pool = Bench::ready(config(1));
     let limit = MILLI;
