@@ -212,6 +212,17 @@ impl Board {
         }
     }
 
+    /// What a report says of the slot of `ticket`, when it makes no sense.
+    #[must_use]
+    pub fn describe(&self, ticket: u64) -> String {
+        let word = self.slot(ticket).load(Acquire);
+        format!(
+            "ticket {ticket} is not to be claimed: its slot is about ticket {}, state {}",
+            word >> 2,
+            word & 3
+        )
+    }
+
     /// Worker, after the result of `ticket`, which it has claimed, has been written: marks it finished.
     #[inline]
     pub fn finish(&self, ticket: u64) {

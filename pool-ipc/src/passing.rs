@@ -46,12 +46,14 @@ pub fn receive_descriptor(socket: BorrowedFd<'_>, wait: bool) -> io::Result<Opti
         Some(libc::EINVAL) => Errno::EMFILE.into(),
         _ => error,
     })?);
-    let mut packet = [0; LEN + 1];
+    let (mut packet, mut reset) = ([0; LEN + 1], false);
     let received = loop {
         match sys::receive(socket, &mut packet, wait) {
             Ok(received) => break received,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            // The other side has died and left something unread, which is told before what it had sent, and once.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset && !reset => reset = true,
             Err(error) => return Err(error),
         }
     };
@@ -126,6 +128,18 @@ mod tests {
         send_descriptor(ours.as_fd(), 3, read.as_fd()).unwrap();
         drop(ours);
         assert_eq!(waiter.join().unwrap(), (3, io::ErrorKind::UnexpectedEof));
+    }
+
+    #[test]
+    fn what_was_sent_arrives_though_its_sender_has_died_with_something_unread() {
+        let (ours, theirs) = socket_pair().unwrap();
+        let (read, _write) = pipe_pair().unwrap();
+        send_descriptor(ours.as_fd(), 1, read.as_fd()).unwrap();
+        send_descriptor(theirs.as_fd(), 7, read.as_fd()).unwrap();
+        drop(theirs);
+        assert_eq!(receive_descriptor(ours.as_fd(), false).unwrap().map(|(id, _)| id), Some(7));
+        let error = receive_descriptor(ours.as_fd(), false).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[test]

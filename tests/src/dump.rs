@@ -61,6 +61,9 @@ fn threads(text: &mut String, pid: u32) {
             read("wchan"),
             read("syscall")
         );
+        for frame in read("stack").lines() {
+            let _ = writeln!(text, "    {frame}");
+        }
     }
 }
 

@@ -38,6 +38,12 @@ impl Footprint {
             && self.processes.is_subset(&before.processes)
     }
 
+    /// Whether no process and no thread is here that was not there before, whatever memory is kept for the next pool.
+    #[must_use]
+    pub fn has_no_more_life_than(&self, before: &Self) -> bool {
+        self.threads.len() <= before.threads.len() && self.processes.is_subset(&before.processes)
+    }
+
     /// What is here and was not there before, for a failure report.
     #[must_use]
     pub fn beyond(&self, before: &Self) -> String {

@@ -228,7 +228,8 @@ impl Worker {
         if !self.board.claim(ticket, now) {
             if !self.board.is_withdrawn(ticket) {
                 // Skipping it would lose it, and running it might be the second time.
-                refuse("an earlier task has overwritten its claim board");
+                let slot = self.board.describe(ticket);
+                refuse(&format!("an earlier task has overwritten its claim board: {slot}"));
             }
             return false;
         }

@@ -4,6 +4,7 @@ pool_core::test_worker!();
 
 mod acceptance;
 mod arguments;
+mod chaos;
 mod containment;
 mod death_at_each_step;
 mod death_in_task;

@@ -58,6 +58,9 @@ impl Mood {
 /// How long a state takes to build that takes time.
 const TAKES: Duration = Duration::from_millis(800);
 
+/// How long a worker may take to exit, where it takes about that long.
+const EXIT: Duration = Duration::from_millis(40);
+
 /// A state that does what its [`Mood`] says, and counts what it is used for.
 struct Moody {
     dir: PathBuf,
@@ -94,6 +97,9 @@ impl WorkerState for Moody {
         match fs::read_to_string(self.dir.join("exit")).as_deref() {
             Ok("panics") => panic!("the model is lost"),
             Ok("hangs") => hang(),
+            Ok("takes its time") => {
+                std::thread::sleep(EXIT + Duration::from_micros(u64::from(std::process::id() % 16) * 50))
+            }
             Ok("leaves too much") => {
                 let error = cx.leave(&vec![0_u8; 65 << 10]).unwrap_err();
                 cx.leave(&error.to_string()).unwrap();
@@ -493,6 +499,21 @@ fn an_exit_that_panics_or_hangs_or_leaves_too_much_does_no_harm() {
             _ => assert!(values[0].value.as_ref().unwrap().contains("over the limit"), "{values:?}"),
         }
         assert_eq!((values.len(), deaths.total()), (1, 0), "{deaths:?}");
+    }
+}
+
+/// The supervisor may find that a worker has exited in the moment in which it kills it.
+#[test]
+fn a_worker_that_exits_as_its_time_is_up_is_no_death_or_was_killed() {
+    let scene = Scene::new();
+    for _ in 0..12 {
+        let mood = Mood::new("fine");
+        mood.at_exit("takes its time");
+        let pool = mood.builder(&scene).state::<Moody>().workers(8).exit_timeout(EXIT).build().unwrap();
+        wait_until("all are ready", || pool.stats().workers_ready == 8);
+        pool.join();
+        let deaths = pool.stats().deaths;
+        assert_eq!(deaths.terminated, deaths.total(), "{deaths:?}");
     }
 }
 

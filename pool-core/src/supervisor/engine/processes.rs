@@ -108,9 +108,9 @@ impl Engine {
                 self.last_words(&mut link);
                 let mut death = link.death(&remains, &mut self.oom, &self.executable);
                 explain(&link, &mut death);
-                self.deaths.count(&death.cause);
                 self.seeing.buried(&link, &death, link.doomed.as_ref().and_then(Doomed::called));
-                self.seeing.died(who, &death);
+                // It may have exited as it was asked to, in the moment in which it was killed for not doing so.
+                self.tell_of_its_end(&link, &death);
                 self.buried.push(link);
             }
             return;
@@ -159,19 +159,23 @@ impl Engine {
         if !lost.is_empty() {
             self.machine.on(now, Event::Lost(who, lost));
         }
-        let retired = self.machine.is_retiring(who) && death.cause == DeathCause::Exited(0);
         self.seeing.buried(&link, &death, called);
-        if retired {
-            self.seeing.exited(who, link.pid);
-        } else {
-            self.deaths.count(&death.cause);
-            self.seeing.died(who, &death);
-        }
+        self.tell_of_its_end(&link, &death);
         if link.killed == Some(KillReason::Timeout) {
             self.seeing.heard(&death);
         }
         self.buried.push(link);
         self.machine.on(now, Event::Died(who, Autopsy { death, started }));
+    }
+
+    /// Counts and tells of a death, unless it is the exit that the worker was asked for.
+    fn tell_of_its_end(&mut self, link: &Link, death: &Death) {
+        if link.stages.is_retiring() && death.cause == DeathCause::Exited(0) {
+            self.seeing.exited(link.who, link.pid);
+        } else {
+            self.deaths.count(&death.cause);
+            self.seeing.died(link.who, death);
+        }
     }
 
     /// What a dead worker had started besides its oldest task: something has destroyed results, and it went on.

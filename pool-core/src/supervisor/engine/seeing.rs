@@ -70,6 +70,11 @@ impl Doomed {
 }
 
 impl Stages {
+    /// Whether it has been asked to exit.
+    pub(super) fn is_retiring(&self) -> bool {
+        self.retiring.is_some()
+    }
+
     pub(crate) fn new(spawned: Instant) -> Self {
         Self { spawned, ready: None, retiring: None, early_init: Duration::ZERO }
     }
