@@ -700,6 +700,18 @@ mod tests {
         }
 
         #[test]
+        fn unfit_round_trip(state in ".*", why in ".*") {
+            let unfit = Unfit { state, why };
+            prop_assert_eq!(Unfit::decode(&unfit.encode().unwrap()), Ok(unfit));
+        }
+
+        #[test]
+        fn exit_note_round_trip(state in ".*", value: Result<Vec<u8>, String>) {
+            let note = ExitNote { state, value };
+            prop_assert_eq!(ExitNote::decode(&note.encode().unwrap()), Ok(note));
+        }
+
+        #[test]
         fn task_head_round_trip(index: u16, attempt: u16, queued_us: u32, task: u64, timeout_ns: u64,
                                 arguments: Vec<u8>) {
             let (index, attempt) = (index.into(), attempt.into());

@@ -204,7 +204,7 @@ impl FrameReader {
             return Err(poison);
         }
         if self.large.is_some() {
-            return Ok(self.take_large());
+            return self.take_large();
         }
         let held = &self.buffer[self.start..];
         let Some((bytes, rest)) = held.split_first_chunk::<HEADER_LEN>() else { return Ok(None) };
@@ -236,9 +236,16 @@ impl FrameReader {
 
     /// The large payload, if it is complete.
     #[cold]
-    fn take_large(&mut self) -> Option<Frame<'static>> {
-        let Large { header, payload } = self.large.take_if(|large| large.missing() == 0)?;
-        Some(Frame { kind: header.kind, ticket: header.ticket, payload: Cow::Owned(payload) })
+    fn take_large(&mut self) -> Result<Option<Frame<'static>>, FrameError> {
+        let Some(large) = self.large.take_if(|large| large.missing() == 0) else { return Ok(None) };
+        let Large { header, payload } = large;
+        // It is too long to have a sum, and a header that promises one is not its own.
+        if !header.matches(&payload) {
+            let error = FrameError::Checksum { ticket: header.ticket };
+            self.poison = Some(error);
+            return Err(error);
+        }
+        Ok(Some(Frame { kind: header.kind, ticket: header.ticket, payload: Cow::Owned(payload) }))
     }
 
     /// Whether the buffer holds another whole frame for [`next_frame`](Self::next_frame), as far as its header, which is
@@ -635,6 +642,32 @@ mod tests {
         sender.join().unwrap().unwrap();
         let capacity = reader.large.unwrap().payload.capacity();
         assert!(capacity <= 2 * arrived, "{capacity} bytes for {arrived}");
+    }
+
+    #[test]
+    fn a_sum_that_no_payload_can_have_is_noticed_whether_the_payload_fits_the_buffer_or_not() {
+        for len in [SUMMED_MAX + 1, LARGE + 1, BUFFER, 3 * BUFFER] {
+            let wrong = Header { len: len as u32, kind: Kind::Done, ticket: 1, sum: 1 }.encode();
+            let bytes = [&wrong[..], &pattern(len, 1), &encoded(Kind::Done, 2, b"behind")].concat();
+            let (read, write) = pipe_pair().unwrap();
+            let sender = thread::spawn(move || File::from(write).write_all(&bytes));
+            let mut reader = FrameReader::new(DEFAULT_FRAME_LIMIT);
+            let mut found = Vec::new();
+            while reader.fill(read.as_fd()).unwrap() != Fill::Eof {
+                loop {
+                    match reader.next_frame() {
+                        Ok(Some(frame)) => found.push(Ok(frame.ticket)),
+                        Ok(None) => break,
+                        Err(error) => {
+                            found.push(Err(error));
+                            reader.resync();
+                        }
+                    }
+                }
+            }
+            sender.join().unwrap().unwrap();
+            assert_eq!(found, [Err(FrameError::Checksum { ticket: 1 }), Ok(2)], "{len} bytes");
+        }
     }
 
     #[test]

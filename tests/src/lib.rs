@@ -44,8 +44,8 @@ pub use held::{Leash, pid_for, wait_for_file};
 pub use modes::{Mode, Trial};
 pub use outcome::{IsCause, cause_of, expect_death, expect_healthy, is_signal, running};
 pub use part::{
-    Answer, Part, attempt_after_deaths, even, exit_once_there, innocent, nested_hang, note_cancellation,
-    once_there, play, quiet, right, sevens, victim,
+    Answer, Part, assault, attempt_after_deaths, even, exit_once_there, innocent, nested_hang,
+    note_cancellation, once_there, play, quiet, right, sevens, victim,
 };
 pub use pulse::{Player, play_all};
 pub use scene::Scene;

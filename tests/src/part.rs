@@ -136,6 +136,12 @@ pub fn victim(len: u64) -> Vec<u8> {
     sevens(len)
 }
 
+/// What the hostile worker attacks its supervisor at, in ways that the seed leads to; an honest one returns that many [`sevens`].
+#[task]
+pub fn assault(_seed: u64, len: u64) -> Vec<u8> {
+    sevens(len)
+}
+
 /// What the hostile worker runs honestly: as many [`sevens`].
 #[task]
 pub fn innocent(len: u64) -> Vec<u8> {

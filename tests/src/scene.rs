@@ -10,7 +10,7 @@ use pool_core::{Builder, Output, Pool, RestartPolicy};
 use crate::footprint::Footprint;
 use crate::start::start_method;
 use crate::transport::transport;
-use crate::watchdog::Watchdog;
+use crate::watchdog::{LIMIT, Watchdog};
 
 /// The name of every pool of a scene; its threads are found by it.
 const POOL: &str = "scene";
@@ -35,12 +35,23 @@ impl Scene {
     #[must_use]
     #[expect(clippy::new_without_default, reason = "it waits, and has a guard's life")]
     pub fn new() -> Self {
+        Self::of(LIMIT)
+    }
+
+    /// As [`new`](Self::new), for a test that is asked to take longer.
+    #[must_use]
+    pub fn of(limit: Duration) -> Self {
         // A test that failed has poisoned it, and that is all it has done.
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let mark =
             format!("POOL_TESTS_SCENE={}.{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let test = thread::current().name().unwrap_or("of no name").to_owned();
-        Self { before: Footprint::take(&mark, POOL), mark, _watchdog: Watchdog::new(test), _turn: turn }
+        Self {
+            before: Footprint::take(&mark, POOL),
+            mark,
+            _watchdog: Watchdog::new(test, limit),
+            _turn: turn,
+        }
     }
 
     /// A builder for a pool of two workers that run this program. What they print is thrown away; what their restart policy

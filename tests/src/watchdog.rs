@@ -11,7 +11,7 @@ use crate::dump;
 /// The longest time that a test may take.
 pub const LIMIT: Duration = Duration::from_secs(60);
 
-/// Aborts the test program when it is not dropped within [`LIMIT`].
+/// Aborts the test program when it is not dropped in time.
 #[derive(Debug)]
 pub(crate) struct Watchdog {
     done: Option<Sender<()>>,
@@ -19,12 +19,12 @@ pub(crate) struct Watchdog {
 }
 
 impl Watchdog {
-    pub(crate) fn new(test: String) -> Self {
+    pub(crate) fn new(test: String, limit: Duration) -> Self {
         let (done, is_done) = channel();
         let watch = move || {
-            if is_done.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout) {
+            if is_done.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
                 // Written to the stream itself: what `eprintln!` writes is captured, and lost in an abort.
-                let message = format!("\ntest {test} hangs: it has not ended within {LIMIT:?}\n{}\n", dump());
+                let message = format!("\ntest {test} hangs: it has not ended within {limit:?}\n{}\n", dump());
                 // There is nobody to tell when stderr is closed.
                 let _ = std::io::stderr().write_all(message.as_bytes());
                 abort();

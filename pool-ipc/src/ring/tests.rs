@@ -253,6 +253,15 @@ fn scribbled_flags_ring_too_often_rather_than_never() {
 }
 
 #[test]
+fn an_impossible_position_of_a_reader_that_sleeps_deep_wakes_it() {
+    let (mut writer, mut reader) = ring();
+    assert_eq!(reader.arm(Wake::Low), Ok(true));
+    reader.shared.head.set(0xA5A5_A5A5);
+    stage_all(&mut writer, &[1; CAPACITY / 2 + 1]);
+    assert!(writer.publish(), "how much it has read is not known, so it may be nothing");
+}
+
+#[test]
 fn frames_larger_than_the_ring_pass_through_it() {
     let (mut ring_writer, mut ring_reader) = ring();
     let (mut writer, mut reader) = (FrameWriter::new(), FrameReader::new(u32::MAX));

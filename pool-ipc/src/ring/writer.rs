@@ -175,8 +175,9 @@ impl RingWriter {
 
     /// Whether the reader has more than half a ring to read. A position that cannot be is no reason to let it sleep.
     fn is_half_full(&mut self) -> bool {
-        let is_half = |read| self.published - read > CAPACITY as u64 / 2;
-        is_half(self.read) && self.free().is_ok_and(|_| self.published - self.read > CAPACITY as u64 / 2)
+        let published = self.published;
+        let is_half = |read| published - read > CAPACITY as u64 / 2;
+        is_half(self.read) && (self.free().is_err() || is_half(self.read))
     }
 
     /// For a writer that wants to sleep until `len` bytes can be staged (more than the ring holds count as all of it).

@@ -5,6 +5,7 @@ pool_core::test_worker!();
 mod acceptance;
 mod arguments;
 mod chaos;
+mod attack;
 mod containment;
 mod death_at_each_step;
 mod death_in_task;

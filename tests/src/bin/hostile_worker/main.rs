@@ -1,7 +1,10 @@
 //! A worker that speaks the protocol by itself, over rings or pipes, and breaks it in one chosen way.
 //!
 //! `hostile-worker TRICK [--once FILE]`: with `--once` the trick is played by whoever creates the file, and by nobody after.
+//! The trick `random` is many, drawn by chance, one after the other; the task `assault` has the seed.
 
+mod assault;
+mod random;
 mod trick;
 mod wire;
 mod worker;

@@ -66,6 +66,8 @@ pub(crate) enum Trick {
     Bend(Place, i64),
     FallSilent,
     RingForEver,
+    // At an assault
+    Random,
     // When asked to retire
     DieRetiring,
     ExitRetiring(i32),
@@ -125,6 +127,7 @@ impl Trick {
             ("head-back", None) => Self::Bend(Place::Head(Ring::Tasks), -1),
             ("fall-silent", None) => Self::FallSilent,
             ("ring-for-ever", None) => Self::RingForEver,
+            ("random", None) => Self::Random,
             ("die-retiring", None) => Self::DieRetiring,
             ("exit-retiring", Some(code)) => Self::ExitRetiring(i32::try_from(code).ok()?),
             ("hang-retiring", None) => Self::HangRetiring,

@@ -1,7 +1,7 @@
 //! The worker's ends of the exchange, for a worker that may put anything into them.
 
 use std::io::Write;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 use pool_ipc::{Boot, Fill, FrameReader, Region, RingReader, RingWriter, Wake, WorkerEnds};
@@ -18,6 +18,8 @@ pub(crate) struct Wire {
     results: Option<std::fs::File>,
     /// The shared memory, to be written behind everybody's back.
     memory: std::fs::File,
+    /// Where descriptors are passed.
+    socket: Option<OwnedFd>,
     reader: FrameReader,
     /// Whether the supervisor's doorbell is left alone.
     is_silent: bool,
@@ -29,7 +31,7 @@ struct Rings {
 }
 
 impl Wire {
-    pub(crate) fn new(boot: &Boot, region: &Region, ends: WorkerEnds) -> Self {
+    pub(crate) fn new(boot: &Boot, region: &Region, ends: WorkerEnds, socket: Option<OwnedFd>) -> Self {
         let rings = boot.ring.then(|| {
             let (tasks, results) = region.worker();
             Rings { tasks, results }
@@ -39,6 +41,7 @@ impl Wire {
             tasks: ends.tasks.into(),
             results: Some(ends.results.into()),
             memory: ends.region.into(),
+            socket,
             reader: FrameReader::new(boot.frame_limit),
             is_silent: false,
         }
@@ -108,6 +111,27 @@ impl Wire {
         let bell = told("bell", bell.try_clone())?;
         let ringing = move || while (&bell).write_all(&[1; 512]).is_ok() {};
         told("thread", std::thread::Builder::new().spawn(ringing)).map(drop)
+    }
+
+    /// Puts bytes where there ought to be bells; in a pipe for results they are part of these.
+    pub(crate) fn ring_with(&self, bytes: &[u8]) -> Result<()> {
+        let mut bell = self.results.as_ref().ok_or("the doorbell has been closed")?;
+        told("bell", bell.write_all(bytes))
+    }
+
+    /// Where descriptors are passed, if the supervisor has sent that.
+    pub(crate) fn socket(&self) -> Option<BorrowedFd<'_>> {
+        self.socket.as_ref().map(AsFd::as_fd)
+    }
+
+    /// The shared memory.
+    pub(crate) fn memory(&self) -> Result<std::fs::File> {
+        told("memory", self.memory.try_clone())
+    }
+
+    /// Overwrites a part of the shared memory, behind everybody's back.
+    pub(crate) fn scribble(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        told("scribble", self.memory.write_all_at(bytes, offset))
     }
 
     /// Adds to a word of the shared memory, behind everybody's back.

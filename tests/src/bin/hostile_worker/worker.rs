@@ -14,6 +14,8 @@ use pool_ipc::{
 use pool_tests::region::{Place, Ring};
 use pool_worker as _;
 
+use crate::assault::Assault;
+use crate::random::Random;
 use crate::trick::{Portion, Script, Trick};
 use crate::wire::Wire;
 use crate::{Result, told};
@@ -34,7 +36,8 @@ pub(crate) fn run(script: Script) -> Result<()> {
     told("prctl", nix::sys::prctl::set_pdeathsig(Signal::SIGKILL))?;
     let (boot, ends) = told("boot", pool_ipc::boot::receive(io::stdin().as_fd()))?;
     let region = told("region", Region::open(ends.region.as_fd()))?;
-    let wire = Wire::new(&boot, &region, ends);
+    let socket = told("socket", pool_ipc::boot::receive_descriptor(io::stdin().as_fd(), false))?;
+    let wire = Wire::new(&boot, &region, ends, socket.map(|(_, socket)| socket));
     let mut worker = Worker { script, boot, wire, board: region.board(), states: States::new(), late: None };
     worker.say_hello()?;
     loop {
@@ -47,6 +50,8 @@ pub(crate) fn run(script: Script) -> Result<()> {
                 }
                 (Kind::Bundle, first) => worker.on_bundle(first, &payload)?,
                 (Kind::Retire, _) => worker.on_retire(),
+                // What it has passed is its own to keep or to lose.
+                (Kind::Release | Kind::Forget, _) => {}
                 (other, _) => return Err(format!("an unexpected {other:?} frame")),
             }
         }
@@ -81,6 +86,7 @@ impl Worker {
                     | Trick::GarbageHello
                     | Trick::HelloWithoutVictim
                     | Trick::HelloWithOtherSignature
+                    | Trick::Random
             )
         };
         let mut hello = self.hello();
@@ -91,6 +97,7 @@ impl Worker {
             Some(Trick::DieEarly) => die(),
             Some(Trick::HangEarly) => sleep_for_ever(),
             Some(Trick::PrepareEarly) => self.prepare_for_ever()?,
+            Some(Trick::Random) => self.speak_first()?,
             Some(Trick::HelloWithoutVictim) => {
                 hello.tasks.iter_mut().filter(|task| is_victim(task)).for_each(|task| task.name.push('x'))
             }
@@ -109,6 +116,19 @@ impl Worker {
             _ => told("hello", hello.encode())?,
         };
         self.send(Kind::Hello, 0, &payload)
+    }
+
+    /// One of many says something before its hello.
+    fn speak_first(&mut self) -> Result<()> {
+        let mut random = Random::new(self.boot.generation);
+        if random.one_in(32) {
+            let len = 1 + random.below(200);
+            match random.below(2) {
+                0 => self.wire.write(&random.bytes(len))?,
+                _ => self.send(Kind::Done, random.number(), &random.bytes(len))?,
+            }
+        }
+        Ok(())
     }
 
     /// Says without end that it builds states.
@@ -131,6 +151,9 @@ impl Worker {
     fn on_task(&mut self, ticket: u64, head: &TaskHead, arguments: &[u8]) -> Result<()> {
         let entry = usize::try_from(head.index).ok().and_then(|index| TASKS.static_slice().get(index));
         let entry = entry.ok_or("a task that is not in the table")?;
+        if entry.name.ends_with("::assault") {
+            return self.on_assault(ticket, entry, head, arguments);
+        }
         let at_victim = entry.name.ends_with("::victim");
         let trick = self.script.now(|trick| {
             at_victim && !matches!(trick, Trick::DieRetiring | Trick::ExitRetiring(_) | Trick::HangRetiring)
@@ -172,6 +195,33 @@ impl Worker {
             self.wire.write(&late)?;
         }
         self.board.finish(ticket);
+        Ok(())
+    }
+
+    /// Attacks the supervisor in the ways that the task's seed and this worker's own number lead to.
+    fn on_assault(
+        &mut self,
+        ticket: u64,
+        entry: &TaskEntry,
+        head: &TaskHead,
+        arguments: &[u8],
+    ) -> Result<()> {
+        // Two workers never do the same: a task that each of them pretended not to have begun would never end.
+        let mut random = Random::new(seed(arguments) ^ self.boot.generation << 40);
+        if random.one_in(500) {
+            sleep_for_ever();
+        }
+        // It may also work without having claimed the task.
+        if !self.board.claim(ticket, pool_ipc::now_ns()) && !random.one_in(50) {
+            return Ok(());
+        }
+        let output = self.run(entry, head, arguments)?;
+        let frame = framed(Kind::Done, ticket, &output)?;
+        let aftermath = Assault::new(random, ticket, &output, &frame).run(&mut self.wire)?;
+        self.late = aftermath.late.or(self.late.take());
+        if aftermath.finish {
+            self.board.finish(ticket);
+        }
         Ok(())
     }
 
@@ -324,13 +374,26 @@ impl Worker {
     }
 }
 
-fn framed(kind: Kind, ticket: u64, payload: &[u8]) -> Result<Vec<u8>> {
+pub(crate) fn framed(kind: Kind, ticket: u64, payload: &[u8]) -> Result<Vec<u8>> {
     let header = told("frame", Header::new(kind, ticket, &[payload]))?;
     Ok([&header.encode()[..], payload].concat())
 }
 
+/// The first argument, a number of 7 bits a byte.
+fn seed(arguments: &[u8]) -> u64 {
+    let digits = arguments.iter().take(10).enumerate();
+    let mut seed = 0;
+    for (place, byte) in digits {
+        seed |= u64::from(byte & 0x7F) << (7 * place);
+        if byte & 0x80 == 0 {
+            break;
+        }
+    }
+    seed
+}
+
 /// A header that is sound but for its kind. Its check is found by trying.
-fn unknown_kind(ticket: u64) -> [u8; HEADER_LEN] {
+pub(crate) fn unknown_kind(ticket: u64) -> [u8; HEADER_LEN] {
     let mut header = Header { len: 0, kind: Kind::Done, ticket, sum: 0 }.encode();
     header[4] = 77;
     let is_sound =
@@ -344,13 +407,13 @@ fn unknown_kind(ticket: u64) -> [u8; HEADER_LEN] {
     header
 }
 
-fn die() -> ! {
+pub(crate) fn die() -> ! {
     // It cannot be refused.
     let _ = raise(Signal::SIGKILL);
     sleep_for_ever()
 }
 
-fn sleep_for_ever() -> ! {
+pub(crate) fn sleep_for_ever() -> ! {
     loop {
         std::thread::park();
     }
