@@ -1,7 +1,9 @@
 //! Valid encodings, for the fuzzer to start from.
 
 use pool_ipc::ring::CAPACITY;
-use pool_ipc::{Boot, Bundle, ExitNote, Failure, Hello, Kind, Locator, TaskDecl, TaskHead, Unfit};
+use pool_ipc::{
+    Boot, Bundle, Confinement, ExitNote, Failure, Hello, Kind, Locator, TaskDecl, TaskHead, Unfit,
+};
 
 use super::frames::framed;
 
@@ -78,6 +80,7 @@ fn boot() -> Vec<u8> {
         nice: -3,
         cpus: vec![0, 300],
         states: vec!["model".into()],
+        confinement: Confinement { cpu_ns: 1, open_files: Some(64), ..Confinement::default() },
     };
     boot.encode().expect("it is short")
 }

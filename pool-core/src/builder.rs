@@ -14,14 +14,18 @@ use crate::error::BuildError;
 use crate::events::{Events, Hook, WorkerEvent};
 use crate::executable::WorkerExe;
 use crate::gate::Gate;
+use crate::limits::WorkerLimits;
 use crate::memory::Scales;
 use crate::output::{Forwarder, Output};
 use crate::policy::{RestartPolicy, bounded};
 use crate::pool::Pool;
+use crate::sandbox::Sandbox;
 use crate::sharing::Offer;
 use crate::signals;
 use crate::start_method::StartMethod;
 use crate::state::{StateEntry, WorkerState};
+use crate::supervisor::cgroup::Groups;
+use crate::supervisor::confined::Confiner;
 use crate::supervisor::engine::seeing::Seeing;
 use crate::supervisor::engine::weigh::Limits;
 use crate::supervisor::engine::{Engine, Parts};
@@ -94,6 +98,8 @@ pub struct Builder {
     states: Vec<StateEntry>,
     recycle_above: Option<u64>,
     memory_limit: Option<u64>,
+    limits: WorkerLimits,
+    sandbox: Option<Sandbox>,
     task_timeout: Option<Duration>,
     start_timeout: Duration,
     init_timeout: Duration,
@@ -139,6 +145,8 @@ impl Builder {
             states: Vec::new(),
             recycle_above: None,
             memory_limit: None,
+            limits: WorkerLimits::new(),
+            sandbox: None,
             task_timeout: None,
             start_timeout: Duration::from_secs(10),
             init_timeout: Duration::from_secs(60),
@@ -423,6 +431,44 @@ impl Builder {
         self
     }
 
+    /// Limits of what workers may use; see [`WorkerLimits`]. Default: none.
+    ///
+    /// Those that were given before are replaced; only a [`memory_limit`](Self::memory_limit) stays, unless these name one
+    /// ([`WorkerLimits::memory`]).
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use pool_core::{Pool, WorkerLimits};
+    ///
+    /// # fn main() -> Result<(), pool_core::BuildError> {
+    /// let limits = WorkerLimits::new().cpu_time(Duration::from_secs(10)).file_size(1 << 30);
+    /// let pool = Pool::builder().limits(limits).build()?;
+    /// # drop(pool);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn limits(mut self, limits: WorkerLimits) -> Self {
+        self.memory_limit = limits.memory.or(self.memory_limit);
+        self.limits = limits;
+        self
+    }
+
+    /// What workers give up before their first task, for code that nobody trusts; see [`Sandbox`]. Default: nothing.
+    ///
+    /// ```no_run
+    /// use pool_core::{Pool, Sandbox};
+    ///
+    /// # fn main() -> Result<(), pool_core::BuildError> {
+    /// let pool = Pool::builder().sandbox(Sandbox::new()).build()?;
+    /// # drop(pool);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn sandbox(mut self, sandbox: Sandbox) -> Self {
+        self.sandbox = Some(sandbox);
+        self
+    }
+
     /// How workers that die without running a task are replaced, and when the pool gives up.
     pub fn restart(mut self, policy: RestartPolicy) -> Self {
         self.restart = policy;
@@ -569,6 +615,7 @@ impl Builder {
             false => None,
         };
         let staffing = self.staffing(workers);
+        let confiner = self.confiner()?;
         let shared = self.sharing.seal()?;
         let os = |what| move |source: nix::errno::Errno| BuildError::Os { what, source: source.into() };
         let epoll =
@@ -625,7 +672,11 @@ impl Builder {
             pool: self.name.clone(),
             frame_limit: self.frame_limit,
             seeing: Seeing::new(self.name.clone(), events, self.insights),
-            limits: Limits { recycle: self.recycle_above, kill: self.memory_limit },
+            limits: Limits {
+                recycle: self.recycle_above,
+                kill: self.memory_limit,
+                processes: confiner.groups.as_ref().and_then(|groups| groups.processes()),
+            },
         });
         let launcher = Launcher {
             exe,
@@ -644,6 +695,7 @@ impl Builder {
             measured: self.insights,
             marks,
             zygote: Mutex::default(),
+            confiner,
             shared,
         };
         let gate = Gate::new(self.queue_limit, workers as usize);
@@ -669,6 +721,19 @@ impl Builder {
     pub fn transport(mut self, transport: Transport) -> Self {
         self.transport = transport;
         self
+    }
+
+    /// Finds out whether workers can be confined as they are to be.
+    fn confiner(&self) -> Result<Confiner, BuildError> {
+        self.limits.check()?;
+        let groups = Groups::find(&self.limits);
+        Ok(Confiner {
+            limits: self.limits.clone(),
+            groups: groups.map_err(|why| BuildError::Setting { setting: "limits", why })?,
+            jail: self.sandbox.as_ref().map(Sandbox::jail).transpose()?,
+            clears_env: self.sandbox.as_ref().is_some_and(Sandbox::clears_env),
+            has_scratch: self.sandbox.as_ref().is_some_and(Sandbox::has_scratch),
+        })
     }
 
     fn staffing(&self, workers: u32) -> Staffing {

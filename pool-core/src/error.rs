@@ -287,13 +287,33 @@ pub enum DeathCause {
         /// The counter that shows it.
         evidence: String,
     },
-    /// It used more memory than [`memory_limit`](crate::Builder::memory_limit) allows, and the pool killed it.
+    /// It used more memory than [`memory_limit`](crate::Builder::memory_limit) allows, and the pool killed it; or its control group
+    /// wanted more than [`WorkerLimits::total_memory`](crate::WorkerLimits::total_memory), and the kernel killed it.
     #[non_exhaustive]
     MemoryLimit {
-        /// Bytes of private memory when it was looked at.
+        /// Bytes of private memory when it was looked at; or the most bytes that its group had, which is never above the limit.
         rss: u64,
         /// The limit in bytes.
         limit: u64,
+    },
+    /// A task used more processor time than [`WorkerLimits::cpu_time`](crate::WorkerLimits::cpu_time).
+    #[non_exhaustive]
+    CpuLimit {
+        /// The limit.
+        limit: Duration,
+    },
+    /// A task wrote a larger file than [`WorkerLimits::file_size`](crate::WorkerLimits::file_size) allows.
+    #[non_exhaustive]
+    FileSizeLimit {
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// Its tasks wanted to have more processes and threads than [`WorkerLimits::processes`](crate::WorkerLimits::processes) allows,
+    /// and the pool killed it.
+    #[non_exhaustive]
+    ProcessLimit {
+        /// The limit.
+        limit: u32,
     },
     /// A task exceeded its time limit, and the pool killed the worker.
     TaskTimeout,
@@ -335,6 +355,14 @@ impl fmt::Display for DeathCause {
                 if *core_dumped { f.write_str(" (core dumped)") } else { Ok(()) }
             }
             Self::OutOfMemory { evidence } => write!(f, "was killed by the kernel's OOM killer ({evidence})"),
+            Self::MemoryLimit { rss, limit } if rss <= limit => {
+                write!(f, "needed more memory than its limit of {limit} bytes, and was killed")
+            }
+            Self::CpuLimit { limit } => write!(f, "used more processor time in a task than its limit of {limit:?}"),
+            Self::FileSizeLimit { limit } => write!(f, "wrote a file beyond its limit of {limit} bytes"),
+            Self::ProcessLimit { limit } => {
+                write!(f, "wanted more processes and threads than its limit of {limit}, and was killed")
+            }
             Self::MemoryLimit { rss, limit } => write!(f, "used {rss} bytes, over its limit of {limit}, and was killed"),
             Self::TaskTimeout => f.write_str("was killed because its task timed out"),
             Self::Cancelled => f.write_str("was killed because its task was cancelled"),

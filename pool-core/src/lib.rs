@@ -38,6 +38,7 @@
 //! | large data that all workers read | [`Builder::share`], [`Builder::share_slice`], [`Builder::share_value`] |
 //! | in a task: its worker, its attempt, whether it is cancelled | [`TaskContext`] |
 //! | number, memory, life, place and output of workers | [`Builder`], [`Output`], [`Pool::resize`] |
+//! | limits of what workers use; code that nobody trusts | [`WorkerLimits`], [`Sandbox`] |
 //! | why there is no result | [`TaskError`], [`Death`], [`DeathCause`], [`BrokenReason`] |
 //! | what the pool is doing, and what it has done | [`Pool::stats`], [`Pool::workers`], [`Pool::insights`], [`WorkerEvent`] |
 //! | the end | [`Pool::join`], [`Pool::shutdown`], [`Pool::terminate`]; dropping the last [`Pool`] terminates it |
@@ -85,6 +86,7 @@ mod insights;
 mod job;
 #[cfg(feature = "json")]
 mod json;
+mod limits;
 mod memory;
 mod outcome;
 mod output;
@@ -96,6 +98,7 @@ mod pool;
 mod progress;
 mod reply;
 mod resize;
+mod sandbox;
 mod shared_bytes;
 mod sharing;
 mod signals;
@@ -127,11 +130,13 @@ pub use imap::{Imap, ImapUnordered, Indexed};
 pub use insights::{Distribution, Insights, LongTask, Spread, WorkerInsights};
 #[cfg(feature = "json")]
 pub use json::Json;
+pub use limits::WorkerLimits;
 pub use output::{Output, OutputLine, OutputStream};
 pub use plain::Plain;
 pub use policy::RestartPolicy;
 pub use pool::Pool;
 pub use progress::{Progress, ProgressReport};
+pub use sandbox::Sandbox;
 pub use shared_bytes::{SharedBytes, SharedBytesBuilder};
 pub use sharing::SharedError;
 pub use start_method::StartMethod;

@@ -74,6 +74,11 @@ impl OomCounter {
         self.explained += 1;
         Some(evidence)
     }
+
+    /// What has been counted by now has been explained otherwise.
+    pub(crate) fn skip(&mut self) {
+        self.explained = self.file.as_deref().and_then(read).unwrap_or(self.explained);
+    }
 }
 
 /// Where the counter may be, given `/proc/self/cgroup`.

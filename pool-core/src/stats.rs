@@ -131,8 +131,14 @@ pub struct DeathCounts {
     pub signalled: u64,
     /// Ended by the kernel's OOM killer.
     pub out_of_memory: u64,
-    /// Killed by the pool because they used too much memory.
+    /// Killed because they used too much memory, by the pool or, in a control group of their own, by the kernel.
     pub memory_limit: u64,
+    /// Ended because a task used too much processor time.
+    pub cpu_limit: u64,
+    /// Ended because a task wrote too large a file.
+    pub file_size_limit: u64,
+    /// Killed by the pool because their tasks started too many processes.
+    pub process_limit: u64,
     /// Killed by the pool because their task timed out.
     pub task_timeout: u64,
     /// Killed by the pool because their task was cancelled.
@@ -156,6 +162,9 @@ impl DeathCounts {
             DeathCause::Signalled { .. } => &mut self.signalled,
             DeathCause::OutOfMemory { .. } => &mut self.out_of_memory,
             DeathCause::MemoryLimit { .. } => &mut self.memory_limit,
+            DeathCause::CpuLimit { .. } => &mut self.cpu_limit,
+            DeathCause::FileSizeLimit { .. } => &mut self.file_size_limit,
+            DeathCause::ProcessLimit { .. } => &mut self.process_limit,
             DeathCause::TaskTimeout => &mut self.task_timeout,
             DeathCause::Cancelled => &mut self.cancelled,
             DeathCause::ProtocolViolation { .. } => &mut self.protocol_violation,
@@ -168,12 +177,15 @@ impl DeathCounts {
 
     /// Cause and count of every kind of death, in a fixed order.
     #[must_use]
-    pub fn by_cause(&self) -> [(&'static str, u64); 11] {
+    pub fn by_cause(&self) -> [(&'static str, u64); 14] {
         [
             ("exited", self.exited),
             ("signalled", self.signalled),
             ("out of memory", self.out_of_memory),
             ("memory limit", self.memory_limit),
+            ("cpu limit", self.cpu_limit),
+            ("file size limit", self.file_size_limit),
+            ("process limit", self.process_limit),
             ("task timeout", self.task_timeout),
             ("cancelled", self.cancelled),
             ("protocol violation", self.protocol_violation),

@@ -191,7 +191,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::{PROTOCOL_VERSION, Region, pipe_pair};
+    use crate::{Confinement, PROTOCOL_VERSION, Region, pipe_pair};
 
     fn boot() -> Boot {
         Boot {
@@ -209,6 +209,7 @@ mod tests {
             nice: 0,
             cpus: Vec::new(),
             states: Vec::new(),
+            confinement: Confinement::default(),
         }
     }
 

@@ -48,6 +48,7 @@ compile_error!("the process pool runs on Linux only: it needs pidfds, memfds and
 pub mod board;
 pub mod boot;
 pub mod bundle;
+pub mod confinement;
 pub mod frame;
 #[cfg(not(loom))]
 pub mod gauges;
@@ -70,6 +71,7 @@ pub mod writer;
 pub use board::{Board, SLOTS, Slot, coarse_now_ns, now_ns};
 pub use boot::{BOOT_ENV, BootError, WorkerEnds};
 pub use bundle::{Bundle, Items};
+pub use confinement::{Confinement, Jail};
 pub use frame::{DEFAULT_FRAME_LIMIT, Frame, FrameError, HEADER_LEN, Header, Kind, SUMMED_MAX};
 #[cfg(not(loom))]
 pub use gauges::{Gauges, Histogram, KEPT_MAX, KeptArguments, Longest, Measured};

@@ -8,8 +8,10 @@
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
+use crate::confinement::Confinement;
+
 /// The protocol of this build; supervisor and worker must have the same.
-pub const PROTOCOL_VERSION: u32 = 5;
+pub const PROTOCOL_VERSION: u32 = 6;
 
 /// The most bytes of an encoded [`Boot`].
 pub const MAX_BOOT_LEN: usize = 64 << 10;
@@ -151,6 +153,8 @@ pub struct Boot {
     pub cpus: Vec<u32>,
     /// The states that it builds before it says hello, by name.
     pub states: Vec<String>,
+    /// What it denies itself before it says hello.
+    pub confinement: Confinement,
 }
 
 impl Boot {
@@ -524,6 +528,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::confinement::Jail;
 
     fn boot() -> Boot {
         Boot {
@@ -541,6 +546,26 @@ mod tests {
             nice: -3,
             cpus: vec![0, 700],
             states: vec!["a::B".into()],
+            confinement: confinement(Some(1), vec![b"/tmp".to_vec()], true),
+        }
+    }
+
+    fn confinement(limit: Option<u64>, paths: Vec<Vec<u8>>, yes: bool) -> Confinement {
+        let jail = Jail {
+            files: yes,
+            read: paths.clone(),
+            write: paths.clone(),
+            network: !yes,
+            processes: yes,
+            best_effort: !yes,
+        };
+        Confinement {
+            cpu_ns: limit.unwrap_or(0),
+            open_files: limit,
+            file_size: limit,
+            scratch: paths.first().cloned(),
+            groups: paths,
+            jail: limit.map(|_| jail),
         }
     }
 
@@ -678,10 +703,11 @@ mod tests {
         fn boot_round_trip(pool in ".*", worker: u32, generation: u64, depth: u32, frame_limit: u32,
                            supervisor_pid: u32, core_dumps: bool, oom_score_adj: i32, ring: bool,
                            nice: i32, cpus: Vec<u32>, states in prop::collection::vec(".*", 0..4),
-                           measured: bool, marks: bool) {
+                           measured: bool, marks: bool, limit: Option<u64>,
+                           paths in prop::collection::vec(any::<Vec<u8>>(), 0..3)) {
             let boot = Boot {
                 pool, worker, generation, depth, frame_limit, supervisor_pid, core_dumps, oom_score_adj, ring,
-                nice, cpus, states, measured, marks,
+                nice, cpus, states, measured, marks, confinement: confinement(limit, paths, marks),
             };
             prop_assert_eq!(Boot::decode(&boot.encode().unwrap()), Ok(boot));
         }

@@ -39,6 +39,7 @@ fn a_boot() -> Boot {
         nice: 0,
         cpus: Vec::new(),
         states: Vec::new(),
+        confinement: pool_ipc::Confinement::default(),
     }
 }
 

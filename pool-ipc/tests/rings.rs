@@ -248,6 +248,7 @@ fn worker(role: &str) -> (std::process::Child, Sender, Receiver) {
         nice: 0,
         cpus: Vec::new(),
         states: Vec::new(),
+        confinement: pool_ipc::Confinement::default(),
     };
     boot::send(ours.as_fd(), &message, [task_pipe.as_fd(), result_pipe.as_fd(), memory.as_fd()]).unwrap();
     let child = Command::new(env::current_exe().unwrap())

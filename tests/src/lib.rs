@@ -18,10 +18,13 @@
 //!
 //! The tests are in `tests/suite`; the worker programs, honest and hostile, in `src/bin`.
 
+mod bomb;
+pub mod breakout;
 mod dump;
 mod executor;
 mod footprint;
 mod held;
+mod lack;
 mod modes;
 mod outcome;
 mod part;
@@ -37,10 +40,12 @@ mod trials;
 mod wait;
 mod watchdog;
 
+pub use bomb::{Fuse, explode, spin, touch};
 pub use dump::dump;
 pub use executor::block_on;
 pub use footprint::Footprint;
 pub use held::{Leash, pid_for, wait_for_file};
+pub use lack::without;
 pub use modes::{Mode, Trial};
 pub use outcome::{IsCause, cause_of, expect_death, expect_healthy, is_signal, running};
 pub use part::{

@@ -138,6 +138,8 @@ pub(crate) enum Event<P> {
     Garbage(Incarnation, String),
     /// A worker has so many bytes of private memory, more than this limit.
     OverLimit(Incarnation, u64, u64),
+    /// The tasks of a worker wanted to start more processes and threads than this limit.
+    Crowded(Incarnation, u32),
     /// A worker broke the protocol.
     Violation(Incarnation, String),
     /// A worker that is about to be reported dead had started these tasks besides its oldest one, and their results are
@@ -198,6 +200,8 @@ pub(crate) enum KillReason {
         rss: u64,
         limit: u64,
     },
+    /// Its tasks wanted to start more processes and threads than this.
+    ProcessLimit(u32),
     Terminated,
     ExitTimeout,
 }

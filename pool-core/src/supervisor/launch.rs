@@ -18,6 +18,7 @@ use pool_ipc::{BOOT_ENV, Board, Boot, Gauges, Region, Wake, pipe_pair, set_nonbl
 use crate::executable::OpenExe;
 use crate::sharing::SHARED;
 use crate::start_method::StartMethod;
+use crate::supervisor::confined::{Confined, Confiner};
 use crate::supervisor::event::Incarnation;
 use crate::supervisor::link::Rings;
 use crate::supervisor::zygote::{self, Forked, ZYGOTE_BOOT, Zygote};
@@ -57,6 +58,8 @@ pub(crate) struct Launcher {
     pub(crate) marks: bool,
     /// Only the reactor takes the lock.
     pub(crate) zygote: Mutex<Zygote>,
+    /// How workers are confined.
+    pub(crate) confiner: Confiner,
     /// What all workers are given to read.
     pub(crate) shared: Option<pool_ipc::Sealed>,
 }
@@ -116,6 +119,8 @@ pub(crate) struct Launched {
     pub(crate) results: OwnedFd,
     pub(crate) stdout: OwnedFd,
     pub(crate) stderr: OwnedFd,
+    /// What is kept of its limits and its sandbox.
+    pub(crate) confined: Confined,
 }
 
 impl Launcher {
@@ -142,6 +147,7 @@ impl Launcher {
         for fd in [&tasks, &results, &stdout, &stderr] {
             set_nonblocking(fd.as_fd())?;
         }
+        let (confinement, confined) = self.confiner.prepare()?;
         let boot = Boot {
             pool: self.pool.clone(),
             worker: who.worker.get(),
@@ -157,6 +163,7 @@ impl Launcher {
             nice: self.nice,
             cpus: self.cpus_of(who.index()),
             states: self.states.clone(),
+            confinement,
         };
         pool_ipc::boot::send(
             ours.as_fd(),
@@ -208,6 +215,7 @@ impl Launcher {
             results,
             stdout,
             stderr,
+            confined,
         })
     }
 
@@ -251,6 +259,9 @@ impl Launcher {
     fn command(&self, title: &str, boot: &str) -> Command {
         let mut command = Command::new(&self.exe.launch);
         command.arg0(title).args(&self.exe.args);
+        if self.confiner.clears_env {
+            command.env_clear();
+        }
         for (name, value) in &self.env {
             match value {
                 Some(value) => command.env(name, value),

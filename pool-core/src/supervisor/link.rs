@@ -17,6 +17,7 @@ use crate::error::{Death, DeathCause};
 use crate::ids::TaskId;
 use crate::memory::{self, OomCounter, Scales};
 use crate::output::{OutputStream, Splitter, Text};
+use crate::supervisor::confined::Confined;
 use crate::supervisor::engine::seeing::{Doomed, Stages};
 use crate::supervisor::event::{Incarnation, KillReason, Ticket};
 use crate::supervisor::launch::Launched;
@@ -96,6 +97,8 @@ pub(crate) struct Link {
     pub(crate) private: u64,
     /// It has been given tasks since it was last looked at with an empty hand.
     pub(crate) unweighed: bool,
+    /// What is kept of its limits and its sandbox, until it is gone.
+    pub(crate) confined: Confined,
 }
 
 /// Our ends of a worker's rings.
@@ -166,6 +169,7 @@ impl Link {
             scales: None,
             private: 0,
             unweighed: false,
+            confined: launched.confined,
         }
     }
 
@@ -418,6 +422,7 @@ impl Link {
         if let Err(error) = process::kill_group(self.pidfd.as_fd(), self.pid) {
             tracing::warn!(pid = self.pid, %error, "cannot kill the process group of a worker");
         }
+        self.confined.kill();
     }
 
     /// Collects the exit status, if the worker is dead.
@@ -436,13 +441,22 @@ impl Link {
         let cause = match (remains.status, &self.killed) {
             // A kill of ours explains a SIGKILL; any other end came before it.
             (Some(ExitStatus::Signalled { signal: libc::SIGKILL, .. }) | None, Some(why)) => requested(why),
-            (Some(ExitStatus::Signalled { signal: libc::SIGKILL, core_dumped }), None) => match oom.explain()
-            {
-                Some(evidence) => DeathCause::OutOfMemory { evidence },
-                None => DeathCause::Signalled { signal: libc::SIGKILL, core_dumped },
-            },
+            (Some(ExitStatus::Signalled { signal: libc::SIGKILL, core_dumped }), None) => {
+                match self.confined.out_of_memory() {
+                    Some(cause) => {
+                        // In the counter of this program it shows, too.
+                        oom.skip();
+                        cause
+                    }
+                    None => match oom.explain() {
+                        Some(evidence) => DeathCause::OutOfMemory { evidence },
+                        None => DeathCause::Signalled { signal: libc::SIGKILL, core_dumped },
+                    },
+                }
+            }
             (Some(ExitStatus::Signalled { signal, core_dumped }), _) => {
-                DeathCause::Signalled { signal, core_dumped }
+                let limit = self.confined.limit_behind(signal, remains.cpu_time);
+                limit.unwrap_or(DeathCause::Signalled { signal, core_dumped })
             }
             (Some(ExitStatus::Exited(code)), _) => DeathCause::Exited(code),
             (None, None) => DeathCause::StatusLost,
@@ -500,6 +514,7 @@ fn requested(why: &KillReason) -> DeathCause {
             why: format!("it did not report as a worker within {limit:?} (start_timeout)"),
         },
         KillReason::MemoryLimit { rss, limit } => DeathCause::MemoryLimit { rss: *rss, limit: *limit },
+        KillReason::ProcessLimit(limit) => DeathCause::ProcessLimit { limit: *limit },
         KillReason::InitTimeout(limit) => DeathCause::StartFailed {
             why: format!("it did not build its state within {limit:?} (init_timeout)"),
         },

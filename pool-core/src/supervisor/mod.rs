@@ -1,6 +1,8 @@
 //! The supervisor: a pure [state machine](machine) and, around it, the [shell](engine) that talks to processes, driven by the
 //! [reactor](reactor) and by callers.
 
+pub(crate) mod cgroup;
+pub(crate) mod confined;
 pub(crate) mod engine;
 pub(crate) mod event;
 pub(crate) mod launch;

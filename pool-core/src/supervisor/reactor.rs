@@ -66,6 +66,7 @@ fn turn(shared: &Arc<Shared>, events: &mut [EpollEvent]) -> bool {
         shared.with(|engine, now| engine.launched(now, who, launched));
         has_launched = true;
     }
+    drop(shared.with(|engine, _| engine.leavings()));
     let is_gone = shared.with(|engine, _| {
         engine.clear_away();
         engine.is_gone()

@@ -2,10 +2,13 @@
 
 pub(crate) mod build_id;
 pub(crate) mod clone;
+pub(crate) mod confine;
 pub(crate) mod cpus;
+pub(crate) mod landlock;
 pub(crate) mod passing;
 pub(crate) mod plain;
 pub(crate) mod process;
+pub(crate) mod seccomp;
 pub(crate) mod setup;
 pub(crate) mod signals;
 pub(crate) mod sigpipe;

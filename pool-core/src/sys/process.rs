@@ -18,6 +18,8 @@ pub(crate) struct Remains {
     pub(crate) status: Option<ExitStatus>,
     /// Largest resident set in bytes, the memory inherited across `exec` included.
     pub(crate) max_rss: Option<u64>,
+    /// Processor time that it has used, without its children's that it has not waited for.
+    pub(crate) cpu_time: Option<Duration>,
 }
 
 /// pidfd_open(2).
@@ -138,7 +140,7 @@ pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> io::Result<Option<Remains>> {
     if result < 0 {
         let error = io::Error::last_os_error();
         if error.raw_os_error() == Some(libc::ECHILD) {
-            return Ok(Some(Remains { status: exit_info(pidfd), max_rss: None }));
+            return Ok(Some(Remains { status: exit_info(pidfd), max_rss: None, cpu_time: None }));
         }
         return Err(error);
     }
@@ -152,7 +154,12 @@ pub(crate) fn reap(pidfd: BorrowedFd<'_>) -> io::Result<Option<Remains>> {
         code => ExitStatus::Signalled { signal: status, core_dumped: code == libc::CLD_DUMPED },
     };
     let max_rss = u64::try_from(usage.ru_maxrss).ok().map(|kib| kib * 1024);
-    Ok(Some(Remains { status: Some(status), max_rss }))
+    let time = |time: libc::timeval| {
+        Duration::from_secs(u64::try_from(time.tv_sec).unwrap_or(0))
+            + Duration::from_micros(u64::try_from(time.tv_usec).unwrap_or(0))
+    };
+    let cpu_time = Some(time(usage.ru_utime) + time(usage.ru_stime));
+    Ok(Some(Remains { status: Some(status), max_rss, cpu_time }))
 }
 
 /// `PIDFD_GET_INFO` with `PIDFD_INFO_EXIT` (Linux 6.15): the exit status of a process that somebody else has reaped.

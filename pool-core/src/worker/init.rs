@@ -9,11 +9,12 @@ use pool_ipc::{BOOT_ENV, Boot, Hello, Kind, Region, TaskDecl, Unfit, WorkerEnds}
 use crate::sharing;
 use crate::supervisor::launch::{self, DEPTH_ENV, LIFELINE, PASSING};
 use crate::supervisor::zygote::{ZYGOTE_BOOT, title};
+use crate::sys::confine::CpuTimer;
 use crate::sys::{build_id, cpus, process, setup};
 use crate::task;
 use crate::worker::parcels::Parcels;
 use crate::worker::wire::{Inlet, Outlet};
-use crate::worker::{panics, serve, zygote};
+use crate::worker::{confine, panics, serve, zygote};
 
 /// 0: `init` has not been called; otherwise the depth of this process plus one.
 static STATE: AtomicU32 = AtomicU32::new(0);
@@ -70,8 +71,8 @@ pub fn init() {
             fail_to_start(&error.to_string());
         }
         match become_worker(is_forked) {
-            Ok((boot, hello, region, inlet, outlet, parcels)) => {
-                serve::serve(&boot, &hello, &region, inlet, outlet, parcels)
+            Ok((boot, hello, region, inlet, outlet, parcels, cpu)) => {
+                serve::serve(&boot, &hello, &region, inlet, outlet, parcels, cpu)
             }
             Err(error) => fail_to_start(&error.to_string()),
         }
@@ -128,7 +129,9 @@ static ZYGOTE: AtomicBool = AtomicBool::new(false);
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
-fn become_worker(is_forked: bool) -> Result<(Boot, Vec<u8>, Region, Inlet, Outlet, Parcels)> {
+type Ready = (Boot, Vec<u8>, Region, Inlet, Outlet, Parcels, Option<CpuTimer>);
+
+fn become_worker(is_forked: bool) -> Result<Ready> {
     LAUNCHED.store(false, Ordering::Release);
     setup::remove_env(BOOT_ENV);
     match is_forked {
@@ -188,14 +191,26 @@ fn become_worker(is_forked: bool) -> Result<(Boot, Vec<u8>, Region, Inlet, Outle
         && let Err(error) = setup::renice(boot.nice)
     {
         let why = format!("{} cannot be added to its niceness (`Builder::nice`): {error}", boot.nice);
-        // No other worker would fare better, so the pool is not to try.
-        outlet.send(Kind::Unfit, 0, &Unfit { state: String::new(), why: why.clone() }.encode()?);
-        outlet.run_low();
-        return Err(why.into());
+        return Err(unfit(&mut outlet, why));
     }
+    let cpu = confine::limit(&boot.confinement).map_err(|why| unfit(&mut outlet, why))?;
     panics::install_hook();
     STATE.store(boot.depth.saturating_add(1), Ordering::Release);
-    Ok((boot, hello()?, region, inlet, outlet, parcels))
+    let hello = hello()?;
+    confine::enter(&boot.confinement).map_err(|why| unfit(&mut outlet, why))?;
+    Ok((boot, hello, region, inlet, outlet, parcels, cpu))
+}
+
+/// Says that no other worker would fare better, so that the pool does not try.
+fn unfit(outlet: &mut Outlet, why: String) -> Box<dyn std::error::Error> {
+    match (Unfit { state: String::new(), why: why.clone() }).encode() {
+        Ok(notice) => {
+            outlet.send(Kind::Unfit, 0, &notice);
+            outlet.run_low();
+            why.into()
+        }
+        Err(error) => error.into(),
+    }
 }
 
 fn hello() -> Result<Vec<u8>> {

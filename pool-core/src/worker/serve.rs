@@ -14,6 +14,7 @@ use crate::context::{CancelProbe, TaskContext};
 use crate::fork::Origin;
 use crate::ids::{TaskId, WorkerId};
 use crate::state::States;
+use crate::sys::confine::CpuTimer;
 use crate::sys::passing::lent;
 use crate::sys::setup;
 use crate::task::{self, RunContext, RunError, TaskEntry};
@@ -49,6 +50,8 @@ pub(super) struct Worker {
     output: Buffer,
     pub(super) measure: Option<Measure>,
     marks: Option<Marks>,
+    /// What limits the processor time of each task.
+    cpu: Option<CpuTimer>,
     /// This process, as opposed to one that a task has forked.
     pub(super) origin: Origin,
 }
@@ -97,6 +100,7 @@ pub(super) fn serve(
     mut inlet: Inlet,
     outlet: Outlet,
     parcels: Parcels,
+    cpu: Option<CpuTimer>,
 ) -> ! {
     let current = Arc::new(AtomicU64::new(0));
     let probe: CancelProbe = {
@@ -116,6 +120,7 @@ pub(super) fn serve(
         output: Buffer::new(),
         measure: Measure::wanted(boot, region),
         marks: Marks::wanted(boot),
+        cpu,
         origin: Origin::here(),
     };
     if boot.states.is_empty() {
@@ -247,10 +252,16 @@ impl Worker {
     fn answer(&mut self, ticket: u64, head: &TaskHead, entry: Option<&'static TaskEntry>, arguments: &[u8]) {
         self.parcels.protect();
         self.current.store(ticket, Ordering::Relaxed);
+        if let Some(cpu) = &self.cpu {
+            timed(cpu.arm());
+        }
         let failure = self.call(head, entry, arguments);
         if self.origin.is_elsewhere() {
             // The task has forked, and this is the child: the worker's pipes and rings are not its own.
             setup::leave();
+        }
+        if let Some(cpu) = &self.cpu {
+            timed(cpu.disarm());
         }
         self.current.store(0, Ordering::Relaxed);
         if let Some(measure) = &mut self.measure {
@@ -330,6 +341,15 @@ impl Worker {
         self.bequeath();
         self.outlet.send(Kind::Bye, 0, &[]);
         std::process::exit(0)
+    }
+}
+
+/// The processor time of tasks is measured, or this worker is of no use.
+fn timed(set: io::Result<()>) {
+    if let Err(error) = set {
+        give_up(&format!(
+            "cannot limit the processor time of a task: {error} (has a task deleted timers that are not its own?)"
+        ));
     }
 }
 

@@ -23,6 +23,7 @@ use crate::memory::OomCounter;
 use crate::outcome::{Outcome, Results};
 use crate::output::{Forwarder, Lines};
 use crate::stats::DeathCounts;
+use crate::supervisor::confined::Confined;
 use crate::supervisor::engine::bells::Leading;
 use crate::supervisor::engine::seeing::Seeing;
 use crate::supervisor::engine::weigh::{Limits as MemoryLimits, Weigh};
@@ -593,6 +594,12 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// What the dead leave in the file system, to be removed without the lock, before [`clear_away`](Self::clear_away).
+    pub(crate) fn leavings(&mut self) -> Vec<Confined> {
+        let left = self.buried.iter_mut().filter(|link| link.confined.leaves_anything());
+        left.map(|link| std::mem::take(&mut link.confined)).collect()
     }
 
     /// Gives back what belonged to the dead.

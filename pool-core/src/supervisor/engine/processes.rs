@@ -205,7 +205,7 @@ impl Engine {
             Ok(remains) => remains,
             Err(error) => {
                 tracing::error!(pid = link.pid, %error, "cannot wait for a dead worker");
-                Some(process::Remains { status: None, max_rss: None })
+                Some(process::Remains { status: None, max_rss: None, cpu_time: None })
             }
         }
     }

@@ -1,4 +1,5 @@
-//! How much memory workers have: looked at from outside while they have tasks, if there is a limit.
+//! How much memory workers have, and whether their tasks start too many processes: looked at from outside while they have tasks, if
+//! there is a limit.
 //!
 //! A worker is *unweighed* from the moment it is given a task until it has been looked at once with an empty hand. While there
 //! is one, there is a time for the next look; an idle pool has none, so it does not wake up. What counts is *private* memory:
@@ -18,6 +19,8 @@ use crate::supervisor::event::Event;
 const BYTES_A_NANO: u64 = 4;
 const LEAST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+/// What a fork bomb can do within that is bounded by the kernel.
+const CROWD_PAUSE: Duration = Duration::from_millis(50);
 
 /// Limits of the private memory of each worker, in bytes.
 #[derive(Debug, Clone, Copy, Default)]
@@ -26,18 +29,21 @@ pub(crate) struct Limits {
     pub(crate) recycle: Option<u64>,
     /// Above it the worker is killed.
     pub(crate) kill: Option<u64>,
+    /// With more processes and threads the worker is killed; what tells is its control group.
+    pub(crate) processes: Option<u32>,
 }
 
 impl Limits {
     fn is_none(&self) -> bool {
-        self.recycle.is_none() && self.kill.is_none()
+        self.recycle.is_none() && self.kill.is_none() && self.processes.is_none()
     }
 
     /// How long a worker with so much memory cannot get above a limit that it has not exceeded, about.
     fn pause(&self, private: u64) -> Duration {
         let ahead = self.recycle.into_iter().chain(self.kill).filter_map(|limit| limit.checked_sub(private));
         let nanos = ahead.min().map(|bytes| Duration::from_nanos(bytes / BYTES_A_NANO));
-        nanos.map_or(LONGEST_PAUSE, |pause| pause.clamp(LEAST_PAUSE, LONGEST_PAUSE))
+        let longest = if self.processes.is_some() { CROWD_PAUSE } else { LONGEST_PAUSE };
+        nanos.map_or(longest, |pause| pause.clamp(LEAST_PAUSE, longest))
     }
 }
 
@@ -88,6 +94,10 @@ impl Engine {
                 continue;
             }
             let who = link.who;
+            if let Some(limit) = self.weigh.limits.processes.filter(|_| link.confined.is_full()) {
+                self.machine.on(now, Event::Crowded(who, limit));
+                continue;
+            }
             let Some(private) = link.weigh() else { continue };
             link.unweighed = busy;
             if let Some(kill) = self.weigh.limits.kill.filter(|kill| private > *kill) {
@@ -111,7 +121,7 @@ mod tests {
     #[test]
     fn the_nearer_to_the_limit_the_sooner_is_the_next_look() {
         const GIB: u64 = 1 << 30;
-        let limits = |recycle, kill| Limits { recycle, kill };
+        let limits = |recycle, kill| Limits { recycle, kill, processes: None };
         let kill = limits(None, Some(2 * GIB));
         assert_eq!(limits(None, Some(u64::MAX)).pause(0), LONGEST_PAUSE);
         assert_eq!(kill.pause(2 * GIB), LEAST_PAUSE);
@@ -123,5 +133,6 @@ mod tests {
         assert_eq!(both.pause(GIB - 1), LEAST_PAUSE);
         assert_eq!(both.pause(2 * GIB - (80 << 20)), near);
         assert_eq!(limits(Some(GIB), None).pause(2 * GIB), LONGEST_PAUSE);
+        assert_eq!(Limits { processes: Some(3), ..Limits::default() }.pause(0), CROWD_PAUSE);
     }
 }

@@ -190,10 +190,10 @@ impl<P> Machine<P> {
         self.dispatch(now);
     }
 
-    /// A worker has more memory than it may have. The task that it runs is to blame; if it runs none, it is a strike.
-    pub(super) fn on_over_limit(&mut self, now: Instant, who: Incarnation, rss: u64, limit: u64) {
+    /// A worker has more of something than it may have. The task that it runs is to blame; if it runs none, it is a strike.
+    pub(super) fn on_over_limit(&mut self, now: Instant, who: Incarnation, why: KillReason) {
         if self.working(who).is_some() {
-            self.kill_and_await(now, who, KillReason::MemoryLimit { rss, limit });
+            self.kill_and_await(now, who, why);
             self.dispatch(now);
         }
     }

@@ -104,7 +104,7 @@ use unit::{Terms, Unit};
 use crate::error::{BrokenReason, TaskError};
 use crate::ids::{Generation, TaskId, WorkerId};
 use crate::stats::RetireReason;
-use crate::supervisor::event::{Action, Event, Incarnation, Span, TaskKey, TaskSpec, Ticket};
+use crate::supervisor::event::{Action, Event, Incarnation, KillReason, Span, TaskKey, TaskSpec, Ticket};
 use crate::supervisor::slot::{Phase, Ready, Slot};
 use crate::supervisor::table::TaskTable;
 
@@ -294,7 +294,10 @@ impl<P> Machine<P> {
             Event::Illegible(who, spans) => self.on_illegible(now, who, &spans),
             Event::Observed(who, seen) => self.on_observed(now, who, seen),
             Event::Garbage(who, what) => self.on_garbage(now, who, what),
-            Event::OverLimit(who, rss, limit) => self.on_over_limit(now, who, rss, limit),
+            Event::OverLimit(who, rss, limit) => {
+                self.on_over_limit(now, who, KillReason::MemoryLimit { rss, limit });
+            }
+            Event::Crowded(who, limit) => self.on_over_limit(now, who, KillReason::ProcessLimit(limit)),
             Event::Violation(who, what) => self.on_violation(now, who, what),
             Event::Lost(who, lost) => self.on_lost(now, who, lost),
             Event::Died(who, autopsy) => self.on_died(now, who, autopsy),

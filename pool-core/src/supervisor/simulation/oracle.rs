@@ -387,6 +387,10 @@ impl World<'_> {
                 assert!(rss > limit && process.bloated, "{who:?} has no more than {limit}: {process:?}");
                 self.sights.bloated += 1;
             }
+            KillReason::ProcessLimit(_) => {
+                assert!(process.bloated, "{who:?} is within its limits: {process:?}");
+                self.sights.bloated += 1;
+            }
             KillReason::InitTimeout(_) => {
                 let had = process.preparing.map(|since| now.duration_since(since));
                 assert!(had.is_some_and(|had| had >= config.init_timeout), "{who:?} had {had:?} to prepare");

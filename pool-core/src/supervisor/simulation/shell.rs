@@ -488,7 +488,13 @@ impl World<'_> {
     pub(super) fn weigh(&mut self, generation: u64) {
         let (who, process) = (self.incarnation(generation), self.process(generation));
         if process.linked && process.bloated {
-            self.feed(Event::OverLimit(who, 2, 1), &[]);
+            // Two limits, one outcome.
+            let event = if generation.is_multiple_of(2) {
+                Event::Crowded(who, 1)
+            } else {
+                Event::OverLimit(who, 2, 1)
+            };
+            self.feed(event, &[]);
         }
     }
 
@@ -621,6 +627,7 @@ impl World<'_> {
             10 => Event::Preparing(who, "late".into()),
             11 => Event::Prepared(who),
             12 => Event::Unfit(who, state_failed()),
+            13 if ticket.is_multiple_of(2) => Event::Crowded(who, 1),
             13 => Event::OverLimit(who, 2, 1),
             14 => Event::Cancel(TaskKey { index: ticket as u32, id: TaskId::new(u64::MAX) }),
             _ => Event::Died(who, Autopsy { death: death(generation, who.worker), started: false }),

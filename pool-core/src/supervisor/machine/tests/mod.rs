@@ -5,6 +5,7 @@ mod fairness;
 mod groups;
 mod growth;
 mod lanes;
+mod limits;
 mod pace;
 mod preparing;
 mod recycling;
