@@ -8,7 +8,6 @@ use std::{
 };
 
 use nix::fcntl::{FcntlArg, fcntl};
-#[cfg(not(loom))]
 use nix::sys::resource::{Resource, getrlimit};
 
 mod bytes;
@@ -39,7 +38,6 @@ pub(crate) fn read_spare(fd: BorrowedFd<'_>, into: &mut Vec<u8>, max: usize) -> 
 }
 
 /// Gives an empty file its size: `ftruncate(2)`.
-#[cfg(not(loom))]
 pub(crate) fn set_len(fd: impl std::os::fd::AsFd, len: usize) -> io::Result<()> {
     allow_len(len as u64)?;
     let len = libc::off_t::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?;
@@ -49,7 +47,6 @@ pub(crate) fn set_len(fd: impl std::os::fd::AsFd, len: usize) -> io::Result<()> 
 /// Whether a file may become so long, files in memory included.
 ///
 /// Over the limit on the size of files (`RLIMIT_FSIZE`) the kernel sends `SIGXFSZ`, which would end the program; so it is asked before.
-#[cfg(not(loom))]
 pub(crate) fn allow_len(len: u64) -> io::Result<()> {
     let (limit, _) = getrlimit(Resource::RLIMIT_FSIZE)?;
     if len > limit {
