@@ -7,7 +7,9 @@ use super::world::{Sights, Tail, World};
 use crate::supervisor::machine::Counters;
 
 /// Events that a run of the test suite feeds; unoptimised, they take ten times as long.
-const STEPS: u64 = if cfg!(debug_assertions) { 300_000 } else { 1_000_000 };
+const STEPS: u64 = if cfg!(debug_assertions) { 300_000 } else { LONG };
+/// Events in which everything must have happened that can.
+const LONG: u64 = 1_000_000;
 
 /// What a pool lived through.
 #[derive(Debug, PartialEq, Eq)]
@@ -74,7 +76,7 @@ fn simulation() {
     println!("{fed} events in {pools} pools, {broken} of them broken: {total:?}, {seen:?}");
     if fed >= STEPS {
         // The simulation is worth nothing if it does not get into trouble.
-        let all = broken > 0 && total.least() > 0 && seen.least() > 0;
+        let all = broken > 0 && total.least() > 0 && seen.least(fed >= LONG) > 0;
         assert!(all, "something never happens: {broken} broken, {total:?}, {seen:?}");
     }
 }

@@ -145,13 +145,15 @@ impl Sights {
         }
     }
 
-    pub(super) fn least(self) -> u64 {
+    /// How often the rarest was seen. In a short run nobody may have had to stand in for a seat: that takes a place that is given up.
+    pub(super) fn least(self, is_long: bool) -> u64 {
         let Self { runs, overtaken, followed, rests, cancelled, refused, preferred, turns, .. } = self;
         let Self { prepared, unprepared, tardy, bloated, seated, unseated, reseated, .. } = self;
         let queue = [runs, overtaken, followed, rests, cancelled, refused, preferred, turns];
         let life = [prepared, unprepared, tardy, bloated];
-        let seats = [seated, unseated, reseated];
-        queue.into_iter().chain(life).chain(seats).min().unwrap_or(0)
+        let seats = [seated, reseated];
+        let rare = is_long.then_some(unseated);
+        queue.into_iter().chain(life).chain(seats).chain(rare).min().unwrap_or(0)
     }
 }
 
