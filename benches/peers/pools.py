@@ -380,7 +380,7 @@ class Measurements:
     def crash(self):
         pool, note = self.make(1), ""
         check(pool.apply(tiny, 1) == 2)
-        with tempfile.NamedTemporaryFile() as file:
+        with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
             try:
                 victim = pool.submit(crash, file.name)
                 next_one = pool.submit(tiny, 7)

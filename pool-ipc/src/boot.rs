@@ -133,18 +133,19 @@ pub(crate) fn send_packet(socket: BorrowedFd<'_>, bytes: &[u8], ends: &[Borrowed
 /// [`MessageError::Version`] for one of another protocol version; [`BootError::Descriptors`];
 /// [`BootError::Io`]. No descriptor is kept then.
 pub fn receive(socket: BorrowedFd<'_>) -> Result<(Boot, WorkerEnds), BootError> {
-    // Look before taking: the socket may be somebody else's. A look installs no descriptors.
+    // Look before taking: the socket may be somebody else's. A look installs no descriptors, and tells how long the message is.
     let mut start = [0; 8];
-    let look = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    let look = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_TRUNC;
     let len = match retry(|| recv(socket.as_raw_fd(), &mut start, look)) {
         Err(Errno::EAGAIN | Errno::ENOTSOCK | Errno::ENOTCONN) => 0,
         looked => looked.map_err(|source| BootError::Io { call: "recv", source: source.into() })?,
     };
-    if !Boot::is_start(&start[..len]) {
+    if !Boot::is_start(&start[..len.min(start.len())]) {
         return Err(BootError::NotABoot);
     }
 
-    let mut bytes = vec![0; MAX_BOOT_LEN + 1];
+    // No longer than needed: each page of it would be made for this alone, in every worker.
+    let mut bytes = vec![0; len.min(MAX_BOOT_LEN) + 1];
     let received = loop {
         match sys::receive(socket, &mut bytes, false) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

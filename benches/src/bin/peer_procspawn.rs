@@ -179,7 +179,7 @@ fn recover(quick: bool) -> Outcome<Vec<(&'static str, f64)>> {
     let mut times = Vec::new();
     for _ in 0..if quick { 4 } else { 10 } {
         let pool = ready_pool(1)?;
-        let stamp = tempfile::NamedTempFile::new()?;
+        let stamp = tempfile::NamedTempFile::new_in("/dev/shm")?;
         let crashing = pool.spawn(stamp.path().to_owned(), crash);
         let next = pool.spawn(7, tiny);
         // The pool does not go on before somebody has taken the failure.

@@ -123,6 +123,12 @@ pub(crate) struct Launched {
     pub(crate) confined: Confined,
 }
 
+/// A pipe for few bytes at a time: the end to read from, and the end to write to.
+fn bell_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = io::pipe()?;
+    Ok((read.into(), write.into()))
+}
+
 impl Launcher {
     /// Starts a worker: has the zygote fork it, or spawns it.
     ///
@@ -139,8 +145,10 @@ impl Launcher {
         } else {
             None
         };
-        let (task_reader, tasks) = pipe_pair()?;
-        let (results, result_writer) = pipe_pair()?;
+        // Where there are rings, they carry bells only.
+        let exchange = if rings.is_some() { bell_pair } else { pipe_pair };
+        let (task_reader, tasks) = exchange()?;
+        let (results, result_writer) = exchange()?;
         let (stdout, stdout_writer) = pipe_pair()?;
         let (stderr, stderr_writer) = pipe_pair()?;
         let (ours, theirs) = socket_pair()?;
@@ -175,7 +183,7 @@ impl Launcher {
         // standard input comes to its end.
         let (socket, their_socket) = socket_pair()?;
         send_descriptor(ours.as_fd(), PASSING, their_socket.as_fd())?;
-        let (their_lifeline, lifeline) = pipe_pair()?;
+        let (their_lifeline, lifeline) = bell_pair()?;
         send_descriptor(ours.as_fd(), LIFELINE, their_lifeline.as_fd())?;
         if let Some(fd) = self.shared.as_ref().and_then(|shared| shared.fd()) {
             send_descriptor(ours.as_fd(), SHARED, fd)?;

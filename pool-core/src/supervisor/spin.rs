@@ -9,6 +9,9 @@
 //! behind the one that spins. Where somebody else takes it for a whole time slice, the cores are crowded, and to sleep is
 //! better: who sleeps is woken the moment there is something. So spinning is given up then, for many times as long as has
 //! been lost.
+//!
+//! Whether there is a core to spin on is for the engine to know: it spins only while workers that are busy leave one
+//! free, and lets a worker spin only then.
 
 use std::hint;
 use std::time::{Duration, Instant};
@@ -28,8 +31,6 @@ const MOST_SKIPPED: u32 = 255;
 #[derive(Debug)]
 pub(crate) struct Spin {
     since: Option<Instant>,
-    /// There is one core only, so that whoever is waited for cannot run meanwhile.
-    alone: bool,
     crowded_until: Option<Instant>,
     looks: u32,
     /// Waits still to be slept through.
@@ -38,22 +39,13 @@ pub(crate) struct Spin {
 }
 
 impl Spin {
-    /// Without a second core there is nobody to wait for.
     pub(crate) fn new() -> Self {
-        let alone = std::thread::available_parallelism().is_ok_and(|cores| cores.get() < 2);
-        Self { alone, ..Self::among_cores() }
-    }
-
-    fn among_cores() -> Self {
-        Self { since: None, alone: false, crowded_until: None, looks: 0, skip: 0, in_vain: 0 }
+        Self { since: None, crowded_until: None, looks: 0, skip: 0, in_vain: 0 }
     }
 
     /// What to do next, nothing having come yet.
     pub(crate) fn turn(&mut self) -> Turn {
         let Some(since) = self.since else {
-            if self.alone {
-                return Turn::Sleep;
-            }
             if self.skip > 0 {
                 self.skip -= 1;
                 return Turn::Sleep;
@@ -131,7 +123,7 @@ mod tests {
 
     #[test]
     fn waits_in_vain_are_tried_ever_more_rarely() {
-        let mut spin = Spin::among_cores();
+        let mut spin = Spin::new();
         let tried: Vec<usize> = (0..2000).filter(|_| waits(&mut spin)).collect();
         assert_eq!(tried[..4], [0, 2, 6, 14], "each one in vain doubles what is slept through");
         assert!(tried.windows(2).all(|pair| pair[1] - pair[0] <= MOST_SKIPPED as usize + 1));
@@ -140,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_wait_ends() {
-        let mut spin = Spin::among_cores();
+        let mut spin = Spin::new();
         let mut turns = 0;
         while spin.turn() != Turn::Sleep {
             turns += 1;
@@ -150,7 +142,7 @@ mod tests {
 
     #[test]
     fn one_success_makes_it_worth_trying_again() {
-        let mut spin = Spin::among_cores();
+        let mut spin = Spin::new();
         while spin.in_vain < 3 {
             waits(&mut spin);
         }
@@ -162,18 +154,12 @@ mod tests {
 
     #[test]
     fn what_was_lost_to_others_is_made_up_for() {
-        let mut spin = Spin::among_cores();
+        let mut spin = Spin::new();
         spin.crowded_until = Some(Instant::now() + Duration::from_secs(3600));
         assert!((0..1000).all(|_| spin.turn() == Turn::Sleep), "not before its time");
         spin.crowded_until = Some(Instant::now());
         assert_eq!(spin.turn(), Turn::Look, "then again");
         spin.was_away(SLICE);
         assert!(spin.crowded_until.is_some() && spin.since.is_none(), "and it is given up again");
-    }
-
-    #[test]
-    fn with_one_core_there_is_nobody_to_wait_for() {
-        let mut spin = Spin { alone: true, ..Spin::among_cores() };
-        assert_eq!(spin.turn(), Turn::Sleep);
     }
 }

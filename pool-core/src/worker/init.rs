@@ -1,7 +1,9 @@
 //! How a process becomes a worker.
 
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use pool_ipc::{BOOT_ENV, Boot, Hello, Kind, Region, TaskDecl, Unfit, WorkerEnds};
@@ -229,7 +231,11 @@ fn hello() -> Result<Vec<u8>> {
 /// Makes the kernel's OOM killer prefer this worker over its supervisor. Raising the score needs no privilege; where
 /// `/proc` is missing, there is nothing to be done.
 fn prefer_for_oom(by: i32) {
-    let path = "/proc/self/oom_score_adj";
-    let own: i32 = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
-    let _ = std::fs::write(path, (own.saturating_add(by)).min(1000).to_string());
+    let Ok(file) = File::options().read(true).write(true).open("/proc/self/oom_score_adj") else { return };
+    let mut text = [0; 16];
+    let len = file.read_at(&mut text, 0).unwrap_or(0);
+    let own =
+        std::str::from_utf8(&text[..len]).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0_i32);
+    // Not allowed, or confined: then it has the score that it has.
+    let _ = file.write_at(own.saturating_add(by).min(1000).to_string().as_bytes(), 0);
 }

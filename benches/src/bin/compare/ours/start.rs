@@ -48,7 +48,8 @@ fn recover(builder: Builder) -> Outcome<f64> {
     while pool.workers().iter().any(|worker| worker.status == WorkerStatus::Starting) {
         std::thread::yield_now();
     }
-    let stamp = tempfile::NamedTempFile::new()?;
+    // In memory: the write comes between the clock and the crash, and a disk would count as part of the recovery.
+    let stamp = tempfile::NamedTempFile::new_in("/dev/shm")?;
     let crashing = pool.apply_async(crash_task(stamp.path()));
     let next = pool.apply_async(tiny(7));
     let result = next.get()?;
