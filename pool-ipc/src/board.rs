@@ -36,6 +36,10 @@
 //!   offer a ticket while it holds another of that slot offered or claimed; it keeps a new ticket less than
 //!   [`SLOTS`] above the oldest one that it holds. Fewer than [`SLOTS`] in flight are not enough by themselves: one task that runs for an hour
 //!   while others are offered and taken back would be overwritten.
+//! * **A slot that is reused early.** Between publishing a result and finishing its ticket the worker may be away for long (it is
+//!   preempted, or stopped by a signal). The supervisor has read the result by then, and may have taken back all that came
+//!   behind, so that it offers the next ticket of the slot. Finishing must not overwrite that offer, which could not be claimed
+//!   then: it is a compare-and-swap from `Claimed` of its own ticket.
 //! * **Death between result and finish.** The result is published first, so `Finished` implies that it is
 //!   there, and a `Claimed` ticket may have a result too. The supervisor reads all results before it looks at
 //!   the board.
@@ -56,8 +60,8 @@
 //! `Claimed` no more. The fields are independent otherwise; nothing needs a total order (`SeqCst`). The frame
 //! that follows an offer passes through a ring's position or the kernel, which both order it after the offer.
 //!
-//! Finishing is a store and no swap: only the worker leaves `Claimed`, so there is nobody to lose against. What else
-//! it could find there was scribbled, and the supervisor, which has the result, knows better.
+//! Finishing is a swap, too, although only the worker leaves `Claimed`: see the slot that is reused early. What else it
+//! could find there was scribbled, and the supervisor, which has the result, knows better.
 //!
 //! # Trust
 //!
@@ -199,17 +203,8 @@ impl Board {
     /// have used its slot for a later ticket. If not, task code has scribbled over the board.
     #[must_use]
     pub fn is_withdrawn(&self, ticket: u64) -> bool {
-        /// Nobody offers more tickets than this while one frame is on its way.
-        const FURTHEST: u64 = 1 << 32;
-        let (found, state) = {
-            let word = self.slot(ticket).load(Acquire);
-            (word >> 2, word & 3)
-        };
-        let later = found.wrapping_sub(ticket);
-        match later {
-            0 => state == TAKEN,
-            _ => later < FURTHEST && later % SLOTS as u64 == 0 && matches!(state, OFFERED | TAKEN),
-        }
+        let word = self.slot(ticket).load(Acquire);
+        word == (ticket << 2 | TAKEN) || is_later(word, ticket)
     }
 
     /// What a report says of the slot of `ticket`, when it makes no sense.
@@ -223,11 +218,23 @@ impl Board {
         )
     }
 
-    /// Worker, after the result of `ticket`, which it has claimed, has been written: marks it finished.
+    /// Worker, after the result of `ticket`, which it has claimed, has been written: marks it finished, unless the supervisor
+    /// has read the result by then and uses the slot for a later ticket.
     #[inline]
     pub fn finish(&self, ticket: u64) {
-        if is_ticket(ticket) {
-            self.slot(ticket).store(ticket << 2 | FINISHED, Release);
+        if is_ticket(ticket) && !self.step(ticket, CLAIMED, FINISHED) {
+            self.finish_anew(ticket);
+        }
+    }
+
+    /// Finishes a ticket whose slot no longer says that it is claimed.
+    #[cold]
+    fn finish_anew(&self, ticket: u64) {
+        let slot = self.slot(ticket);
+        let word = slot.load(Acquire);
+        if !is_later(word, ticket) {
+            // Scribbled. Nobody else writes there for as long as it is not: a swap that fails has found a later ticket.
+            let _ = slot.compare_exchange(word, ticket << 2 | FINISHED, AcqRel, Relaxed);
         }
     }
 
@@ -321,6 +328,16 @@ fn is_ticket(ticket: u64) -> bool {
     (1..=MAX_TICKET).contains(&ticket)
 }
 
+/// Whether the slot of `ticket` is in use again, for a ticket that the worker has not come to.
+fn is_later(word: u64, ticket: u64) -> bool {
+    /// Nobody offers more tickets than this while one frame is on its way.
+    const FURTHEST: u64 = 1 << 32;
+    let later = (word >> 2).wrapping_sub(ticket);
+    (1..FURTHEST).contains(&later)
+        && later.is_multiple_of(SLOTS as u64)
+        && matches!(word & 3, OFFERED | TAKEN)
+}
+
 fn slot_of(ticket: u64) -> usize {
     (ticket % SLOTS as u64) as usize
 }
@@ -396,6 +413,23 @@ mod tests {
         worker.slot(8).store(0xA5A5_A5A5_A5A5_A5A5, Release);
         worker.finish(8);
         assert_eq!(supervisor.observe(8), Slot::Finished, "a task that scribbled has a result nevertheless");
+    }
+
+    #[test]
+    fn a_late_finish_leaves_the_next_ticket_of_the_slot_alone() {
+        let (supervisor, worker) = pair();
+        let (old, new) = (3, 3 + SLOTS as u64);
+        for is_taken in [false, true] {
+            supervisor.offer(old);
+            assert!(worker.claim(old, 1));
+            // The supervisor has read the result before the worker, which is stopped, comes to finish it.
+            supervisor.offer(new);
+            assert!(!is_taken || supervisor.take_back(new));
+            worker.finish(old);
+            assert_eq!(supervisor.observe(new), if is_taken { Slot::Taken } else { Slot::Offered });
+            assert_eq!(worker.claim(new, 2), !is_taken, "{is_taken}");
+            assert!(is_taken == worker.is_withdrawn(new));
+        }
     }
 
     #[test]
