@@ -143,8 +143,8 @@ impl Gauges {
             Some(_) => longest[LONGEST - 1].place.load(Relaxed) as usize % LONGEST,
         };
         let keep = arguments.len() <= KEPT_MAX && self.has_decoded(task);
-        kept[place].keep(task, ns, arguments.len() as u64, keep.then_some(arguments));
         let mut entry = [ns, task, u64::from(index), place as u64];
+        kept[place].keep(entry, arguments.len() as u64, keep.then_some(arguments));
         for place in longest {
             if entry[0] > place.ns.load(Relaxed) {
                 entry = place.replace(entry);
@@ -198,9 +198,10 @@ impl fmt::Debug for Gauges {
 
 impl Entry {
     fn read(&self, kept: &[Kept; LONGEST]) -> Longest {
-        let [ns, task, index, place] = self.words().map(|word| word.load(Relaxed));
+        let entry = self.words().map(|word| word.load(Relaxed));
+        let [ns, task, index, place] = entry;
         let arguments = match kept.get(place as usize) {
-            Some(kept) if ns > 0 => kept.read(task, ns),
+            Some(kept) if ns > 0 => kept.read(entry),
             _ => KeptArguments::Lost,
         };
         Longest { ns, task, index: u32::try_from(index).unwrap_or(u32::MAX), arguments }
@@ -218,13 +219,13 @@ impl Entry {
 }
 
 impl Kept {
-    /// Keeps these bytes, of arguments of this size.
-    fn keep(&self, task: u64, ns: u64, size: u64, bytes: Option<&[u8]>) {
+    /// Keeps these bytes, of arguments of this size, for this entry.
+    fn keep(&self, entry: [u64; 4], size: u64, bytes: Option<&[u8]>) {
         let whole = u64::from(bytes.is_some());
         let bytes = bytes.unwrap_or_default();
         self.size.store(size, Relaxed);
         self.whole.store(whole, Relaxed);
-        self.sum.store(sum_of([task, ns, size, whole], bytes), Relaxed);
+        self.sum.store(sum_of(entry, [size, whole], bytes), Relaxed);
         for (word, bytes) in self.bytes.iter().zip(bytes.chunks(8)) {
             let mut filled = [0; 8];
             filled[..bytes.len()].copy_from_slice(bytes);
@@ -232,13 +233,13 @@ impl Kept {
         }
     }
 
-    fn read(&self, task: u64, ns: u64) -> KeptArguments {
+    fn read(&self, entry: [u64; 4]) -> KeptArguments {
         let (size, whole) = (self.size.load(Relaxed), self.whole.load(Relaxed));
         let len = if whole == 0 { 0 } else { size.min(KEPT_MAX as u64) as usize };
         let words = self.bytes[..len.div_ceil(8)].iter();
         let mut bytes: Vec<u8> = words.flat_map(|word| word.load(Relaxed).to_le_bytes()).collect();
         bytes.truncate(len);
-        if self.sum.load(Relaxed) != sum_of([task, ns, size, whole], &bytes) {
+        if self.sum.load(Relaxed) != sum_of(entry, [size, whole], &bytes) {
             KeptArguments::Lost
         } else if whole == 0 {
             KeptArguments::Size(size)
@@ -248,9 +249,9 @@ impl Kept {
     }
 }
 
-fn sum_of(numbers: [u64; 4], bytes: &[u8]) -> u64 {
-    let numbers = numbers.map(u64::to_le_bytes);
-    // The length is part of it.
+/// All of the entry is part of it: arguments of one task must not be decoded as those of another. And so is the length.
+fn sum_of([ns, task, index, place]: [u64; 4], [size, whole]: [u64; 2], bytes: &[u8]) -> u64 {
+    let numbers = [ns, task, index, place, size, whole].map(u64::to_le_bytes);
     u64::from(sum(&[numbers.as_flattened(), bytes], numbers.as_flattened().len() + bytes.len()))
 }
 
@@ -484,6 +485,13 @@ mod tests {
         let found: Vec<KeptArguments> =
             gauges.read().longest.into_iter().map(|entry| entry.arguments).collect();
         assert_eq!(found, [KeptArguments::Lost, KeptArguments::Lost, KeptArguments::Lost]);
+        // Those of one task are not taken for those of another.
+        run(4);
+        for word in [1, 2] {
+            run(4 + word);
+            figures.longest[0].words()[word as usize].fetch_xor(1, Relaxed);
+            assert_eq!(gauges.read().longest[0].arguments, KeptArguments::Lost, "word {word}");
+        }
         // A place that cannot be is no place to write to.
         figures.longest.iter().for_each(|entry| entry.place.store(u64::MAX, Relaxed));
         (10..=20).for_each(run);
