@@ -22,6 +22,7 @@ fn settings() -> Settings {
         rings: true,
         task_timeout: Duration::from_secs(60),
         memory_limit: None,
+        recycles: false,
     }
 }
 

@@ -23,6 +23,8 @@ use crate::watch::{Pulse, Watch};
 
 /// How long a pool may take until it is complete again, and processes and threads to be gone.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a pool that recycles its workers has to become complete before it is given more work.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// How the pools of a round end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -273,18 +275,27 @@ fn look_over(
             pulse.beat();
             records.push(record(number, "look over", plan, &subject.settings, result));
         }
-        let workers = pool.workers();
-        seen.extend(workers.iter().filter(|worker| worker.finished > 0).filter_map(|worker| worker.pid));
-        let serve = |status: WorkerStatus| matches!(status, WorkerStatus::Idle | WorkerStatus::Busy);
-        let serving: Vec<_> = workers.iter().filter(|worker| serve(worker.status)).collect();
-        let all_work = serving.iter().all(|worker| worker.pid.is_some_and(|pid| seen.contains(&pid)));
-        let stats = pool.stats();
-        if (least..=size).contains(&serving.len()) && all_work && stats.workers_ready == serving.len() {
-            return Ok(());
+        // Where workers retire after a task, those that have worked have retired by now, and others are on their way.
+        let more_at = if subject.settings.recycles { Instant::now() + AGAIN } else { Instant::now() };
+        loop {
+            let workers = pool.workers();
+            seen.extend(workers.iter().filter(|worker| worker.finished > 0).filter_map(|worker| worker.pid));
+            let serve = |status: WorkerStatus| matches!(status, WorkerStatus::Idle | WorkerStatus::Busy);
+            let serving: Vec<_> = workers.iter().filter(|worker| serve(worker.status)).collect();
+            let all_work = subject.settings.recycles
+                || serving.iter().all(|worker| worker.pid.is_some_and(|pid| seen.contains(&pid)));
+            let stats = pool.stats();
+            if (least..=size).contains(&serving.len()) && all_work && stats.workers_ready == serving.len() {
+                return Ok(());
+            }
+            let now = Instant::now();
+            if now > deadline {
+                return Err(format!("of {least} to {size} workers, {} serve: {}", serving.len(), state()));
+            }
+            thread::sleep(Duration::from_millis(1));
+            if now >= more_at {
+                break;
+            }
         }
-        if Instant::now() > deadline {
-            return Err(format!("of {least} to {size} workers, {} serve: {}", serving.len(), state()));
-        }
-        thread::sleep(Duration::from_millis(1));
     }
 }

@@ -22,6 +22,8 @@ pub(crate) struct Settings {
     pub(crate) rings: bool,
     pub(crate) task_timeout: Duration,
     pub(crate) memory_limit: Option<u64>,
+    /// Workers retire after a number of tasks, or when they have grown.
+    pub(crate) recycles: bool,
 }
 
 /// What has happened to the workers of a pool.
@@ -60,12 +62,13 @@ pub(crate) fn build(
     let workers = random.between(1, 4) as usize;
     let min_workers = random.percent(15).then(|| random.below(workers as u64 + 1) as usize);
     let memory_limit = random.percent(25).then_some(48 << 20);
-    let settings = Settings {
+    let mut settings = Settings {
         workers,
         min_workers,
         rings,
         task_timeout: Duration::from_millis(random.between(2000, 3000)),
         memory_limit,
+        recycles: false,
     };
     let events = Events::default();
     let hook = events.clone();
@@ -97,6 +100,7 @@ pub(crate) fn build(
         builder = builder.memory_limit(limit);
         if random.percent(50) {
             builder = builder.recycle_above(limit / 2);
+            settings.recycles = true;
         }
     }
     if random.percent(20) {
@@ -112,6 +116,7 @@ pub(crate) fn build(
         let tasks = random.between(1, 300);
         builder = builder.max_tasks_per_worker(tasks).recycle_jitter(random.below(tasks));
         builder = builder.recycle_overlap(random.percent(50));
+        settings.recycles = true;
     }
     if random.percent(10) {
         builder = builder.nice(1);
