@@ -212,8 +212,10 @@ fn bars_share_a_terminal_and_leave_a_line_each() {
     }
     assert!(child.unwrap().wait().unwrap().success());
     let shown = String::from_utf8_lossy(&shown);
-    // Each piece begins on a line that has been cleared.
-    let find = |name: &str| shown.split("\u{1b}[2K").find(|piece| piece.starts_with(name));
+    // Each line begins on one that has been cleared, or on a new one, and is filled up with blanks; then a bar may follow.
+    let pieces = shown.split("\u{1b}[2K").flat_map(|cleared| cleared.split('\n'));
+    let lines = pieces.map(|piece| piece.split("  ").next().unwrap_or_default());
+    let find = |name: &str| lines.clone().find(|line| line.starts_with(name));
     let left = ["first: ", "second: "].map(|name| find(name).unwrap_or_else(|| panic!("{shown:?}")));
     assert!(left[0].contains("100/100 in ") && left[0].contains("1 failed (last: "), "{left:?}");
     assert!(left[1].contains("60/60 in ") && !left[1].contains("failed"), "{left:?}");
