@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::crew::Standing;
-use super::hand::Hand;
+use super::hand::{Hand, Head};
 use super::lanes::SINGLES;
 use super::unit::{Place, Unit};
 use super::{Counters, Life, Machine};
@@ -18,6 +18,11 @@ impl<P> Machine<P> {
     pub(crate) fn waiting(&self) -> Vec<TaskId> {
         let items = |(key, unit): (TaskKey, &Unit)| (unit.done..unit.end).map(move |offset| key.item(offset));
         self.queue.iter(&self.units).flat_map(items).collect()
+    }
+
+    /// Where a unit is, unless it has ended.
+    pub(crate) fn place_of(&self, key: TaskKey) -> Option<Place> {
+        self.units.get(key).map(|unit| unit.place)
     }
 
     /// The places of those that sit somewhere, by seat.
@@ -39,7 +44,8 @@ impl<P> Machine<P> {
         if !self.is_over()
             && let Some(pin) = self.queue.pins().find(|pin| self.server(*pin).is_none())
             && !self.awaits_somebody()
-            && self.crew.active > 0
+            // Where nobody is left who could stand in, it is waited for whoever comes, however often he has failed.
+            && !self.slots.iter().any(|slot| matches!(slot.phase, Phase::Waiting { .. } | Phase::Starting { .. }))
         {
             return Err(format!("nobody serves {pin}, and nobody comes: {:?}", self.seats));
         }
@@ -329,6 +335,29 @@ impl<P> Machine<P> {
             (None, Some(_), None) => None,
             (None, None, _) => None,
         }
+    }
+}
+
+/// What is known of a head, for those who look at it from outside.
+impl Head {
+    pub(crate) fn is_started(&self) -> bool {
+        self.started.is_some()
+    }
+
+    pub(crate) fn is_spoiled(&self) -> bool {
+        self.spoiled
+    }
+
+    pub(crate) fn is_alone(&self) -> bool {
+        self.alone
+    }
+
+    pub(crate) fn is_doomed(&self) -> bool {
+        self.doomed.is_some()
+    }
+
+    pub(crate) fn is_condemned(&self) -> bool {
+        self.condemned
     }
 }
 

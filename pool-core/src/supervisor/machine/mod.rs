@@ -99,6 +99,8 @@ use pace::Tempo;
 use prepare::Known;
 use seats::Seats;
 use staff::Sizing;
+#[cfg(test)]
+pub(crate) use unit::Place;
 use unit::{Terms, Unit};
 
 use crate::error::{BrokenReason, TaskError};

@@ -176,6 +176,11 @@ impl<P> Machine<P> {
             return false;
         }
         let deaths = std::mem::take(deaths);
+        // Nobody is replaced for it, and so it is counted here.
+        match &self.slots[index].phase {
+            Phase::Ready(_) | Phase::Dying { was_ready: true, .. } => self.counters.idle_deaths += 1,
+            _ => self.counters.start_deaths += 1,
+        }
         let why = format!("{} workers in a row died while they built it", deaths.len());
         self.break_pool(BrokenReason::StateFailed { state: preparing.state.to_string(), why, deaths });
         true

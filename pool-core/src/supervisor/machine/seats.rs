@@ -133,6 +133,18 @@ impl<P> Machine<P> {
         needed
     }
 
+    /// Items of lanes with work whose seat is taken, but for one for each seat.
+    pub(super) fn bound_to_seats(&self) -> usize {
+        let pinned =
+            self.queue.waiting().filter_map(|lane| Some((self.seat_of(self.queue.pin(lane)?), lane)));
+        let mut taken: Vec<(usize, u32)> =
+            pinned.filter(|(seat, _)| self.seats.worker(*seat).is_some()).collect();
+        taken.sort_unstable();
+        let items: usize = taken.iter().map(|(_, lane)| self.queue.left(*lane)).sum();
+        taken.dedup_by_key(|(seat, _)| *seat);
+        items - taken.len()
+    }
+
     /// Who is given what is pinned to a seat, unless that waits for somebody who comes.
     pub(super) fn server(&self, pin: u32) -> Option<usize> {
         if let Some(index) = self.seats.worker(self.seat_of(pin)) {

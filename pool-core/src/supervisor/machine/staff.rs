@@ -20,6 +20,9 @@
 //! as will need no longer than `start_up`. That is looked at with what comes in, and, as silence makes no event, by a timer as long
 //! as anybody may be missing.
 //!
+//! What waits for somebody in his seat does not count either, but for one item for each such seat: who is started for it would have
+//! nothing to do, go, and be started again.
+//!
 //! # Races
 //! * *Fewer, and at once more.* Who is leaving is not called back; others start.
 //! * *Fewer while somebody dies.* The place of the dead one is vacated.
@@ -151,14 +154,20 @@ impl<P> Machine<P> {
             Phase::Ready(ready) if ready.is_going() => ready.hand.front(),
             _ => None,
         });
-        self.pending - going.filter(|front| front.task.is_some()).count()
+        self.useful().saturating_sub(going.filter(|front| front.task.is_some()).count())
+    }
+
+    /// Items that have not ended, where of those that wait for somebody in his seat only one counts: nobody else is of any use
+    /// for them.
+    fn useful(&self) -> usize {
+        if self.queue.is_pinned() { self.pending - self.bound_to_seats() } else { self.pending }
     }
 
     /// Whether somebody may have to wait for a worker that could be started.
     pub(super) fn may_grow(&self) -> bool {
         self.sizing.least < self.sizing.most
             && self.crew.idle.is_empty()
-            && self.crew.staffed < self.pending.min(self.sizing.most) + self.sizing.spares
+            && self.crew.staffed < self.useful().min(self.sizing.most) + self.sizing.spares
     }
 
     /// Starts whoever is missing, where there is a place.

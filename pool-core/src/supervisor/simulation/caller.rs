@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::fact::{Batch, Fact, Nature, Parcel};
 use super::world::{Happening, World};
 use crate::call::RetryOn;
-use crate::supervisor::event::{Event, GroupSpec, TaskSpec};
+use crate::supervisor::event::{Event, GroupSpec, TaskKey, TaskSpec};
 
 /// How much they still want to do.
 #[derive(Debug)]
@@ -36,12 +36,8 @@ impl World<'_> {
             65..82 => self.cancel_one(),
             82..90 => self.cancel_batch(),
             90 if self.random.chance(300) => self.close(),
-            91 if self.random.chance(200) => self.terminate(),
-            92 if self.random.chance(20) => {
-                self.broken = true;
-                self.note(|_| "the shell fails".to_owned());
-                self.feed(Event::Fault("simulated".to_owned()), &[]);
-            }
+            91 if self.random.chance(400) => self.terminate(),
+            92 if self.random.chance(60) => self.fault(),
             92..98 if self.scenario.resizes => self.resize(),
             93..96 => self.feed(Event::Pump, &[]),
             _ => self.feed(Event::Tick, &[]),
@@ -77,6 +73,7 @@ impl World<'_> {
                 let limit = self.random.micros(0, 200_000);
                 (self.now + limit, limit)
             });
+            self.count_open();
             let id = self.machine.open(GroupSpec { abort, deadline });
             let ordered = self.random.chance(350);
             self.batches.push(Batch::new(id, abort, ordered, deadline));
@@ -118,37 +115,15 @@ impl World<'_> {
             piece,
             size: self.random.pick(&[0, 1, 10, 60, 5000]),
         };
-        let (retries, closed) = (spec.retries, self.closed || self.terminated || self.broken);
+        let closed = self.closed || self.terminated || self.broken;
         let over = group.and_then(|index| self.batches[index].refusal());
+        self.count_submit(group);
         match self.machine.submit(&spec) {
             Ok(key) => {
                 assert!(!closed, "a pool that takes no more tasks took task {}", key.id);
                 assert!(over.is_none(), "a batch that has ended took task {}", key.id);
                 assert_eq!(key.id.get() as usize, self.facts.len() + 1, "tasks are numbered in order");
-                self.note(|_| format!("submitted {key:?}: {spec:?}, {group:?}"));
-                self.parcels.insert(key, Parcel { done: 0, end: count });
-                self.unresolved += count as usize;
-                for _ in 0..count {
-                    let nature = self.nature();
-                    if let Some(index) = group {
-                        self.batches[index].members.push(self.facts.len());
-                    }
-                    self.facts.push(Fact {
-                        unit: key,
-                        chunk: spec.chunk,
-                        nature,
-                        limit,
-                        retries,
-                        retry_on,
-                        group,
-                        priority: spec.priority,
-                        pin,
-                        claims: Vec::new(),
-                        resolved: false,
-                        cancelled: false,
-                        unsendable: false,
-                    });
-                }
+                self.admit(key, &spec, group, pin, None);
             }
             Err(error) if !closed => {
                 let refused = Some(discriminant(&error));
@@ -156,6 +131,45 @@ impl World<'_> {
                 self.sights.refused += 1;
             }
             Err(_) => {}
+        }
+    }
+
+    /// The machine has taken a unit, the items of which take about so long, or as long as all others.
+    pub(super) fn admit(
+        &mut self,
+        key: TaskKey,
+        spec: &TaskSpec,
+        group: Option<usize>,
+        pin: Option<usize>,
+        work: Option<Duration>,
+    ) {
+        self.note(|_| format!("submitted {key:?}: {spec:?}, {group:?}"));
+        self.parcels.insert(key, Parcel { done: 0, end: spec.count });
+        self.unresolved += spec.count as usize;
+        self.tally.sure.submitted += u64::from(spec.count);
+        for _ in 0..spec.count {
+            let nature = self.nature();
+            if let Some(index) = group {
+                self.batches[index].members.push(self.facts.len());
+                self.batches[index].open += 1;
+            }
+            self.facts.push(Fact {
+                unit: key,
+                chunk: spec.chunk,
+                nature,
+                work,
+                limit: spec.limit,
+                retries: spec.retries,
+                retry_on: spec.retry_on,
+                group,
+                priority: spec.priority,
+                pin,
+                claims: Vec::new(),
+                resolved: false,
+                ended: None,
+                cancelled: false,
+                unsendable: false,
+            });
         }
     }
 
@@ -197,6 +211,7 @@ impl World<'_> {
     }
 
     fn feed_cancel_batch(&mut self, index: usize) {
+        self.count_close(index);
         self.batches[index].cancelled = true;
         self.feed(Event::CloseGroup(self.batches[index].id), &[]);
         let open = self.batches[index].members.iter().find(|member| !self.facts[**member].resolved);
@@ -218,6 +233,22 @@ impl World<'_> {
     pub(super) fn close(&mut self) {
         self.closed = true;
         self.feed(Event::Close, &[]);
+    }
+
+    /// Somebody does something while the workers of a closed pool go.
+    pub(super) fn interfere(&mut self) {
+        match self.random.below(6) {
+            0 => self.close(),
+            1 | 2 => self.terminate(),
+            3 => self.fault(),
+            _ => self.resize(),
+        }
+    }
+
+    fn fault(&mut self) {
+        self.broken = true;
+        self.note(|_| "the shell fails".to_owned());
+        self.feed(Event::Fault("simulated".to_owned()), &[]);
     }
 
     fn resize(&mut self) {

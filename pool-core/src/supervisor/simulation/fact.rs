@@ -80,6 +80,8 @@ pub(super) struct Fact {
     /// What the pieces of its unit should not exceed, if it matters.
     pub(super) chunk: u32,
     pub(super) nature: Nature,
+    /// How long it takes at most, if it is not like the others of its pool.
+    pub(super) work: Option<Duration>,
     pub(super) limit: Option<Duration>,
     pub(super) retries: u32,
     pub(super) retry_on: RetryOn,
@@ -90,6 +92,8 @@ pub(super) struct Fact {
     pub(super) pin: Option<usize>,
     pub(super) claims: Vec<Claim>,
     pub(super) resolved: bool,
+    /// When it ended.
+    pub(super) ended: Option<Instant>,
     pub(super) cancelled: bool,
     pub(super) unsendable: bool,
 }
@@ -130,6 +134,10 @@ pub(super) struct Batch {
     pub(super) deadline: Option<(Instant, Duration)>,
     /// It has ended by its deadline.
     pub(super) overdue: bool,
+    /// Its deadline has come, whether it had ended before or not.
+    pub(super) passed: bool,
+    /// How many of its tasks have not ended.
+    pub(super) open: usize,
 }
 
 impl Batch {
@@ -139,8 +147,9 @@ impl Batch {
         ordered: bool,
         deadline: Option<(Instant, Duration)>,
     ) -> Self {
-        let (failed, cancelled, overdue) = (false, false, false);
-        Self { id, abort, ordered, deadline, members: Vec::new(), failed, cancelled, overdue }
+        let (failed, cancelled, overdue, passed) = (false, false, false, false);
+        let (members, open) = (Vec::new(), 0);
+        Self { id, abort, ordered, deadline, members, failed, cancelled, overdue, passed, open }
     }
 
     /// What becomes of a task that is submitted to it now, unless it is taken in.

@@ -2,17 +2,30 @@
 //! the [state machine](super::machine), and after every event the promises of the pool are checked.
 //!
 //! A seed is one pool with its own configuration and its own temper of workers. Time is virtual. [`shell`] carries
-//! actions out as the engine does, [`process`] plays the workers, [`caller`] those who submit and cancel, and [`oracle`]
-//! knows what really happened and objects to whatever does not follow from it.
+//! actions out as the engine does, [`process`] plays the workers, [`caller`] those who submit and cancel.
+//!
+//! What the machine does is compared with a model of its own:
+//! * [`oracle`] knows what really happened, and objects to whatever does not follow from it.
+//! * [`promptness`] knows how long each thing may take, and objects to whatever waits longer.
+//! * [`tally`] counts what it sees, and compares the figures of the pool with that.
+//! * [`seats`] knows who is given the pieces of a batch that go to the workers in turns.
+//! * [`shares`] measures what each lane has had of the workers' time.
+//!
+//! [`coverage`] says which transitions of the machine a run has seen, and which there are.
 
 mod board;
 mod caller;
+mod coverage;
 mod fact;
+mod ghosts;
 mod oracle;
 mod process;
+mod promptness;
 mod random;
 mod runs;
 mod scenario;
 mod seats;
+mod shares;
 mod shell;
+mod tally;
 mod world;

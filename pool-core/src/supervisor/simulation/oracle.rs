@@ -1,4 +1,11 @@
 //! Objects to whatever the machine does that does not follow from what really happened.
+//!
+//! This is a model of the pool's promises, not of the machine. It is made of facts: who was given what, what has really been
+//! claimed, run, written, and died of what, who has been told to stop and when ([`fact`](super::fact), [`process`](super::process)). From
+//! these it follows with which outcomes a task *may* end, whom a death may be blamed on, who may be killed, and what has to be in
+//! the queue and in which order. It shares no code with the machine. Where a promise is about what the machine *means* (which
+//! workers are to be there for more tasks, why one retires, who sits in which seat), what it says of that is read
+//! from its slots, and what it does is compared with it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -36,10 +43,17 @@ impl World<'_> {
                 let process = self.process(who.generation.get());
                 let mut tickets = spans.iter().flat_map(|span| span.tickets());
                 let known = tickets.all(|ticket| process.assigned.contains_key(&ticket));
-                assert!(process.is_working() && known, "cannot take {spans:?} back from {process:?}");
+                // Or it is dead, and the machine has been told first which of its tasks were lost.
+                let dying = process.ready && process.reported && !process.linked;
+                assert!(
+                    (process.is_working() || dying) && known,
+                    "cannot take {spans:?} back from {process:?}"
+                );
             }
             Action::Inspect(who) => {
-                assert!(self.process(who.generation.get()).is_working(), "{who:?} is gone")
+                let process = self.process(who.generation.get());
+                let dying = process.ready && process.reported && !process.linked;
+                assert!(process.is_working() || dying, "{who:?} is gone")
             }
             Action::FlagCancel(who, ticket, _) => self.judge_flag(*who, *ticket),
             Action::Kill { who, why, fenced } => self.judge_kill(*who, why, *fenced),
@@ -57,6 +71,7 @@ impl World<'_> {
 
     fn judge_spawn(&mut self, who: Incarnation) {
         let generation = who.generation.get();
+        self.tally.sure.spawned += 1;
         assert_eq!(generation as usize, self.processes.len() + 1, "generations are numbered in order");
         let gone = |process: &Process| process.reported || process.fenced;
         while self.latest.len() <= who.index() {
@@ -118,6 +133,7 @@ impl World<'_> {
         let process = self.process(who.generation.get());
         assert!(process.is_working() && process.assigned.is_empty(), "cannot retire {process:?}");
         (process.retired, process.free_to_exit) = (Some(now), Some(now));
+        self.tally.sure.retired.count(reason);
         let process = &self.processes[who.generation.get() as usize - 1];
         let why = self.slot_of(process).map(|slot| &slot.phase);
         // Unless it has been killed in the same moment.
@@ -187,7 +203,8 @@ impl World<'_> {
         let open = |item: &&Item| !self.facts[**item as usize - 1].resolved;
         let theirs = self.living().filter(going).filter_map(|process| process.assigned.values().next());
         let theirs = theirs.filter(open).count();
-        let tasks = if idle { 0 } else { self.unresolved.saturating_sub(theirs) };
+        let tasks = self.unresolved.saturating_sub(theirs).saturating_sub(self.bound_to_seats());
+        let tasks = if idle { 0 } else { tasks };
         let (spares, most) = (self.scenario.spares as usize, self.most as usize);
         self.staffed() >= self.at_rest().max(tasks.min(enough).min(most) + spares)
     }
@@ -282,6 +299,7 @@ impl World<'_> {
         let process = self.process(generation);
         if process.assigned.is_empty() {
             process.head_since = now;
+            self.shares.begin(generation, now);
         }
         self.handed.extend(items.clone().map(|item| (to.index(), item)));
         let process = self.process(generation);
@@ -317,11 +335,10 @@ impl World<'_> {
     }
 
     /// Whether a task really has been running longer than its limit.
-    fn is_overdue(&mut self, item: Item) -> bool {
-        let now = self.now;
-        let fact = self.fact(item);
+    pub(super) fn is_overdue(&self, item: Item) -> bool {
+        let fact = &self.facts[item as usize - 1];
         match (fact.limit, fact.claims.last()) {
-            (Some(limit), Some(claim)) => now.duration_since(claim.at) >= limit,
+            (Some(limit), Some(claim)) => self.now.duration_since(claim.at) >= limit,
             _ => false,
         }
     }
@@ -342,6 +359,7 @@ impl World<'_> {
         let idle_close = self.closed && self.unresolved == 0;
         let (over, remote) = (self.terminated || self.broken, self.scenario.remote);
         let process = &self.processes[generation as usize - 1];
+        self.tally.kill(why);
         assert!(!process.fenced, "{who:?} is killed twice: {process:?}");
         assert!(fenced || process.killed.is_none(), "{who:?} is killed twice: {process:?}");
         match why {
@@ -363,9 +381,12 @@ impl World<'_> {
                 if !self.fact(item).resolved {
                     assert_eq!(*why, KillReason::Timeout, "task {item} was not cancelled");
                     assert!(self.is_overdue(item), "task {item} is within its limit");
-                    if let Some(claim) = self.fact(item).claims.last_mut() {
+                    let fact = self.fact(item);
+                    if let Some(claim) = fact.claims.last_mut() {
                         claim.end = Some(End::TimedOut);
                     }
+                    let may_run_again = fact.may_run_again();
+                    self.attempts.push((item, may_run_again));
                 }
             }
             KillReason::Violation(what) => assert!(process.misbehaved, "{who:?} did nothing wrong: {what}"),
@@ -433,6 +454,12 @@ impl World<'_> {
         if let Ok(answers) = result {
             assert_eq!(answers.len(), count as usize, "{task:?} ends with the results of others");
         }
+        let group = self.fact(task.item(first).get()).group;
+        if let (Some(index), Err(TaskError::Cancelled)) = (group, result)
+            && self.batches[index].failed
+        {
+            self.note_aborted(task);
+        }
         for offset in 0..count {
             let result = result.as_ref().map(|answers| &answers[offset as usize]);
             self.judge_end(task.item(first + offset).get(), result);
@@ -449,7 +476,7 @@ impl World<'_> {
         let (now, due) = (self.now, batch.and_then(|index| self.batches[index].deadline));
         let fact = self.fact(task);
         assert!(!fact.resolved, "task {task} ends twice: {result:?}, {fact:?}");
-        fact.resolved = true;
+        (fact.resolved, fact.ended) = (true, Some(now));
         let died =
             fact.claims.iter().filter(|claim| claim.end == Some(End::Died)).map(|claim| claim.generation);
         let mut died = died.collect::<Vec<_>>().into_iter();
@@ -486,6 +513,12 @@ impl World<'_> {
         };
         assert!(right, "task {task} ends with {result:?}, which does not follow from {fact:?}");
         self.unresolved -= 1;
+        self.tally.end(&result);
+        if let Some(index) = batch {
+            let alone = self.fact(task).cancelled && !batch_cancelled;
+            self.count_end(index, alone, result);
+            self.batches[index].open -= 1;
+        }
         let cancelled = matches!(result, Err(TaskError::Cancelled | TaskError::DeadlineExceeded { .. }));
         if let (Some(index), true, Err(_), false) = (batch, aborts, result, cancelled) {
             self.batches[index].failed = true;
@@ -494,6 +527,7 @@ impl World<'_> {
     }
 
     fn judge_broken(&mut self, reason: &BrokenReason) {
+        self.count_break(reason);
         let config = &self.scenario.config;
         match reason {
             BrokenReason::TooManyDeaths { worker, deaths, .. } => {

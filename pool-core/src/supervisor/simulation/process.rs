@@ -48,6 +48,8 @@ pub(super) enum Stage {
     Looking,
     /// Builds a state.
     Preparing,
+    /// The same, before its hello.
+    BootPreparing,
     Running(Outcome),
     /// The result is written, the board does not say so yet.
     Written,
@@ -78,10 +80,14 @@ pub(super) struct Process {
     pub(super) inbox: VecDeque<(Instant, Frame)>,
     pub(super) results: VecDeque<Out>,
     pub(super) current: Option<(Ticket, Item)>,
+    /// States that it has begun to build before its hello.
+    boot_states: usize,
     /// The last ticket before whose claim it built a state.
     pub(super) prepared_for: Ticket,
     /// It wrote something that makes no sense.
     pub(super) misbehaved: bool,
+    /// Nothing that it writes arrives any more.
+    pub(super) mute: bool,
     /// It found its board overwritten when it was to start a task.
     pub(super) refused: bool,
 
@@ -126,6 +132,8 @@ pub(super) struct Process {
     pub(super) flagged: HashMap<Ticket, Instant>,
     /// Since when the machine knows it to build a state.
     pub(super) preparing: Option<Instant>,
+    /// The supervisor has been told that it runs this ticket.
+    pub(super) seen_running: Option<Ticket>,
     /// It has more memory than it may have.
     pub(super) bloated: bool,
 }
@@ -141,8 +149,10 @@ impl Process {
             inbox: VecDeque::new(),
             results: VecDeque::new(),
             current: None,
+            boot_states: 0,
             prepared_for: 0,
             misbehaved: false,
+            mute: false,
             refused: false,
             linked: false,
             condemned_unborn: false,
@@ -168,6 +178,7 @@ impl Process {
             head_since: now,
             flagged: HashMap::new(),
             preparing: None,
+            seen_running: None,
             bloated: false,
         }
     }
@@ -177,9 +188,20 @@ impl Process {
         self.ready && self.killed.is_none() && self.retired.is_none() && !self.reported
     }
 
+    /// Whether the machine waits for its hello.
+    pub(super) fn is_starting(&self) -> bool {
+        !self.greeted && self.killed.is_none() && !self.fenced && !self.reported
+    }
+
     /// Whether the machine waits for it to exit.
     pub(super) fn is_leaving(&self) -> bool {
         self.retired.is_some() && self.killed.is_none() && !self.reported
+    }
+
+    /// Whether it has written what became of this ticket, and nobody has read it.
+    pub(super) fn has_answered(&self, ticket: Ticket) -> bool {
+        let is_it = |out: &Out| matches!(out, Out::Done(of, _) | Out::Panicked(of) | Out::Failed(of) if *of == ticket);
+        self.results.iter().any(is_it)
     }
 
     /// Whether it runs a task that will never end by itself.
@@ -224,7 +246,8 @@ impl World<'_> {
             }
             Stage::Booting => self.boot(generation),
             Stage::Looking => self.look_for_work(generation),
-            Stage::Preparing => self.prepare(generation),
+            Stage::Preparing => self.prepare(generation, Stage::Looking),
+            Stage::BootPreparing => self.prepare(generation, Stage::Booting),
             Stage::Running(outcome) => self.end_task(generation, outcome),
             Stage::Written => self.finish(generation),
             Stage::Retiring => {
@@ -265,6 +288,9 @@ impl World<'_> {
 
     pub(super) fn write(&mut self, generation: u64, out: Out) {
         self.note(|_| format!("  process {generation} writes {out:?}"));
+        if self.process(generation).mute {
+            return;
+        }
         let result = matches!(out, Out::Done(..) | Out::Panicked(_) | Out::Failed(_));
         self.process(generation).results.push_back(out);
         if result && !self.scenario.remote && self.chance(self.scenario.temper.silent) {
@@ -284,9 +310,23 @@ impl World<'_> {
             self.process(generation).stage = Stage::Stuck;
             return;
         }
+        let states = self.scenario.config.states;
+        if self.process(generation).boot_states < states && self.chance(temper.prepares) {
+            self.process(generation).boot_states += 1;
+            self.write(generation, Out::Preparing);
+            self.process(generation).stage = Stage::BootPreparing;
+            let takes = self.build_time();
+            return self.step_after(generation, takes);
+        }
         if self.chance(temper.garbage_boot) {
             self.process(generation).misbehaved = true;
-            self.write(generation, Out::Garbage);
+            let words: &[Out] = match self.random.below(12) {
+                0..3 => &[Out::Preparing, Out::Preparing],
+                3..6 => &[Out::Prepared],
+                6 => &[Out::Unfit],
+                _ => &[Out::Garbage],
+            };
+            words.iter().for_each(|out| self.write(generation, out.clone()));
         }
         let hello = if self.chance(temper.unusable) { Out::BadHello } else { Out::Hello };
         self.write(generation, hello);
@@ -299,6 +339,10 @@ impl World<'_> {
         let Some(&(at, frame)) = self.process(generation).inbox.front() else {
             if self.chance(temper.dies_idle) {
                 self.die(generation);
+            } else if !self.process(generation).misbehaved && self.chance(temper.garbage / 8) {
+                // A thread that a task has left behind.
+                let next = self.process(generation).last_offered + 1;
+                self.misbehave(generation, next);
             }
             return;
         };
@@ -315,8 +359,7 @@ impl World<'_> {
             self.process(generation).prepared_for = ticket;
             self.write(generation, Out::Preparing);
             self.process(generation).stage = Stage::Preparing;
-            let most = self.random.pick(&[100, 10_000, 60_000]);
-            let takes = self.random.micros(0, most);
+            let takes = self.build_time();
             return self.step_after(generation, takes);
         }
         let process = self.process(generation);
@@ -345,8 +388,13 @@ impl World<'_> {
         }
     }
 
+    fn build_time(&mut self) -> Duration {
+        let most = self.random.pick(&[100, 10_000, 60_000]);
+        self.random.micros(0, most)
+    }
+
     /// The state is built, or is not.
-    fn prepare(&mut self, generation: u64) {
+    fn prepare(&mut self, generation: u64, next: Stage) {
         let temper = self.scenario.temper;
         if self.chance(temper.dies_preparing) {
             return self.die(generation);
@@ -359,8 +407,17 @@ impl World<'_> {
             self.process(generation).stage = Stage::Stuck;
             return;
         }
+        if !self.process(generation).misbehaved && self.chance(temper.garbage / 4) {
+            if next == Stage::Booting {
+                self.process(generation).misbehaved = true;
+                self.write(generation, Out::Garbage);
+            } else {
+                let next = self.process(generation).prepared_for;
+                self.misbehave(generation, next);
+            }
+        }
         self.write(generation, Out::Prepared);
-        self.process(generation).stage = Stage::Looking;
+        self.process(generation).stage = next;
         self.step_after(generation, Duration::ZERO);
     }
 
@@ -405,20 +462,29 @@ impl World<'_> {
             let process = self.process(generation);
             process.misbehaved = true;
             process.board.scribble();
+        } else if once && self.chance(temper.mutes) {
+            self.note(|_| format!("  process {generation} has closed its pipe"));
+            let process = self.process(generation);
+            (process.misbehaved, process.mute) = (true, true);
+            let noticed = self.random.micros(0, 100_000);
+            self.plan(noticed, Happening::Closed(generation));
         }
         self.process(generation).stage = Stage::Running(outcome);
-        let most = self.scenario.work.as_micros() as u64;
+        let most = self.fact(item).work.unwrap_or(self.scenario.work).as_micros() as u64;
         let work = self.random.micros(0, most);
         self.step_after(generation, work);
     }
 
-    /// The task code writes to descriptors that are not its own.
+    /// Task code writes to descriptors that are not its own. `ticket` is what the worker runs, or what it will be given next.
     fn misbehave(&mut self, generation: u64, ticket: Ticket) {
         self.process(generation).misbehaved = true;
-        let out = match self.random.below(4) {
-            0 => Out::Garbage,
-            1 => Out::Hello,
-            2 => Out::Bogus(ticket + 10_000),
+        let out = match self.random.below(24) {
+            0..8 => Out::Garbage,
+            8..12 => Out::Hello,
+            12 => Out::Unfit,
+            13..15 => Out::Preparing,
+            15..17 => Out::Prepared,
+            17..20 => Out::Bogus(ticket + 10_000),
             // An old one, if there is one: a result given twice.
             _ => Out::Bogus(self.random.within(0, ticket - 1)),
         };
@@ -431,6 +497,7 @@ impl World<'_> {
         if outcome == Outcome::Dies || self.chance(temper.dies_before_writing) {
             return self.die(generation);
         }
+        self.shares.spend(generation, self.facts[item as usize - 1].lane(), self.now);
         let answer = Answer { task: item, generation, ticket };
         self.write(
             generation,

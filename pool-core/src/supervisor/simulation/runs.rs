@@ -1,15 +1,21 @@
 //! Runs one pool after the other, and reports the seed of the first that breaks a promise.
 
 use std::env;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Instant;
 
+use super::coverage::Coverage;
 use super::world::{Sights, Tail, World};
 use crate::supervisor::machine::Counters;
 
 /// Events that a run of the test suite feeds; unoptimised, they take ten times as long.
 const STEPS: u64 = if cfg!(debug_assertions) { 300_000 } else { LONG };
-/// Events in which everything must have happened that can.
+/// Events in which everything must have happened that can, except for what is rare.
 const LONG: u64 = 1_000_000;
+/// Events in which that must have happened, too.
+const VERY_LONG: u64 = 20_000_000;
 
 /// What a pool lived through.
 #[derive(Debug, PartialEq, Eq)]
@@ -18,6 +24,38 @@ struct Story {
     counters: Counters,
     broken: bool,
     sights: Sights,
+    coverage: Coverage,
+}
+
+/// What the pools of many seeds lived through.
+#[derive(Debug, Default)]
+struct Total {
+    fed: u64,
+    pools: u64,
+    broken: u64,
+    counters: Counters,
+    sights: Sights,
+    coverage: Coverage,
+}
+
+impl Total {
+    fn add(&mut self, story: &Story) {
+        self.fed += story.steps;
+        self.pools += 1;
+        self.broken += u64::from(story.broken);
+        self.counters = self.counters.plus(&story.counters);
+        self.sights = self.sights.plus(&story.sights);
+        self.coverage.add(&story.coverage);
+    }
+
+    fn join(&mut self, other: &Self) {
+        self.fed += other.fed;
+        self.pools += other.pools;
+        self.broken += other.broken;
+        self.counters = self.counters.plus(&other.counters);
+        self.sights = self.sights.plus(&other.sights);
+        self.coverage.add(&other.coverage);
+    }
 }
 
 fn live(seed: u64, tail: &mut Tail) -> Result<Story, String> {
@@ -25,7 +63,8 @@ fn live(seed: u64, tail: &mut Tail) -> Result<Story, String> {
         let mut world = World::new(seed, tail);
         world.run();
         let counters = world.machine.counters();
-        Story { steps: world.steps, counters, broken: world.broken, sights: world.sights }
+        let coverage = std::mem::take(&mut world.coverage);
+        Story { steps: world.steps, counters, broken: world.broken, sights: world.sights, coverage }
     }));
     life.map_err(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
@@ -55,29 +94,55 @@ fn number(name: &str) -> Option<u64> {
     Some(text.parse().unwrap_or_else(|error| panic!("{name}={text} is no number: {error}")))
 }
 
+/// Lives the lives of the pools from this seed on, so many at a time, until they have been fed so many events.
+fn check_many(first: u64, wanted: u64, jobs: u64) -> Total {
+    let (next, fed, failed) = (AtomicU64::new(first), AtomicU64::new(0), AtomicBool::new(false));
+    let work = || {
+        let mut total = Total::default();
+        while fed.load(Ordering::Relaxed) < wanted && !failed.load(Ordering::Relaxed) {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            let story = catch_unwind(|| check(seed)).unwrap_or_else(|panic| {
+                failed.store(true, Ordering::Relaxed);
+                resume_unwind(panic)
+            });
+            fed.fetch_add(story.steps, Ordering::Relaxed);
+            total.add(&story);
+        }
+        total
+    };
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
+        let mut total = Total::default();
+        for worker in workers {
+            total.join(&worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        }
+        total
+    })
+}
+
 #[test]
 fn simulation() {
     let (seed, steps) = (number("POOL_SIM_SEED"), number("POOL_SIM_STEPS"));
     // A seed alone is one that failed: that one, and no other.
     let wanted = steps.unwrap_or(if seed.is_some() { 1 } else { STEPS });
-    let (mut fed, mut pools, mut broken) = (0, 0, 0);
-    let mut total = Counters::default();
-    let mut seen = Sights::default();
-    let mut seed = seed.unwrap_or(1);
-    while fed < wanted {
-        let story = check(seed);
-        fed += story.steps;
-        pools += 1;
-        broken += u64::from(story.broken);
-        total = total.plus(&story.counters);
-        seen = seen.plus(&story.sights);
-        seed = seed.wrapping_add(1);
-    }
-    println!("{fed} events in {pools} pools, {broken} of them broken: {total:?}, {seen:?}");
-    if fed >= STEPS {
+    let (first, jobs) = (seed.unwrap_or(1), number("POOL_SIM_JOBS").unwrap_or(1).max(1));
+    let since = Instant::now();
+    let total = check_many(first, wanted, jobs);
+    let Total { fed, pools, broken, counters, sights, coverage } = &total;
+    println!(
+        "{fed} events in {pools} pools, seeds {first} to {}, {broken} of them broken: {counters:?}, {sights:?}",
+        first.wrapping_add(pools - 1)
+    );
+    println!("{:.0} events a second", *fed as f64 / since.elapsed().as_secs_f64());
+    if *fed >= STEPS {
         // The simulation is worth nothing if it does not get into trouble.
-        let all = broken > 0 && total.least() > 0 && seen.least(fed >= LONG) > 0;
-        assert!(all, "something never happens: {broken} broken, {total:?}, {seen:?}");
+        let all = *broken > 0 && counters.least() > 0 && sights.least(*fed >= LONG) > 0;
+        assert!(all, "something never happens: {broken} broken, {counters:?}, {sights:?}");
+    }
+    if *fed >= LONG {
+        println!("{coverage}");
+        let missing = coverage.missing(*fed >= VERY_LONG);
+        assert!(missing.is_empty(), "never seen, and not said to be impossible: {missing:#?}");
     }
 }
 

@@ -33,6 +33,8 @@ pub(super) struct Temper {
     pub(super) fails: u32,
     pub(super) garbage: u32,
     pub(super) scribbles: u32,
+    /// Tasks that close the result pipe of their worker.
+    pub(super) mutes: u32,
     pub(super) unsendable: u32,
     /// Results of which the supervisor is not told.
     pub(super) silent: u32,
@@ -42,6 +44,22 @@ pub(super) struct Temper {
     pub(super) heavy: u32,
     /// Late events of incarnations that are gone.
     pub(super) ghosts: u32,
+    /// Processes that take their time to die of a signal.
+    pub(super) lingers: u32,
+}
+
+/// What a pool has more of than others, so that what happens seldom happens together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Theme {
+    None,
+    /// States that are built.
+    Building,
+    /// Workers that are killed for what they do.
+    Killing,
+    /// Workers that go.
+    Going,
+    /// Tasks that are told to stop.
+    Stopping,
 }
 
 #[derive(Debug)]
@@ -98,7 +116,7 @@ impl Scenario {
             start_timeout: millis(random, &[60, 500]),
             init_timeout: millis(random, &[40, 400]),
             start_up: Duration::from_micros(random.pick(&[0, 0, 500, 5_000, 30_000])),
-            states: 0,
+            states: random.pick(&[0, 0, 1, 3]),
             exit_timeout: millis(random, &[10, 300]),
             cancel_grace: millis(random, &[0, 0, 10, 50]),
             claim_timeout: millis(random, &[40, 300]),
@@ -125,7 +143,7 @@ impl Scenario {
             dies_idle: rate(40),
             prepares: rate(200),
             dies_preparing: rate(300),
-            unfit: rate(8),
+            unfit: rate(16),
             dies_at_claim: rate(60),
             grows: rate(40),
             dies_running: rate(60),
@@ -139,13 +157,15 @@ impl Scenario {
             fails: rate(80),
             garbage: rate(40),
             scribbles: rate(20),
+            mutes: rate(20),
             unsendable: rate(30),
             silent: rate(60),
             poison: rate(80),
             heavy: rate(100),
             ghosts: rate(100),
+            lingers: 100,
         };
-        Self {
+        let mut scenario = Self {
             config,
             spares: random.pick(&[0, 0, 0, 1, 3]),
             temper,
@@ -156,6 +176,41 @@ impl Scenario {
             sluggish: random.chance(250),
             resizes: random.chance(250),
             measured: random.pick(&[None, None, None, Some(100), Some(4_000), Some(u64::MAX)]),
+        };
+        let none = Theme::None;
+        let themes = [none, none, none, Theme::Building, Theme::Killing, Theme::Going, Theme::Stopping];
+        scenario.follow(random.pick(&themes), random);
+        scenario
+    }
+
+    fn follow(&mut self, theme: Theme, random: &mut Random) {
+        let (temper, config) = (&mut self.temper, &mut self.config);
+        self.resizes |= theme != Theme::None && random.chance(500);
+        match theme {
+            Theme::None => {}
+            Theme::Building => {
+                config.states = 3;
+                (temper.prepares, temper.dies_preparing, temper.unfit) = (600, 60, 8);
+                (temper.garbage, temper.hangs, temper.panics) = (100, 20, 100);
+                (temper.garbage_boot, temper.never_hello) = (100, 50);
+            }
+            Theme::Killing => {
+                (temper.garbage, temper.scribbles, temper.mutes) = (120, 60, 60);
+                (temper.grows, temper.lingers, temper.heavy) = (150, 700, 100);
+                config.staffing.weighs = true;
+            }
+            Theme::Going => {
+                config.staffing.quota = random.pick(&[None, Some(3), Some(6)]);
+                config.staffing.weighs = true;
+                (temper.heavy, temper.ignores_retire, temper.dies_retiring) = (200, 100, 100);
+                (temper.prepares, temper.garbage, temper.grows, temper.lingers) = (300, 60, 60, 500);
+            }
+            Theme::Stopping => {
+                (temper.hangs, temper.stalls, temper.grows) = (150, 60, 40);
+                (temper.heavy, temper.garbage, temper.lingers) = (40, 30, 500);
+                config.staffing.weighs = true;
+                config.cancel_grace = Duration::from_millis(30);
+            }
         }
     }
 }

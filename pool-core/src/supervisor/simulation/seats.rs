@@ -1,6 +1,8 @@
 //! What must be true of tasks that are for one seat only: they are given to whoever sits there, or, where nobody does or comes to,
 //! to one of the others; and nobody who sits changes seats without a need.
 
+use std::collections::BTreeMap;
+
 use super::fact::{Fact, Item, Lane};
 use super::process::Process;
 use super::world::World;
@@ -105,6 +107,19 @@ impl World<'_> {
         process.assigned.values().skip(1).any(|item| self.is_loose(*item))
     }
 
+    /// Items that only somebody in his seat can do, but for one for each seat.
+    pub(super) fn bound_to_seats(&self) -> usize {
+        if self.scenario.config.staffing.least.is_none() || self.batches.iter().all(|batch| !batch.ordered) {
+            return 0;
+        }
+        let pins = self.facts.iter().filter(|fact| !fact.resolved).filter_map(|fact| fact.pin);
+        let mut items: BTreeMap<usize, usize> = BTreeMap::new();
+        for pin in pins.filter(|pin| matches!(self.server(*pin, usize::MAX), Server::Sits(_))) {
+            *items.entry(pin % self.most as usize).or_default() += 1;
+        }
+        items.values().map(|items| items - 1).sum()
+    }
+
     /// An item that waits for a worker which has nothing to do.
     pub(super) fn keeps_a_seat_waiting(&self) -> Option<Item> {
         let idle = |place: usize| {
@@ -142,6 +157,44 @@ impl World<'_> {
                     _ => false,
                 })
             }),
+        }
+    }
+}
+
+/// Who has been given what was for which seat, as long as nobody came or went. This is known from what was handed out alone.
+#[derive(Debug, Default)]
+pub(super) struct Order {
+    /// Who works, and how many are wanted.
+    crew: (Vec<u64>, u32),
+    /// By seat.
+    places: BTreeMap<usize, usize>,
+}
+
+impl World<'_> {
+    /// As long as everybody is there, and nobody comes, goes, or is told to stop, all pieces for a seat go to one worker, and those
+    /// for different seats to different workers.
+    pub(super) fn check_pieces(&mut self) {
+        let generations: Vec<u64> =
+            self.latest.iter().copied().filter(|generation| *generation > 0).collect();
+        let is_sound = |generation: &u64| {
+            let process = &self.processes[*generation as usize - 1];
+            process.is_working() && !process.heavy && process.flagged.is_empty()
+        };
+        let enough = (self.most + self.scenario.spares) as usize;
+        let whole = generations.len() == enough && generations.iter().all(is_sound);
+        let crew = (generations, self.most);
+        if !whole || self.order.crew != crew {
+            self.order = Order { crew: if whole { crew } else { (Vec::new(), 0) }, places: BTreeMap::new() };
+            return;
+        }
+        for (place, item) in &self.handed {
+            let Some(pin) = self.facts[*item as usize - 1].pin else { continue };
+            let seat = pin % self.most as usize;
+            let known = *self.order.places.entry(seat).or_insert(*place);
+            assert_eq!(known, *place, "pieces for seat {seat} go to two workers: item {item}");
+            let elsewhere = self.order.places.iter().find(|(other, at)| **other != seat && *at == place);
+            assert!(elsewhere.is_none(), "{place} is given pieces for seats {seat} and {elsewhere:?}");
+            self.sights.ordered += 1;
         }
     }
 }

@@ -7,8 +7,8 @@ use super::fact::{Answer, Answers, Claim, End, Item};
 use super::process::{Frame, Out};
 use super::world::{Happening, Streak, World};
 use crate::error::{BrokenReason, Death, DeathCause, TaskError};
-use crate::ids::{TaskId, WorkerId};
-use crate::supervisor::event::{Action, Autopsy, Event, Observation, Span, TaskKey, Ticket};
+use crate::ids::WorkerId;
+use crate::supervisor::event::{Action, Autopsy, Event, Observation, Span, Ticket};
 
 /// Tickets, and whether they were unclaimed.
 pub(super) type Taken = Vec<(Span, bool)>;
@@ -106,8 +106,9 @@ impl World<'_> {
         if process.assigned.first_key_value().is_some_and(|(first, _)| *first == ticket) {
             process.head_since = now;
         }
+        let item = process.assigned.remove(&ticket)?;
         process.idle_since = now;
-        process.assigned.remove(&ticket)
+        Some(item)
     }
 
     fn take_back(&mut self, generation: u64, spans: Vec<Span>) {
@@ -192,6 +193,8 @@ impl World<'_> {
             let taken = answers.iter().filter(|(_, unclaimed)| *unclaimed);
             for ticket in taken.flat_map(|(span, _)| span.tickets()) {
                 let item = self.release(generation, ticket);
+                let open = item.is_some_and(|item| !self.fact(item).resolved);
+                self.tally.sure.taken_back += u64::from(open);
                 back.extend(item.filter(|item| self.is_fresh(*item)));
             }
         }
@@ -280,8 +283,12 @@ impl World<'_> {
     }
 
     fn signal(&mut self, generation: u64) {
-        let after =
-            if self.random.chance(100) { self.random.micros(0, 20_000) } else { self.random.micros(0, 50) };
+        let lingers = self.scenario.temper.lingers;
+        let after = if self.random.chance(lingers) {
+            self.random.micros(0, 20_000)
+        } else {
+            self.random.micros(0, 50)
+        };
         self.plan(after, Happening::Kill(generation));
     }
 
@@ -311,6 +318,7 @@ impl World<'_> {
         let process = self.process(generation);
         process.reported = true;
         if !process.fenced {
+            self.tally.sure.start_deaths += 1;
             self.count_death(generation, false);
         }
     }
@@ -351,10 +359,16 @@ impl World<'_> {
                 Out::Preparing => {
                     let now = self.now;
                     let process = self.process(generation);
-                    if process.is_working() || process.is_leaving() {
+                    let (before, killed) = (process.preparing, process.killed.is_some());
+                    if process.is_working() || process.is_leaving() || process.is_starting() {
                         process.preparing = Some(now);
                     }
                     self.feed(Event::Preparing(who, "state".into()), &[]);
+                    let process = self.process(generation);
+                    if process.killed.is_some() != killed {
+                        // It had no right to.
+                        process.preparing = before;
+                    }
                 }
                 Out::Prepared => {
                     let (now, process) = (self.now, self.process(generation));
@@ -466,6 +480,8 @@ impl World<'_> {
             let open = !fact.resolved;
             if let Some(claim) = fact.claims.last_mut().filter(|claim| open && claim.end.is_none()) {
                 claim.end = Some(end);
+                let may_run_again = end != End::Done && fact.may_run_again();
+                self.attempts.push((item, may_run_again));
             }
             items.push(item);
         }
@@ -478,9 +494,29 @@ impl World<'_> {
             );
         }
         if self.scenario.config.staffing.weighs && self.chance(self.scenario.temper.heavy) {
-            self.process(generation).heavy = true;
-            let who = self.incarnation(generation);
+            let noticed = self.random.pick(&[0, 0, 100, 20_000]);
+            match self.random.micros(0, noticed) {
+                Duration::ZERO => self.outgrown(generation),
+                noticed => self.plan(noticed, Happening::Outgrown(generation)),
+            }
+        }
+    }
+
+    /// A worker is found to be so large that it is to be replaced.
+    pub(super) fn outgrown(&mut self, generation: u64) {
+        let who = self.incarnation(generation);
+        let process = self.process(generation);
+        if process.linked {
+            process.heavy = true;
             self.feed(Event::Heavy(who), &[]);
+        }
+    }
+
+    /// A worker has closed its pipe, and has not died of it.
+    pub(super) fn closed_pipe(&mut self, generation: u64) {
+        if self.process(generation).linked {
+            let who = self.incarnation(generation);
+            self.feed(Event::Violation(who, "it closed its pipes and lives on".to_owned()), &[]);
         }
     }
 
@@ -524,22 +560,65 @@ impl World<'_> {
         let (first, rest): (Vec<Ticket>, Vec<Ticket>) =
             started.into_iter().partition(|ticket| Some(*ticket) == head);
         if !rest.is_empty() {
+            self.fail_attempts(generation, &rest);
             let report = |ticket| (ticket, death(generation, who.worker));
             self.feed(Event::Lost(who, rest.into_iter().map(report).collect()), &[]);
         }
+        self.fail_attempts(generation, &first);
         let autopsy = Autopsy { death: death(generation, who.worker), started: !first.is_empty() };
         let process = self.process(generation);
-        if process.preparing.is_some() && !autopsy.started && process.retired.is_none() {
+        let builds = process.preparing.is_some() && !autopsy.started && process.retired.is_none();
+        if builds {
             self.unprepared += 1;
             self.sights.unprepared += 1;
         }
+        let innocent = self.innocent(generation);
+        self.tally_death(generation, autopsy.started);
+        let broken = self.broken;
         self.feed(Event::Died(who, autopsy), &back);
+        // A state that kills all who build it ends the pool, and all tasks with it.
+        let is_last = builds && self.unprepared > self.scenario.config.restart.max_restarts;
+        if !is_last || self.broken == broken {
+            self.tally.sure.requeued += innocent;
+        }
         let replaced = self.processes[born..].iter().any(|process| process.who.worker == who.worker);
         assert!(
             !explained || replaced || self.unresolved == 0 || self.is_staffed(),
             "{who:?} died in a task, and is not replaced at once"
         );
         self.haunt(generation);
+    }
+
+    /// Attempts have ended with the death of their worker.
+    fn fail_attempts(&mut self, generation: u64, tickets: &[Ticket]) {
+        for ticket in tickets {
+            let item = self.process(generation).assigned.get(ticket).copied();
+            if let Some(item) = item.filter(|item| !self.facts[*item as usize - 1].resolved) {
+                let may_run_again = self.fact(item).may_run_again();
+                self.attempts.push((item, may_run_again));
+            }
+        }
+    }
+
+    /// How many items that a dead worker holds have neither ended nor been started by it.
+    fn innocent(&self, generation: u64) -> u64 {
+        let open = |(ticket, item): &(&Ticket, &Item)| {
+            let fact = &self.facts[**item as usize - 1];
+            let last = fact.claims.last().map(|claim| (claim.generation, claim.ticket));
+            !fact.resolved && last != Some((generation, **ticket))
+        };
+        self.processes[generation as usize - 1].assigned.iter().filter(open).count() as u64
+    }
+
+    fn tally_death(&mut self, generation: u64, started: bool) {
+        let process = &self.processes[generation as usize - 1];
+        let counter = match process.ready {
+            _ if process.retired.is_some() => return,
+            false => &mut self.tally.sure.start_deaths,
+            true if started => &mut self.tally.sure.task_deaths,
+            true => &mut self.tally.sure.idle_deaths,
+        };
+        *counter += 1;
     }
 
     /// What a dead worker held: the tickets that it had started, and the tasks that go back to the queue.
@@ -580,85 +659,8 @@ impl World<'_> {
             *streak = Streak { strikes: streak.strikes + 1, last: now, explained };
         }
     }
-
-    /// News of an incarnation that is gone arrive late; nothing may come of them.
-    pub(super) fn haunt(&mut self, generation: u64) {
-        let rate = self.scenario.temper.ghosts;
-        if !self.chance(rate) {
-            return;
-        }
-        for _ in 0..self.random.within(1, 3) {
-            let event = self.ghost(generation);
-            let (before, text) = (self.pending.len(), format!("{event:?}"));
-            self.feed(event, &[]);
-            // What was to be sent anyway may be sent now.
-            let harmless = |action: &&Action<Answers>| {
-                matches!(action, Action::Split { .. } | Action::Send { .. } | Action::TakeBack(..))
-            };
-            let effect = self.pending.iter().skip(before).find(|action| !harmless(action));
-            assert!(effect.is_none(), "late news of a dead worker have an effect: {text}: {effect:?}");
-        }
-    }
-
-    pub(super) fn ghost(&mut self, generation: u64) -> Event<Answers> {
-        let who = self.incarnation(generation);
-        let ticket = self.random.within(1, 40);
-        let answer = Answer { task: self.random.within(1, 40), generation, ticket };
-        match self.random.below(16) {
-            0 => Event::Ready(who),
-            1 => Event::Finished(who, ticket, 1, vec![answer]),
-            2 => Event::Failed(who, ticket, panicked()),
-            3 => Event::Unsendable(who, Span { first: ticket, count: 2 }, unsendable()),
-            4 => {
-                let span = |first| Span { first, count: 3 };
-                Event::TookBack(who, vec![(span(ticket), true), (span(ticket + 3), false)])
-            }
-            5 => {
-                let seen = Observation { ticket: Some(ticket), started: Some(self.now), moving: false };
-                Event::Observed(who, seen)
-            }
-            6 => Event::Violation(who, "late".to_owned()),
-            7 => Event::SpawnFailed(who, death(generation, who.worker)),
-            8 => {
-                let why = "late".to_owned();
-                Event::Unusable(who, BrokenReason::Incompatible { executable: String::new(), why })
-            }
-            9 => Event::Heavy(who),
-            10 => Event::Preparing(who, "late".into()),
-            11 => Event::Prepared(who),
-            12 => Event::Unfit(who, state_failed()),
-            13 if ticket.is_multiple_of(2) => Event::Crowded(who, 1),
-            13 => Event::OverLimit(who, 2, 1),
-            14 => Event::Cancel(TaskKey { index: ticket as u32, id: TaskId::new(u64::MAX) }),
-            _ => Event::Died(who, Autopsy { death: death(generation, who.worker), started: false }),
-        }
-    }
-
-    /// A pool that is drained stays so, whatever happens.
-    pub(super) fn haunt_the_drained(&mut self) {
-        self.settle();
-        for _ in 0..20 {
-            let event = match self.random.below(7) {
-                0 => Event::Tick,
-                1 => Event::Pump,
-                2 => Event::Close,
-                3 => Event::Terminate,
-                4 => Event::Fault("late".to_owned()),
-                5 => Event::Resize(self.random.within(1, 8) as u32),
-                _ if self.processes.is_empty() => Event::Tick,
-                _ => {
-                    let generation = self.random.within(1, self.processes.len() as u64);
-                    self.ghost(generation)
-                }
-            };
-            self.now += Duration::from_secs(1);
-            let text = format!("{event:?}");
-            self.feed(event, &[]);
-            assert!(self.pending.is_empty(), "a drained pool acts: {:?} after {text}", self.pending);
-        }
-    }
 }
 
-fn state_failed() -> BrokenReason {
+pub(super) fn state_failed() -> BrokenReason {
     BrokenReason::StateFailed { state: "state".to_owned(), why: String::new(), deaths: Vec::new() }
 }

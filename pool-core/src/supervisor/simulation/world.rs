@@ -5,10 +5,15 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::caller::Caller;
+use super::coverage::{Coverage, Watch};
 use super::fact::{Answers, Batch, Fact, Item, Lane, Parcel};
 use super::process::Process;
+use super::promptness::Waits;
 use super::random::Random;
 use super::scenario::Scenario;
+use super::seats::Order;
+use super::shares::Shares;
+use super::tally::Tally;
 use crate::ids::TaskId;
 use crate::supervisor::event::{Action, Event, Incarnation, Span, TaskKey, Ticket};
 use crate::supervisor::machine::Machine;
@@ -37,8 +42,11 @@ pub(super) enum Happening {
     Look(u64),
     /// A worker far away is asked to give tasks back.
     Take(u64, Vec<Span>),
-    /// The memory of a worker is looked at.
+    /// The memory of a worker is looked at: it is over its limit, or so large that it is to be replaced.
     Weigh(u64),
+    Outgrown(u64),
+    /// It is noticed that a worker has closed its pipe and lives on.
+    Closed(u64),
     /// Somebody uses the pool.
     Caller,
 }
@@ -122,6 +130,8 @@ pub(super) struct Sights {
     pub(super) unseated: u64,
     /// The same, again after a failure.
     pub(super) reseated: u64,
+    /// The same, while nobody came or went.
+    pub(super) ordered: u64,
 }
 
 impl Sights {
@@ -142,16 +152,17 @@ impl Sights {
             seated: self.seated + other.seated,
             unseated: self.unseated + other.unseated,
             reseated: self.reseated + other.reseated,
+            ordered: self.ordered + other.ordered,
         }
     }
 
     /// How often the rarest was seen. In a short run nobody may have had to stand in for a seat: that takes a place that is given up.
     pub(super) fn least(self, is_long: bool) -> u64 {
         let Self { runs, overtaken, followed, rests, cancelled, refused, preferred, turns, .. } = self;
-        let Self { prepared, unprepared, tardy, bloated, seated, unseated, reseated, .. } = self;
+        let Self { prepared, unprepared, tardy, bloated, seated, unseated, reseated, ordered, .. } = self;
         let queue = [runs, overtaken, followed, rests, cancelled, refused, preferred, turns];
         let life = [prepared, unprepared, tardy, bloated];
-        let seats = [seated, reseated];
+        let seats = [seated, reseated, ordered];
         let rare = is_long.then_some(unseated);
         queue.into_iter().chain(life).chain(seats).chain(rare).min().unwrap_or(0)
     }
@@ -216,6 +227,14 @@ pub(super) struct World<'a> {
     /// Events fed to the machine.
     pub(super) steps: u64,
     pub(super) sights: Sights,
+    pub(super) shares: Shares,
+    pub(super) waits: Waits,
+    pub(super) order: Order,
+    pub(super) coverage: Coverage,
+    pub(super) tally: Tally,
+    /// Attempts that have failed during the present event, and whether there may be others.
+    pub(super) attempts: Vec<(Item, bool)>,
+    pub(super) watch: Watch,
     /// When the machine last wanted anything but to look at a worker.
     acted: Instant,
     plans: BinaryHeap<Reverse<Planned>>,
@@ -230,6 +249,13 @@ impl<'a> World<'a> {
     pub(super) fn new(seed: u64, tail: &'a mut Tail) -> Self {
         let mut random = Random::new(seed);
         let scenario = Scenario::new(&mut random);
+        let mut world = Self::with(random, scenario, tail);
+        world.plan(Duration::ZERO, Happening::Caller);
+        world
+    }
+
+    /// A pool without callers.
+    pub(super) fn with(random: Random, scenario: Scenario, tail: &'a mut Tail) -> Self {
         let base = Instant::now();
         let most = scenario.config.workers;
         let machine = Machine::new(scenario.config.clone(), base).with_spares(scenario.spares, base);
@@ -269,6 +295,13 @@ impl<'a> World<'a> {
             stalls: BTreeMap::new(),
             steps: 0,
             sights: Sights::default(),
+            shares: Shares::default(),
+            waits: Waits::default(),
+            order: Order::default(),
+            coverage: Coverage::default(),
+            tally: Tally::default(),
+            attempts: Vec::new(),
+            watch: Watch::new(most),
             acted: base,
             plans: BinaryHeap::new(),
             planned: 0,
@@ -279,7 +312,6 @@ impl<'a> World<'a> {
         world.note(|world| format!("{:?}", world.scenario));
         world.collect();
         world.settle();
-        world.plan(Duration::ZERO, Happening::Caller);
         world
     }
 
@@ -299,6 +331,12 @@ impl<'a> World<'a> {
         self.doze();
         self.note(|_| "--- close".to_owned());
         self.close();
+        if self.random.chance(200) && !self.drained {
+            for _ in 0..self.random.within(0, 3) {
+                self.turn();
+            }
+            self.interfere();
+        }
         self.rest();
         assert!(self.drained, "the pool is closed and has nothing to do, but does not drain");
         self.haunt_the_drained();
@@ -324,7 +362,7 @@ impl<'a> World<'a> {
     }
 
     /// Lets the next thing happen; false if there is none.
-    fn turn(&mut self) -> bool {
+    pub(super) fn turn(&mut self) -> bool {
         let due = self.machine.deadline();
         if self.armed.map(|(due, _)| due) != due {
             self.armed = due.map(|due| (due, due.max(self.now) + self.lateness()));
@@ -366,6 +404,8 @@ impl<'a> World<'a> {
             Happening::Look(generation) => self.look(generation),
             Happening::Take(generation, spans) => self.take(generation, &spans),
             Happening::Weigh(generation) => self.weigh(generation),
+            Happening::Outgrown(generation) => self.outgrown(generation),
+            Happening::Closed(generation) => self.closed_pipe(generation),
             Happening::Caller => self.call(),
         }
     }
@@ -390,6 +430,8 @@ impl<'a> World<'a> {
             }
             _ => {}
         }
+        self.note_running(&event);
+        let seen = self.foresee(&event);
         let before = self.waiting();
         let seats = (self.seating(), self.processes.len());
         let ticks = matches!(event, Event::Tick);
@@ -397,6 +439,7 @@ impl<'a> World<'a> {
             Event::Finished(who, ticket, count, answers) if may_follow => {
                 self.machine.report(self.now, who, ticket, count, answers);
                 let sent = self.collect();
+                self.look_back(seen);
                 self.check_order(back, &before, &sent);
                 self.sights.followed += u64::from(std::mem::replace(&mut self.reporting, true));
                 return;
@@ -404,11 +447,14 @@ impl<'a> World<'a> {
             event => self.machine.on(self.now, event),
         }
         let sent = self.collect();
+        self.look_back(seen);
+        self.check_unwanted();
         if ticks {
             self.check_deadlines();
         }
         self.check_seats(&seats);
         self.check_order(back, &before, &sent);
+        self.check_pieces();
         self.check_turns(&sent);
         if let Err(what) = self.machine.check_invariants() {
             panic!("{what}");
@@ -425,6 +471,7 @@ impl<'a> World<'a> {
         self.machine.reported(self.now);
         let sent = self.collect();
         self.check_seats(&seats);
+        self.check_pieces();
         self.check_order(&[], &before, &sent);
         self.check_turns(&sent);
         if let Err(what) = self.machine.check_invariants() {
@@ -453,6 +500,10 @@ impl<'a> World<'a> {
             self.pending.push_back(action);
         }
         self.check_consequences();
+        for (item, may_run_again) in std::mem::take(&mut self.attempts) {
+            let ended = self.fact(item).resolved;
+            self.tally.attempt(may_run_again, ended);
+        }
         sent
     }
 
@@ -461,6 +512,8 @@ impl<'a> World<'a> {
         while let Some(action) = self.pending.pop_front() {
             self.perform(action);
         }
+        self.check_tally();
+        self.check_promptness();
         self.check_work_conservation();
     }
 

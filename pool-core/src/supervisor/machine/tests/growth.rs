@@ -129,3 +129,23 @@ fn one_that_dies_with_the_only_task_there_is_replaced_at_once() {
     pool.forget().die(0, true);
     assert_eq!(pool.spawned(), [0], "for the second");
 }
+
+#[test]
+fn nobody_is_started_for_what_waits_for_a_worker_that_is_there() {
+    let mut pool = elastic(2);
+    let batch = pool.machine.open(GroupSpec::default());
+    let mut submit = |piece| {
+        let spec = TaskSpec { piece: Some(piece), ..of(batch) };
+        pool.machine.submit(&spec).expect("the pool is open");
+        pool.on(Event::Pump);
+        // As long as a task of worker 0 takes.
+        pool.pass(Duration::from_secs(9));
+        pool.machine.counters().spawned
+    };
+    assert_eq!(
+        (0..5).map(|piece| submit(2 * piece)).max(),
+        Some(1),
+        "somebody has come who has nothing to do"
+    );
+    assert_eq!(submit(1), 2, "somebody is wanted in the other seat");
+}

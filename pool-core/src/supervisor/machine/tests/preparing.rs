@@ -139,6 +139,22 @@ fn deaths_in_a_state_break_the_pool_whatever_else_succeeds() {
 }
 
 #[test]
+fn the_death_that_breaks_the_pool_is_counted_like_those_before_it() {
+    let most = RestartPolicy { max_restarts: 0, ..RestartPolicy::default() };
+    let mut pool = Bench::new(Config { restart: most, ..config(1) });
+    pool.begin(0);
+    pool.die(0, false);
+    assert!(pool.state_failed().is_some());
+    assert_eq!(pool.machine.counters().start_deaths, 1);
+    let mut pool = Bench::ready(Config { restart: most, ..config(1) });
+    pool.submit(1, &plain());
+    pool.begin(0);
+    pool.die(0, false);
+    assert!(pool.state_failed().is_some());
+    assert_eq!(pool.machine.counters().idle_deaths, 1);
+}
+
+#[test]
 fn a_state_that_somebody_builds_is_forgiven_its_deaths() {
     let policy = RestartPolicy { max_restarts: 1, first_delay: MILLI, ..RestartPolicy::default() };
     let mut pool = Bench::ready(Config { restart: policy, ..config(2) });
