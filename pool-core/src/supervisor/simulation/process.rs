@@ -73,7 +73,7 @@ pub(super) struct Process {
     pub(super) who: Incarnation,
     pub(super) stage: Stage,
     /// Where it goes on when it is woken from a stop.
-    resumes: Option<Stage>,
+    pub(super) resumes: Option<Stage>,
     /// Outdates steps that were planned before.
     turn: u32,
     pub(super) board: Board,
