@@ -47,6 +47,8 @@ fn main() {
         std::process::exit(2);
     };
     let builder = builder(Path::new(worker));
+    // A shell that starts tests in the background has them ignore it.
+    set_action(Signal::SIGINT, SigHandler::SigDfl);
     match name.as_str() {
         "victim" => victim(&builder, false, false),
         "forked" => victim(&builder.start(StartMethod::Zygote), false, true),
