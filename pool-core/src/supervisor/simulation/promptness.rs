@@ -65,6 +65,10 @@ impl World<'_> {
         {
             return;
         }
+        // Until the result of the one before has been read, the next one is not known to be due.
+        if process.assigned.first_key_value().is_some_and(|(head, _)| process.has_answered(*head)) {
+            return;
+        }
         let config = &self.scenario.config;
         let builds = process.preparing.map_or(Duration::ZERO, |_| config.init_timeout);
         // What arrives meanwhile counts as movement.
