@@ -1,6 +1,7 @@
 //! The example programs as a user runs them.
 
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 fn run(program: &str, arguments: &[&str]) -> (Option<i32>, String, String) {
     let Output { status, stdout, stderr } =
@@ -56,4 +57,46 @@ fn the_short_programs_do_what_they_say() {
     let (status, stdout, stderr) = run(env!("CARGO_BIN_EXE_command"), &[&file, "/no/such/file"]);
     assert_eq!((status, stdout), (Some(0), format!("14 {file}\n")));
     assert!(stderr.starts_with("wc exited with status 1: "), "{stderr}");
+}
+
+#[test]
+fn a_job_that_is_killed_goes_on_where_it_was() {
+    let dir = tempfile::tempdir().expect("a temporary directory can be made");
+    let path = |name: &str| {
+        dir.path().join(name).to_str().expect("temporary directories have plain names").to_owned()
+    };
+    let arguments =
+        |journal: &str| [journal, "--blocks", "120", "--workers", "2", "--crash"].map(str::to_owned);
+    let job = |journal: &str| {
+        let arguments = arguments(journal);
+        run(env!("CARGO_BIN_EXE_resume"), &arguments.each_ref().map(String::as_str))
+    };
+    let (status, whole, stderr) = job(&path("whole"));
+    assert_eq!(status, Some(0), "{stderr}");
+    let (first, whole) = whole.split_once('\n').expect("several lines");
+    assert_eq!(first, "0 blocks were done before, 120 now");
+
+    let journal = path("killed");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_resume"))
+        .args(arguments(&journal))
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("the program starts");
+    let start = Instant::now();
+    // A record has about 60 bytes.
+    while std::fs::metadata(&journal).map_or(0, |file| file.len()) < 2000 {
+        assert!(start.elapsed() < Duration::from_secs(60), "nothing is noted");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().expect("it is ours");
+    child.wait().expect("it is ours");
+    let (status, again, stderr) = job(&journal);
+    assert_eq!(status, Some(0), "{stderr}");
+    let (first, again) = again.split_once('\n').expect("several lines");
+    assert!(!first.starts_with("0 blocks"), "{first}");
+    assert_eq!(again, whole);
+
+    let other = run(env!("CARGO_BIN_EXE_resume"), &[&journal, "--blocks", "120"]);
+    assert_eq!(other.0, Some(2));
+    assert!(other.2.contains("had other arguments"), "{}", other.2);
 }

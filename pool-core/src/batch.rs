@@ -77,6 +77,12 @@ pub(crate) struct Plan {
     pub(crate) priority: Option<i8>,
     /// Whether pieces go to the workers in turns.
     pub(crate) ordered: bool,
+    /// Where outcomes are noted.
+    #[cfg(feature = "durable")]
+    pub(crate) journal: Option<pool_store::journal::Journal>,
+    /// Where results are looked for and kept, for calls that do not say it themselves.
+    #[cfg(feature = "durable")]
+    pub(crate) store: Option<pool_store::Store>,
 }
 
 impl<'p> Batch<'p> {
@@ -215,6 +221,77 @@ impl<'p> Batch<'p> {
         self
     }
 
+    /// Notes the outcome of every item in a file, and does not run again what is noted there.
+    ///
+    /// So a program that was killed, or a machine that has died, goes on where it was when the same program is started again:
+    /// the batch gives what it would have given, and only what was not done runs. A path is a journal, and
+    /// [`Journal`](crate::Journal) has the options. Each batch needs a journal of its own, and no two programs can use one at a
+    /// time. It is kept when the batch has ended: the program removes it when it has made use of the results.
+    ///
+    /// * An item is recognised by its place in the input, and by its task, the task's declared
+    ///   [version](macro@crate::task#options) and the arguments. Where one has changed, the batch is refused
+    ///   ([`TaskError::Journal`]) before anything is mixed up.
+    /// * A result is noted before it is handed out. What has run and was not handed out when the program died may run again, as may
+    ///   what was noted less than about 50 ms before the machine died.
+    /// * Items that have failed run again, unless [`Journal::keep_failures`](crate::Journal::keep_failures) is set. An `Err` that a
+    ///   task returns is a result.
+    /// * A batch that gives no error is on the disk. Where the last sync fails, the last item has the error in place of its result.
+    ///
+    /// What exactly is promised, and what it costs, is in `docs/durability.md`.
+    ///
+    /// ```no_run
+    /// use pool_core::{Pool, task};
+    ///
+    /// #[task(version = 2)]
+    /// fn render(page: u32) -> Vec<u8> {
+    ///     vec![page as u8]
+    /// }
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// pool_core::init();
+    /// let pool = Pool::builder().build()?;
+    /// let pages = pool.batch().journal("book.journal").map(render, 0..10_000)?;
+    /// std::fs::write("book.bin", pages.concat())?;
+    /// std::fs::remove_file("book.journal")?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "durable")]
+    pub fn journal(mut self, journal: impl Into<pool_store::journal::Journal>) -> Self {
+        self.plan.journal = Some(journal.into());
+        self
+    }
+
+    /// Takes the results that are in a store from there, and runs only the other calls, whose results go into it.
+    ///
+    /// As [`Call::stored`](crate::Call::stored), which says what is remembered and when, for calls that say nothing themselves.
+    /// Items that another program is computing are put aside, and others run meanwhile; so programs that work on the same items
+    /// share the work. A result is handed out when it has been written, and a batch returns when all have been, also one that fails.
+    ///
+    /// ```no_run
+    /// use pool_core::{Pool, Store, task};
+    ///
+    /// #[task(version = 1)]
+    /// fn features(path: String) -> Vec<f32> {
+    ///     vec![path.len() as f32]
+    /// }
+    ///
+    /// # fn run(pool: &Pool, paths: Vec<String>) -> Result<(), Box<dyn std::error::Error>> {
+    /// let store = Store::open("cache")?;
+    /// let all = pool.batch().store(&store).map(features, paths)?;
+    /// println!("{} of {} were known", store.stats().hits, all.len());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Where a result cannot be written, what happens is for
+    /// [`StoreBuilder::on_write_error`](crate::StoreBuilder::on_write_error) to say; an error ends the batch.
+    #[cfg(feature = "durable")]
+    pub fn store(mut self, store: &pool_store::Store) -> Self {
+        self.plan.store = Some(store.clone());
+        self
+    }
+
     /// As [`Pool::map`](crate::Pool::map), with the options of this batch.
     ///
     /// # Errors
@@ -333,7 +410,11 @@ impl<'p> Batch<'p> {
         flight.drive(|index, result| {
             match result {
                 Ok(value) => values.put(index, value),
-                Err(error) => errors.push((index, error)),
+                Err(error) => {
+                    // The last item's, if what was noted could not be brought to the disk.
+                    values.take(index);
+                    errors.push((index, error));
+                }
             }
             ControlFlow::Continue(())
         });
@@ -341,7 +422,14 @@ impl<'p> Batch<'p> {
             // Every item has an outcome, also those that were not even pulled when the batch or the pool ended.
             errors.extend((next..).zip(flight.rest()).map(|(index, _)| (index, error.clone())));
         }
-        errors.sort_unstable_by_key(|(index, _)| *index);
+        errors.sort_by_key(|(index, _)| *index);
+        errors.dedup_by(|later, earlier| {
+            let is_same = later.0 == earlier.0;
+            if is_same {
+                std::mem::swap(later, earlier);
+            }
+            is_same
+        });
         let count = values.0.len().max(errors.last().map_or(0, |(index, _)| index + 1));
         values.0.resize_with(count, || None);
         let mut errors = errors.into_iter().map(|(_, error)| error);
@@ -369,6 +457,10 @@ impl<R> Values<R> {
             self.0.resize_with(index + 1, || None);
         }
         self.0[index] = Some(value);
+    }
+
+    fn take(&mut self, index: usize) -> Option<R> {
+        self.0.get_mut(index)?.take()
     }
 }
 

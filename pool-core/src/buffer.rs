@@ -322,13 +322,18 @@ impl Buffer {
 
     /// Appends the length of `bytes` and then these, as a block is encoded.
     pub(crate) fn append_block(&mut self, bytes: &[u8]) {
-        let mut rest = bytes.len();
+        self.append_length(bytes.len());
+        self.extend_from_slice(bytes);
+    }
+
+    /// Appends a length, as a block begins with it.
+    pub(crate) fn append_length(&mut self, len: usize) {
+        let mut rest = len;
         while rest >= 0x80 {
             self.push(rest as u8 | 0x80);
             rest >>= 7;
         }
         self.push(rest as u8);
-        self.extend_from_slice(bytes);
     }
 
     /// Takes out what it holds if that is in shared memory, and leaves it empty.

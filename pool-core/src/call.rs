@@ -67,6 +67,9 @@ pub struct CallOptions {
     pub priority: Option<i8>,
     /// What it is called in errors and statistics instead of its task's name.
     pub name: Option<Box<str>>,
+    /// Where its result is looked for, and kept.
+    #[cfg(feature = "durable")]
+    pub store: Option<pool_store::Store>,
 }
 
 impl<R> Call<R> {
@@ -130,6 +133,70 @@ impl<R> Call<R> {
         self
     }
 
+    /// Takes its result from a store, if it is there; otherwise the task runs, and its result goes into the store.
+    ///
+    /// A result is found by the name of the task, its declared [version](macro@crate::task#options), the types of its arguments and
+    /// of its result, and its encoded arguments. Whatever else it depends on (files, the time, chance, a state, what the pool shares)
+    /// is not looked at: a task whose result is stored should depend on its arguments alone. Raise the version when the task computes
+    /// something else, or when one of its types has changed.
+    ///
+    /// * Only results are kept, no failures; an `Err` that the task returns only with
+    ///   [`StoreBuilder::keep_errors`](crate::StoreBuilder::keep_errors).
+    /// * If another program, or another call, is computing it, it is waited for, as [`StoreBuilder`](crate::StoreBuilder) says. Limits
+    ///   of time do not count meanwhile. `apply_async` does not wait: it is a thread of the pool that does.
+    /// * The outcome comes when the result has been written.
+    ///
+    /// ```no_run
+    /// use pool_core::{Pool, Store, task};
+    ///
+    /// #[task(version = 1)]
+    /// fn simulate(seed: u64) -> Vec<f64> {
+    ///     vec![seed as f64]
+    /// }
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// pool_core::init();
+    /// let pool = Pool::builder().build()?;
+    /// let store = Store::open("results")?;
+    /// let first = pool.apply(simulate(7).stored(&store))?;
+    /// let again = pool.apply(simulate(7).stored(&store))?; // does not run
+    /// assert_eq!(first, again);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "durable")]
+    pub fn stored(mut self, store: &pool_store::Store) -> Self {
+        self.options().store = Some(store.clone());
+        self
+    }
+
+    /// The key of its result in a store; `None` if the arguments could not be encoded.
+    ///
+    /// ```
+    /// use pool_core::{Store, task};
+    ///
+    /// #[task]
+    /// fn square(n: u64) -> u64 {
+    ///     n * n
+    /// }
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let dir = std::env::temp_dir().join(format!("doc-{}", std::process::id()));
+    /// let store = Store::open(&dir)?;
+    /// if let Some(key) = square(7).store_key() {
+    ///     store.remove(&key)?;
+    /// }
+    /// # std::fs::remove_dir_all(dir)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "durable")]
+    #[must_use]
+    pub fn store_key(&self) -> Option<pool_store::StoreKey> {
+        let args = self.parts.args.as_ref().ok()?;
+        Some(crate::stored::key_of(self.parts.entry, args))
+    }
+
     fn options(&mut self) -> &mut CallOptions {
         self.parts.options.get_or_insert_default()
     }
@@ -158,6 +225,15 @@ impl<R> Call<R> {
         let mut output = Buffer::new();
         (entry.run)(&mut run, &args, &mut output)?;
         decode(output.encoded()).map_err(RunHereError::Decode)
+    }
+
+    /// Whether its result is stored.
+    #[inline]
+    pub(crate) fn is_stored(&self) -> bool {
+        #[cfg(feature = "durable")]
+        return self.parts.options.as_ref().is_some_and(|options| options.store.is_some());
+        #[cfg(not(feature = "durable"))]
+        false
     }
 
     #[doc(hidden)]

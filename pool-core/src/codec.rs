@@ -23,6 +23,9 @@ pub struct Wire<T: ?Sized>(PhantomData<T>);
 
 /// The codec of every type that has no faster one.
 pub trait Serde<T: ?Sized> {
+    /// Whether it is a `Result`.
+    const FALLIBLE: bool = false;
+
     /// Appends `value` to `output`.
     #[inline]
     fn encode(value: &T, output: &mut Buffer) -> Result<(), CodecError>
@@ -69,6 +72,11 @@ pub trait Serde<T: ?Sized> {
 }
 
 impl<T: ?Sized> Serde<T> for Wire<T> {}
+
+impl<T, E> Wire<Result<T, E>> {
+    /// Whether it is a `Result`.
+    pub const FALLIBLE: bool = true;
+}
 
 /// How postcard begins a `Some`.
 const SOME: u8 = 1;

@@ -147,6 +147,16 @@ pub enum TaskError {
         "this pool belongs to another process: it was made before a fork; build a pool of its own in the child"
     )]
     Forked,
+    /// The journal of the batch ([`Batch::journal`](crate::Batch::journal)) cannot be written, or belongs to something else; the batch
+    /// has ended because of that.
+    #[cfg(feature = "durable")]
+    #[error("{0}")]
+    Journal(Arc<pool_store::journal::JournalError>),
+    /// The result could not be written to its store, and [`OnWriteError::Fail`](crate::OnWriteError::Fail) was asked for; a batch has
+    /// ended because of that.
+    #[cfg(feature = "durable")]
+    #[error("{0}")]
+    Store(pool_store::StoreError),
 }
 
 fn signal_name(signal: i32) -> String {
@@ -169,6 +179,14 @@ impl TaskError {
                 | Self::Decode { .. }
                 | Self::NoResources { .. }
         )
+    }
+
+    /// Whether its batch cannot remember its outcomes, so that whatever still runs would run in vain.
+    pub(crate) fn is_of_memory(&self) -> bool {
+        #[cfg(feature = "durable")]
+        return matches!(self, Self::Journal(_) | Self::Store(_));
+        #[cfg(not(feature = "durable"))]
+        false
     }
 }
 

@@ -26,13 +26,21 @@
 //! * *The deadline passes while nobody asks.* The state machine ends what is in flight; what is pulled later is refused here.
 //! * *A result comes while items are pulled.* It is looked at between two pulls (`Inbox::has_any`), so that a slow input
 //!   delays no result by more than one item.
+//! * *Outcomes are known* ([`remembered`](crate::remembered)). They are not submitted, and are handed out with the next that come. Until
+//!   then they are in flight, like all others.
+//! * *What remembers them refuses an item, or fails.* What is prepared is cancelled, and what runs, too.
+//! * *Items are stored* ([`stored`](crate::stored)). What somebody else computes is put aside, and what has been computed lands once more
+//!   when it is written. Until then they are in flight, too.
 //! * *The flight ends,* in whatever way: its group is closed, which cancels what is left of it.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+#[cfg(feature = "durable")]
+use self::stored::Item;
 use crate::batch::{OnFailure, Plan};
+use crate::buffer::Args;
 use crate::call::{CallOptions, CallParts, IntoCall};
 use crate::error::TaskError;
 use crate::handle::{Decode, decode};
@@ -43,10 +51,13 @@ use crate::packed::Packed;
 use crate::policy::bounded;
 use crate::pool::{Inner, spec_of};
 use crate::progress::{self, Feed};
+use crate::remembered::{Asked, Recall, Remembered};
 use crate::reply::Encoded;
 use crate::supervisor::event::{Event, GroupId, GroupSpec, TaskSpec};
 use crate::supervisor::shared::Shared;
 use crate::task::TaskEntry;
+
+mod stored;
 
 /// Most items that are submitted together.
 const MOST_TOGETHER: usize = 2048;
@@ -60,6 +71,8 @@ const PATIENCE: Duration = Duration::from_micros(100);
 const LOOK: usize = 32;
 /// Results that have come are looked at after this, whatever else there is to do.
 const SOON: Duration = Duration::from_millis(1);
+/// Results that are to be kept beyond this program are looked at after this.
+const UNKEPT: Duration = Duration::from_millis(10);
 /// Most bytes of arguments in flight, unless a single one is larger; and about as many bytes of results are held.
 const BYTES_IN_FLIGHT: usize = 64 << 20;
 
@@ -104,6 +117,14 @@ pub(crate) struct Flight<F, I, R> {
     /// Items to submit together.
     together: usize,
     feed: Option<Feed>,
+    /// What remembers outcomes beyond this program.
+    memory: Option<Box<Remembered>>,
+    /// The items whose results are stored.
+    stored: stored::Slot<R>,
+    /// Outcomes that need not be waited for.
+    known: Vec<(usize, Result<R, TaskError>)>,
+    /// Bytes of their results.
+    known_bytes: usize,
 }
 
 /// Where items come from.
@@ -146,9 +167,12 @@ impl<F, I, R> Flight<F, I, R> {
             .progress
             .clone()
             .map(|progress| Feed::new(progress, items.size_hint(), vec![Arc::clone(&shared)]));
+        // In a forked child nothing runs.
+        let memory = if shared.origin.is_elsewhere() { None } else { Remembered::of(&plan) };
         Self {
             shared,
             abort: plan.on_failure.unwrap_or(default) == OnFailure::Abort,
+            memory,
             plan,
             lazy,
             prefetch: pool.prefetch,
@@ -174,6 +198,9 @@ impl<F, I, R> Flight<F, I, R> {
             // Few at first: workers are waiting.
             together: 1,
             feed,
+            stored: stored::Slot::default(),
+            known: Vec::new(),
+            known_bytes: 0,
         }
     }
 
@@ -215,7 +242,7 @@ impl<F, I, R> Flight<F, I, R> {
 
     /// Whether outcomes can be taken.
     pub(crate) fn has_any(&self) -> bool {
-        self.inbox.has_any()
+        !self.known.is_empty() || self.inbox.has_any()
     }
 
     /// How many items are still to come, as far as the input tells.
@@ -239,7 +266,7 @@ impl<F, I, R> Flight<F, I, R> {
             return most.max(1);
         }
         let size = self.shared.size();
-        let window = (4 * size).saturating_mul(self.prefetch);
+        let window = self.fair((4 * size).saturating_mul(self.prefetch));
         if !self.lazy {
             return window;
         }
@@ -252,11 +279,11 @@ impl<F, I, R> Flight<F, I, R> {
     }
 
     fn has_room(&self) -> bool {
-        self.next - self.done < self.room() && self.can_carry()
+        self.next - self.done - self.put_aside() < self.room() && self.can_carry()
     }
 
     fn can_carry(&self) -> bool {
-        self.bytes < BYTES_IN_FLIGHT || self.flying == 0
+        self.bytes + self.known_bytes < BYTES_IN_FLIGHT || self.flying == 0
     }
 
     /// Adds a call to what is to be submitted.
@@ -273,23 +300,44 @@ impl<F, I, R> Flight<F, I, R> {
                 return self.inbox.push(Run { index, bytes: 0, kind }, 1, Err(error));
             }
         };
+        if self.memory.is_some() && self.need_not_run(index, kind, &args) {
+            return;
+        }
+        #[cfg(feature = "durable")]
+        if let Some(store) = self.store_of(parts.options.as_deref()) {
+            let CallParts { entry, options, decode, .. } = parts;
+            return self.ask_store(store, Item { index, kind, entry, args, options, decode });
+        }
+        self.enlist(index, kind, parts.entry, args, parts.options);
+    }
+
+    /// Has a call run.
+    #[inline]
+    fn enlist(
+        &mut self,
+        index: usize,
+        kind: u16,
+        entry: &'static TaskEntry,
+        args: Args,
+        options: Option<Box<CallOptions>>,
+    ) {
         if self.plan.ordered
             && self.pack.as_ref().is_some_and(|pack| self.piece(pack.first) != self.piece(index))
         {
             self.close_pack();
         }
-        if args.len() > SMALL || parts.options.as_ref().is_some_and(|options| options.name.is_some()) {
+        if args.len() > SMALL || options.as_ref().is_some_and(|options| options.name.is_some()) {
             self.close_pack();
             self.bytes += args.len();
-            let spec = self.spec(parts.options.as_deref(), (index, 1), args.len());
-            let name = parts.options.and_then(|options| options.name);
-            return self.add(spec, parts.entry, name, PartArgs::One(args), (index, kind));
+            let spec = self.spec(options.as_deref(), (index, 1), args.len());
+            let name = options.and_then(|options| options.name);
+            return self.add(spec, entry, name, PartArgs::One(args), (index, kind));
         }
         // A frame holds them all.
         let together = BYTES_TOGETHER.min(self.shared.launcher.frame_limit as usize - 64);
         let fits = |pack: &Pack| {
             pack.kind == kind
-                && pack.options == parts.options
+                && pack.options == options
                 && pack.first + pack.args.len() == index
                 && pack.args.size() + args.len() < together
         };
@@ -298,14 +346,41 @@ impl<F, I, R> Flight<F, I, R> {
         }
         // As large as the one before.
         let (items, bytes) = self.last_pack;
-        let open = || Pack {
-            entry: parts.entry,
-            options: parts.options,
-            first: index,
-            kind,
-            args: Packed::with_capacity(items, bytes),
-        };
+        let open = || Pack { entry, options, first: index, kind, args: Packed::with_capacity(items, bytes) };
         self.pack.get_or_insert_with(open).args.push(&args);
+    }
+
+    /// Whether what becomes of a call is known already.
+    #[cold]
+    fn need_not_run(&mut self, index: usize, kind: u16, args: &[u8]) -> bool {
+        let (Some(memory), Some(of)) = (&mut self.memory, self.kinds.get(usize::from(kind))) else {
+            return false;
+        };
+        let asked = Asked { index, entry: of.entry, kind, args };
+        let known = match memory.recall(asked) {
+            Recall::Run => return false,
+            Recall::Known(result) => match decode(of.entry.name, of.decode, Encoded::from(&result[..])) {
+                Ok(value) => {
+                    self.known_bytes += result.len();
+                    Ok(value)
+                }
+                Err(error) => {
+                    tracing::warn!(index, %error, "a remembered result is not used");
+                    memory.run_after_all(asked);
+                    return false;
+                }
+            },
+            Recall::Failed(error) => Err(error),
+            Recall::Refuse(error) => {
+                self.source = Source::Refused(error.clone());
+                self.close_pack();
+                self.refuse(&TaskError::Cancelled);
+                self.close();
+                Err(error)
+            }
+        };
+        self.known.push((index, known));
+        true
     }
 
     fn kind(&mut self, entry: &'static TaskEntry, decode: Decode<R>) -> u16 {
@@ -396,24 +471,36 @@ impl<F, I, R> Flight<F, I, R> {
 
     /// Waits until so many outcomes have come, one of them is an error, or until the time has come.
     fn wait(&mut self, wanted: usize, until: Option<Instant>) {
-        self.inbox.want(wanted);
+        self.inbox.want(self.enough(wanted));
         let tick = self.feed.is_some().then(|| Instant::now() + progress::INTERVAL);
-        self.shared.wait_for(&*self.inbox, tick.into_iter().chain(until).min());
+        self.shared.wait_for(&*self.inbox, tick.into_iter().chain(until).chain(self.next_look()).min());
+    }
+
+    /// Waits until so many outcomes have come, or one of them is an error. What has to be kept is not left lying for long.
+    fn wait_for_many(&mut self, wanted: usize) {
+        if self.memory.is_none() {
+            return self.wait(wanted, None);
+        }
+        self.wait(wanted, Some(Instant::now() + UNKEPT));
+        if !self.inbox.has_any() {
+            self.wait(1, self.next_look());
+        }
     }
 
     /// Waits until some outcomes have come, or until the time has come; whether there are any.
     pub(crate) fn wait_for_some(&mut self, until: Option<Instant>) -> bool {
         // To be woken for each one costs much where they are many.
         let mut wanted = (self.brought / 2).clamp(1, self.flying.max(1));
-        while !self.inbox.has_any() {
+        while !self.has_any() {
             let soon = (wanted > 1).then(|| Instant::now() + SOON);
             self.wait(wanted, soon.into_iter().chain(until).min());
             wanted = 1;
             if let Some(feed) = &mut self.feed {
                 feed.tick();
             }
+            self.tend();
             if until.is_some_and(|until| Instant::now() >= until) {
-                return self.inbox.has_any();
+                return self.has_any();
             }
         }
         true
@@ -424,12 +511,16 @@ impl<F, I, R> Flight<F, I, R> {
         &mut self,
         report: &mut impl FnMut(usize, Result<R, TaskError>) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
-        let mut landed = self.inbox.take(std::mem::take(&mut self.spare));
         let before = self.landed;
+        let mut flow = self.land_known(report);
+        let spare = std::mem::take(&mut self.spare);
+        let mut landed = self.collect(spare);
         let mut outcomes = landed.drain(..);
-        let flow = outcomes.try_for_each(|outcome| self.land(outcome, report));
+        if flow.is_continue() {
+            flow = outcomes.try_for_each(|outcome| self.land(outcome, report));
+        }
         if flow.is_break() {
-            let late = self.inbox.take(Vec::new());
+            let late = self.collect(Vec::new());
             for outcome in outcomes.chain(late).filter(|landed| landed.outcome.is_ok()) {
                 let _ = self.land(outcome, report);
             }
@@ -442,6 +533,64 @@ impl<F, I, R> Flight<F, I, R> {
             feed.landed(self.brought);
         }
         flow
+    }
+
+    /// What has come, after it has been kept where that is wanted.
+    fn collect(&mut self, buffer: Vec<Landed>) -> Vec<Landed> {
+        let mut landed = self.inbox.take(buffer);
+        self.screen(&mut landed);
+        if let Some(memory) = &mut self.memory {
+            memory.keep(&mut landed);
+        }
+        landed
+    }
+
+    /// Reports what was known, until `report` breaks off; then only results.
+    fn land_known(
+        &mut self,
+        report: &mut impl FnMut(usize, Result<R, TaskError>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        if self.known.is_empty() {
+            return ControlFlow::Continue(());
+        }
+        let known = std::mem::take(&mut self.known);
+        self.known_bytes = 0;
+        self.flying = self.flying.saturating_sub(known.len());
+        self.landed += known.len();
+        if !self.lazy {
+            self.done += known.len();
+        }
+        if let Some(feed) = &mut self.feed {
+            feed.known(known.len());
+        }
+        let mut flow = ControlFlow::Continue(());
+        for (index, result) in known {
+            if let Err(error) = &result {
+                if let Some(feed) = &mut self.feed {
+                    feed.failed(error);
+                }
+                if let Some(refusal) = refusal_after(error, self.abort) {
+                    self.end_with(refusal);
+                }
+            }
+            if flow.is_continue() {
+                flow = report(index, result);
+            } else if result.is_ok() {
+                let _ = report(index, result);
+            }
+        }
+        flow
+    }
+
+    /// Nothing more is pulled; what is in flight is cancelled, unless it is to go on.
+    fn end_with(&mut self, refusal: TaskError) {
+        let in_vain = self.abort || refusal.is_of_memory();
+        if self.is_open() {
+            self.source = Source::Refused(refusal);
+        }
+        if in_vain {
+            self.close();
+        }
     }
 
     fn land(
@@ -468,10 +617,8 @@ impl<F, I, R> Flight<F, I, R> {
                 if let Some(feed) = feed {
                     feed.failed(error);
                 }
-                match error.is_of_one_task() {
-                    false if refusal.is_none() => refusal = Some(error.clone()),
-                    true if abort && refusal.is_none() => refusal = Some(TaskError::Cancelled),
-                    _ => {}
+                if refusal.is_none() {
+                    refusal = refusal_after(error, abort);
                 }
             }
             report(index, result)
@@ -490,12 +637,7 @@ impl<F, I, R> Flight<F, I, R> {
             Err(error) => (index..index + items).try_for_each(|index| report(index, Err(error.clone()))),
         };
         if let Some(refusal) = refusal {
-            if self.is_open() {
-                self.source = Source::Refused(refusal);
-            }
-            if self.abort {
-                self.close();
-            }
+            self.end_with(refusal);
         }
         flow
     }
@@ -508,10 +650,30 @@ impl<F, I, R> Flight<F, I, R> {
         }
     }
 
-    /// There will be no more results: cancels what is left, and reports for the last time.
-    pub(crate) fn finish(&mut self) {
+    /// There will be no more results: cancels what is left, and reports for the last time. The error is that of what should
+    /// have remembered the outcomes.
+    pub(crate) fn finish(&mut self) -> Result<(), TaskError> {
         self.close();
+        let mut unstored = self.stop_storing();
+        let kept = match &mut self.memory {
+            None => Ok(()),
+            Some(memory) => {
+                // What has come and nobody wants any more need not run again either.
+                memory.keep(&mut unstored);
+                memory.keep(&mut self.inbox.take(Vec::new()));
+                memory.finish()
+            }
+        };
+        if let (Err(error), Some(feed)) = (&kept, &mut self.feed) {
+            feed.failed(error);
+        }
         self.feed = None;
+        kept
+    }
+
+    /// The item that was pulled last.
+    pub(crate) fn last(&self) -> usize {
+        self.next.saturating_sub(1)
     }
 
     /// Cancels what is left of it.
@@ -552,7 +714,7 @@ where
                 return;
             }
             let supplied = self.flying >= 2 * self.shared.size() || now.duration_since(begun) > SOON;
-            if supplied && self.inbox.has_any() {
+            if supplied && self.has_any() {
                 return;
             }
             if let Some(feed) = &mut self.feed {
@@ -566,7 +728,7 @@ where
     fn pull(&mut self, begun: Instant) {
         let room = self.room();
         for count in 1..=self.together.min(self.flying.max(1)) {
-            if self.next - self.done >= room || !self.can_carry() {
+            if self.next - self.done - self.put_aside() >= room || !self.can_carry() {
                 return;
             }
             self.source = Source::Pulling;
@@ -577,6 +739,9 @@ where
             let parts = (self.f)(item).into_call().into_parts();
             self.source = Source::Open;
             self.prepare(parts);
+            if !self.is_open() {
+                return;
+            }
             if count % LOOK == 0 && begun.elapsed() > PATIENCE {
                 return;
             }
@@ -590,19 +755,30 @@ where
         mut report: impl FnMut(usize, Result<C::Output, TaskError>) -> ControlFlow<()>,
     ) {
         while !self.is_over() {
+            self.tend();
             self.fill(None);
             let waits = self.flying > 0 && (!self.is_open() || !self.has_room());
-            if waits {
+            if waits && self.known.is_empty() {
                 // Waking up for a quarter of what is in flight keeps the workers supplied; the last ones are waited for
                 // together.
                 let wanted = if self.is_open() { (self.flying / 4).max(1) } else { self.flying };
-                self.wait(wanted, None);
+                self.wait_for_many(wanted);
             }
             if (waits || self.has_any()) && self.take(&mut report).is_break() {
                 break;
             }
         }
-        self.finish();
+        if let Err(error) = self.finish() {
+            let _ = report(self.last(), Err(error));
+        }
+    }
+}
+
+/// What becomes of the items that have not been pulled when one has failed like this, if they are not to go on.
+fn refusal_after(error: &TaskError, abort: bool) -> Option<TaskError> {
+    match error.is_of_one_task() {
+        false => Some(error.clone()),
+        true => abort.then_some(TaskError::Cancelled),
     }
 }
 
@@ -615,6 +791,15 @@ impl<F, I: Iterator, R> Flight<F, I, R> {
 
 impl<F, I, R> Drop for Flight<F, I, R> {
     fn drop(&mut self) {
+        if self.is_elsewhere() {
+            // It belongs to the parent, with its thread and its lock.
+            std::mem::forget(self.memory.take());
+        }
+        if self.memory.is_some() {
+            // There is nobody to tell. What remembers them has said it in the traces.
+            let _ = self.finish();
+        }
         self.close();
+        drop(self.stop_storing());
     }
 }

@@ -12,6 +12,8 @@ use crate::error::TaskError;
 use crate::ids::TaskId;
 use crate::outcome::Cell;
 use crate::reply::Encoded;
+#[cfg(feature = "durable")]
+use crate::stored::single::Pending;
 use crate::supervisor::event::{Event, TaskKey};
 use crate::supervisor::lead::Leader;
 use crate::supervisor::shared::Shared;
@@ -55,6 +57,9 @@ pub struct TaskHandle<R> {
     cell: Arc<Cell>,
     /// `None` when the task was refused, so there is nothing to cancel.
     task: Option<TaskKey>,
+    /// What there is instead of `task`, if the result is stored.
+    #[cfg(feature = "durable")]
+    pending: Option<Arc<Pending>>,
     shared: Arc<Shared>,
     name: &'static str,
     decode: Decode<R>,
@@ -70,13 +75,33 @@ impl<R> RefUnwindSafe for TaskHandle<R> {}
 
 /// Cancels a task when it is dropped, unless the task has ended.
 struct CancelGuard {
-    task: TaskKey,
+    target: Target,
     shared: Arc<Shared>,
 }
 
 impl Drop for CancelGuard {
     fn drop(&mut self) {
-        cancel(&self.shared, self.task);
+        self.target.cancel(&self.shared);
+    }
+}
+
+/// What can be cancelled.
+enum Target {
+    Task(TaskKey),
+    #[cfg(feature = "durable")]
+    Pending(Arc<Pending>),
+}
+
+impl Target {
+    fn cancel(&self, shared: &Shared) {
+        if shared.origin.is_elsewhere() {
+            return;
+        }
+        match self {
+            Self::Task(task) => cancel(shared, *task),
+            #[cfg(feature = "durable")]
+            Self::Pending(pending) => pending.cancel(shared),
+        }
     }
 }
 
@@ -94,7 +119,31 @@ impl<R> TaskHandle<R> {
         name: &'static str,
         decode: Decode<R>,
     ) -> Self {
-        Self { cell, task, shared, name, decode, guard: None }
+        Self {
+            cell,
+            task,
+            #[cfg(feature = "durable")]
+            pending: None,
+            shared,
+            name,
+            decode,
+            guard: None,
+        }
+    }
+
+    /// The handle of a call whose result is stored.
+    #[cfg(feature = "durable")]
+    pub(crate) fn stored(mut self, pending: Option<Arc<Pending>>) -> Self {
+        self.pending = pending;
+        self
+    }
+
+    fn target(&self) -> Option<Target> {
+        #[cfg(feature = "durable")]
+        if let Some(pending) = &self.pending {
+            return Some(Target::Pending(Arc::clone(pending)));
+        }
+        self.task.map(Target::Task)
     }
 
     /// Waits until the task has ended, and returns its result.
@@ -173,8 +222,8 @@ impl<R> TaskHandle<R> {
     /// [`TaskContext::is_cancelled`](crate::TaskContext::is_cancelled); if it has not returned after the pool's
     /// [`cancel_grace`](crate::Builder::cancel_grace), its worker is killed and replaced. Other tasks are not affected.
     pub fn cancel(&self) {
-        if let Some(task) = self.task {
-            cancel(&self.shared, task);
+        if let Some(target) = self.target() {
+            target.cancel(&self.shared);
         }
     }
 
@@ -198,9 +247,9 @@ impl<R> TaskHandle<R> {
     #[must_use = "a handle that is dropped at once has its task cancelled at once"]
     pub fn cancel_on_drop(mut self) -> Self {
         if self.guard.is_none()
-            && let Some(task) = self.task
+            && let Some(target) = self.target()
         {
-            self.guard = Some(Box::new(CancelGuard { task, shared: Arc::clone(&self.shared) }));
+            self.guard = Some(Box::new(CancelGuard { target, shared: Arc::clone(&self.shared) }));
         }
         self
     }
@@ -217,9 +266,14 @@ impl<R> TaskHandle<R> {
         outcome(&self.cell, self.name, self.decode)
     }
 
-    /// The number of the task, unique in its pool; 0 for a task that the pool refused.
+    /// The number of the task, unique in its pool; 0 for a task that the pool refused, and for one that has not been submitted
+    /// because its result is in a store, or is computed by another program.
     pub fn id(&self) -> TaskId {
-        self.task.map_or(TaskId::new(0), |task| task.id)
+        #[cfg(feature = "durable")]
+        let task = self.task.or_else(|| self.pending.as_ref()?.task());
+        #[cfg(not(feature = "durable"))]
+        let task = self.task;
+        task.map_or(TaskId::new(0), |task| task.id)
     }
 
     /// The name of the task, as in messages.

@@ -169,9 +169,10 @@ impl<F, I, R, S> Lazy<F, I, R, S> {
         Self { flight, ready, failure: None, consequence: None, index: None, over: false }
     }
 
-    fn finish(&mut self) {
+    /// The error is that of what should have remembered the outcomes.
+    fn finish(&mut self) -> Option<TaskError> {
         self.over = true;
-        self.flight.finish();
+        self.flight.finish().err()
     }
 }
 
@@ -205,8 +206,7 @@ where
             return Ok(Some(Err(TaskError::Forked)));
         }
         if self.flight.is_torn() {
-            self.finish();
-            return Ok(None);
+            return Ok(self.finish().map(Err));
         }
         if self.ready.len() > 0 && self.failure.is_none() && self.flight.runs_low() {
             // No more than are submitted together: results are waiting.
@@ -220,13 +220,16 @@ where
             }
             if let Some((index, error)) = self.failure.take() {
                 self.index = Some(index);
-                self.finish();
+                // The first failure is what counts; a second one is in the log.
+                let _ = self.finish();
                 return Ok(Some(Err(*error)));
             }
+            self.flight.tend();
             if self.flight.is_over() {
-                self.finish();
+                let unkept = self.finish();
                 self.index = self.consequence.or(self.index);
-                return Ok(self.consequence.map(|_| Err(TaskError::Cancelled)));
+                let consequence = self.consequence.map(|_| TaskError::Cancelled);
+                return Ok(consequence.or(unkept).map(Err));
             }
             if !self.flight.has_any() {
                 self.flight.fill(until);

@@ -31,6 +31,8 @@
 //! | arguments, results and errors of a task; what can travel | [`#[task]`](macro@task), [`Json`], [`SharedBytes`] |
 //! | a limit, retries, a priority or a name for one call | [`Call`] |
 //! | the same for many calls; chunks, a deadline, progress, going on past failures | [`Batch`], [`OnFailure`], [`Progress`] |
+//! | to go on after the program was killed | `Batch::journal` |
+//! | to remember results, also for other programs | `Store`, `Batch::store`, `Call::stored` |
 //! | results one by one, from an endless input | [`Pool::imap`], [`Pool::imap_unordered`] |
 //! | one task: wait, cancel, await, call back | [`TaskHandle`] |
 //! | several tasks: the first, all, as they end | [`wait_any`], [`wait_all`], [`as_completed`] |
@@ -45,6 +47,8 @@
 //! | pools in `#[test]` functions | [`test_worker!`] |
 //!
 //! # Features
+//! * `durable` (default): `Batch::journal`, with which a job goes on where it was when its program is started again, and `Store`,
+//!   which remembers results.
 //! * `json` (default): [`Json`], for types that postcard cannot carry.
 //! * `progress` (default): `Progress::bar`, a bar on the terminal.
 
@@ -96,6 +100,7 @@ mod plain;
 mod policy;
 mod pool;
 mod progress;
+mod remembered;
 mod reply;
 mod resize;
 mod sandbox;
@@ -105,6 +110,8 @@ mod signals;
 mod start_method;
 mod state;
 mod stats;
+#[cfg(feature = "durable")]
+mod stored;
 mod supervisor;
 mod sys;
 mod task;
@@ -135,6 +142,10 @@ pub use output::{Output, OutputLine, OutputStream};
 pub use plain::Plain;
 pub use policy::RestartPolicy;
 pub use pool::Pool;
+#[cfg(feature = "durable")]
+pub use pool_store::journal::{Journal, JournalError, OnJournalError};
+#[cfg(feature = "durable")]
+pub use pool_store::{OnWriteError, Store, StoreBuilder, StoreError, StoreKey, StoreStats, Swept};
 pub use progress::{Progress, ProgressReport};
 pub use sandbox::Sandbox;
 pub use shared_bytes::{SharedBytes, SharedBytesBuilder};

@@ -158,6 +158,21 @@ impl Cell {
         }
     }
 
+    /// Takes the outcome out, if it is there; whoever looks then finds that the pool has ended.
+    #[cfg(feature = "durable")]
+    pub(crate) fn take(&self) -> Option<Result<Reply, TaskError>> {
+        let mut state = self.lock();
+        match &*state {
+            State::Waiting { .. } => None,
+            State::Ready(_) => {
+                match std::mem::replace(&mut *state, State::Ready(Err(Box::new(TaskError::PoolClosed)))) {
+                    State::Ready(outcome) => Some(outcome.map_err(|error| *error)),
+                    State::Waiting { .. } => None,
+                }
+            }
+        }
+    }
+
     /// Which task it is.
     pub(crate) fn entry(&self) -> &'static TaskEntry {
         self.entry

@@ -20,6 +20,8 @@ use crate::job::Job;
 use crate::outcome::{Cell, Results};
 use crate::policy::bounded;
 use crate::stats::{Stats, WorkerInfo, WorkerStatus};
+#[cfg(feature = "durable")]
+use crate::stored::single::{Wanted, make};
 use crate::supervisor::engine::Engine;
 use crate::supervisor::engine::bells::Leading;
 use crate::supervisor::event::{Event, TaskSpec};
@@ -132,6 +134,11 @@ impl Pool {
     pub fn apply<C: IntoCall>(&self, call: C) -> Result<C::Output, TaskError> {
         let shared = &self.inner.shared;
         let place = self.enter();
+        let call = call.into_call();
+        if call.is_stored() {
+            // Its thread waits for the task, and looks into the store before: it should not have the lead meanwhile.
+            return self.submit(call, false, place).get();
+        }
         // Before the task is submitted: so its worker need not wake anybody when it is done.
         let leader = if shared.origin.is_elsewhere() { None } else { shared.try_lead() };
         let handle = self.submit(call, leader.is_some(), place);
@@ -190,6 +197,15 @@ impl Pool {
             }
         };
         let spec = spec_of(parts.options.as_deref(), args.len(), self.inner.task_timeout);
+        #[cfg(feature = "durable")]
+        let (name, store) = parts.options.map_or((None, None), |options| (options.name, options.store));
+        #[cfg(feature = "durable")]
+        if let Some(store) = store {
+            let wanted = Wanted { store, entry: parts.entry, args, spec, name, decode: parts.decode };
+            let (cell, pending) = make(shared, wanted, place);
+            return handle(cell, None).stored(pending);
+        }
+        #[cfg(not(feature = "durable"))]
         let name = parts.options.and_then(|options| options.name);
         let cell = shared.cells.make(parts.entry, args, name);
         let job = Job::Single(Arc::clone(&cell));
@@ -406,6 +422,7 @@ impl Pool {
         }
         self.close();
         self.inner.shared.wait_gone(None);
+        self.inner.finish_storing(None);
         self.inner.flush();
     }
 
@@ -418,6 +435,8 @@ impl Pool {
         self.close();
         let in_time = self.inner.shared.wait_gone(Instant::now().checked_add(grace));
         if in_time {
+            // What has run is stored, however long that takes beyond the limit of the tasks.
+            self.inner.finish_storing(Some(Instant::now() + REAP_PATIENCE));
             self.inner.flush();
         } else {
             self.terminate();
@@ -465,12 +484,23 @@ impl Inner {
             );
             return;
         }
+        self.finish_storing(Some(Instant::now() + REAP_PATIENCE));
         self.flush();
         let reactor = self.reactor.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(reactor) = reactor {
             // It catches its own panics.
             let _ = reactor.join();
         }
+    }
+
+    /// Waits until the results of single calls that are to be stored have been written.
+    fn finish_storing(&self, deadline: Option<Instant>) {
+        #[cfg(feature = "durable")]
+        if !self.shared.keeper.finish(&self.shared, deadline) {
+            tracing::error!(pool = self.shared.name, "results are still being written to a store");
+        }
+        #[cfg(not(feature = "durable"))]
+        let _ = deadline;
     }
 
     fn flush(&self) {

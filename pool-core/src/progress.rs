@@ -63,7 +63,7 @@ pub struct ProgressReport {
     pub total: Option<u64>,
     /// Time since the batch began.
     pub elapsed: Duration,
-    /// Items per second since the batch began.
+    /// Items per second since the batch began, without those whose outcomes were known.
     pub rate: f64,
     /// Workers of the pool that have died since the batch began.
     pub deaths: u64,
@@ -144,6 +144,8 @@ pub(crate) struct Feed {
     begun: Instant,
     reported: Instant,
     done: u64,
+    /// How many of them were known without being run.
+    known: u64,
     failed: u64,
     total: Option<u64>,
     last_failure: Option<String>,
@@ -173,10 +175,16 @@ impl Feed {
             begun: now,
             reported: now,
             done: 0,
+            known: 0,
             failed: 0,
             total,
             last_failure: None,
         }
+    }
+
+    /// Items were known, which are about to be counted as ended.
+    pub(crate) fn known(&mut self, items: usize) {
+        self.known += items as u64;
     }
 
     /// Items have ended.
@@ -216,7 +224,7 @@ impl Feed {
             failed: self.failed,
             total: self.total,
             elapsed,
-            rate: self.done as f64 / elapsed.as_secs_f64().max(1e-9),
+            rate: self.done.saturating_sub(self.known) as f64 / elapsed.as_secs_f64().max(1e-9),
             deaths: self.pools.iter().map(|(pool, before)| deaths(pool).saturating_sub(*before)).sum(),
             last_failure: self.last_failure.clone(),
             finished,

@@ -64,6 +64,29 @@ impl Reply {
         }
     }
 
+    /// Copies it to private memory, if it is where its worker could change it.
+    #[cfg(feature = "durable")]
+    pub(crate) fn detach(&mut self) {
+        if let Repr::Foreign(foreign) = &self.0 {
+            *self = Self::from(foreign.copy());
+        }
+    }
+
+    /// The bytes of it, in pieces, as it would have been encoded without shared memory.
+    #[cfg(feature = "durable")]
+    pub(crate) fn with_pieces<T>(&self, look: impl FnOnce(&[&[u8]]) -> T) -> T {
+        match &self.0 {
+            Repr::Inline(inline) => look(&[inline.as_slice()]),
+            Repr::Heap(heap) => look(&[heap]),
+            Repr::Foreign(foreign) => look(&[&foreign.copy()]),
+            Repr::Sealed(sealed) => {
+                let mut length = Buffer::new();
+                length.append_length(sealed.bytes.len());
+                look(&[&sealed.head, &length, &sealed.bytes])
+            }
+        }
+    }
+
     /// For decoding.
     #[inline]
     pub(crate) fn encoded(&self) -> Encoded<'_> {

@@ -65,6 +65,9 @@ use crate::state::{StateEntry, States};
 /// # Options
 /// * `#[task(name = "…")]`: the name under which workers find it; by default its path, such as
 ///   `my_tasks::images::thumbnail`. Names must be unique in an executable.
+/// * `#[task(version = 2)]`: the version of what it does, 0 by default. Where outcomes are remembered
+///   ([`Batch::journal`](crate::Batch::journal)), those of another version are not used: raise it when the same arguments give another
+///   result, or when a type that is an argument or a result has changed.
 /// * `#[task(crate = path)]`: where `pool_core` is found, for crates that re-export it.
 pub use pool_macros::task;
 
@@ -87,6 +90,11 @@ pub struct TaskEntry {
     /// Crate, version and types, to notice that two executables mean different things by a name: `my_tasks
     /// 0.1.0: fn(PathBuf, &str) -> Result<u64, String>`.
     pub signature: &'static str,
+    /// What `#[task(version = …)]` says, or 0.
+    pub version: u32,
+    /// Whether its result is a `Result`.
+    #[cfg_attr(not(feature = "durable"), allow(dead_code, reason = "of importance to what is stored"))]
+    pub(crate) fallible: bool,
     /// Decodes the arguments, runs the body, and appends the encoded result; a panic of the body unwinds.
     #[doc(hidden)]
     pub run: RunFn,
@@ -103,7 +111,7 @@ pub type RunFn = fn(&mut RunContext<'_>, &[u8], &mut Buffer) -> Result<(), RunEr
 impl TaskEntry {
     #[doc(hidden)]
     pub const fn new(name: &'static str, signature: &'static str, run: RunFn) -> Self {
-        Self { name, signature, run, state: None, arguments: None }
+        Self { name, signature, version: 0, fallible: false, run, state: None, arguments: None }
     }
 
     /// As it is, of a task that needs this state.
@@ -120,6 +128,29 @@ impl TaskEntry {
     pub const fn with_arguments(mut self, arguments: &'static Signature) -> Self {
         self.arguments = Some(arguments);
         self
+    }
+
+    /// As it is, of a task whose result may be an `Err`.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn with_fallible(mut self, fallible: bool) -> Self {
+        self.fallible = fallible;
+        self
+    }
+
+    /// As it is, of a task of this version.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn with_version(mut self, version: u32) -> Self {
+        self.version = version;
+        self
+    }
+
+    /// The types of arguments and result alone: `fn(PathBuf, &str) -> Result<u64, String>`.
+    #[cfg(feature = "durable")]
+    pub(crate) fn types(&self) -> &'static str {
+        let types = self.signature.split_once(": ").map_or(self.signature, |(_, types)| types);
+        types.rsplit_once(" (sources ").map_or(types, |(types, _)| types)
     }
 }
 

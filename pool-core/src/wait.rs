@@ -60,7 +60,7 @@ impl Tally {
     }
 
     /// The one that has ended first.
-    fn pop(&self) -> Option<usize> {
+    pub(crate) fn pop(&self) -> Option<usize> {
         let mut ended = self.lock();
         let number = ended.numbers.pop_front();
         self.any.store(!ended.numbers.is_empty(), Ordering::Release);

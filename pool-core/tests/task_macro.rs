@@ -23,6 +23,9 @@ fn add(a: u64, b: u64) -> u64 {
 #[task]
 fn nothing() {}
 
+#[task(version = 3)]
+fn changed() {}
+
 #[derive(Serialize, Deserialize, Debug, PartialEq, Clone, Copy)]
 struct Point {
     x: i32,
@@ -330,6 +333,12 @@ fn the_signature_names_crate_version_and_the_types_that_travel() {
     let patterns = patterns((1, 2), vec![], 0, Point { x: 0, y: 0 }, [0, 0]);
     assert_eq!(signature(patterns), "fn((u8, u8), Vec<u8>, u8, Point, [u8; 2]) -> Vec<i32>");
     assert_eq!(signature(no_blob()), "fn() -> Option<Vec<u8>>");
+}
+
+#[test]
+fn a_task_has_version_0_unless_it_is_given_one() {
+    assert_eq!(nothing().into_parts().entry.version, 0);
+    assert_eq!(changed().into_parts().entry.version, 3);
 }
 
 #[test]

@@ -56,6 +56,8 @@ pub(crate) fn expand(options: &Options, item: &Item) -> TokenStream {
         )
     });
     let with_state = state.as_ref().map(|_| quote_spanned!(Span::mixed_site()=> .with_state(&__TASK_STATE)));
+    let with_version =
+        options.version.map(|version| quote_spanned!(Span::mixed_site()=> .with_version(#version)));
     let sources = format!(" (sources {})", sources::fingerprint());
 
     // the names of arguments and of the code around them must not meet: `mixed_site` keeps them apart
@@ -90,7 +92,7 @@ pub(crate) fn expand(options: &Options, item: &Item) -> TokenStream {
                     ::core::env!("CARGO_PKG_NAME"), " ", ::core::env!("CARGO_PKG_VERSION"), ": ", #shape, #sources
                 ),
                 __task_run,
-            )#with_state #with_arguments;
+            ).with_fallible(#private::Wire::<#result_type>::FALLIBLE) #with_state #with_arguments #with_version;
 
             #private::call(&__TASK_ENTRY, #encode, __task_decode)
         }

@@ -2,11 +2,12 @@
 
 use syn::ext::IdentExt;
 use syn::parse::{Parse, ParseStream};
-use syn::{Error, Ident, LitStr, Path, Result, Token};
+use syn::{Error, Ident, LitInt, LitStr, Path, Result, Token};
 
-/// `#[task(name = "…", crate = path)]`.
+/// `#[task(name = "…", version = n, crate = path)]`.
 pub(crate) struct Options {
     pub(crate) name: Option<LitStr>,
+    pub(crate) version: Option<u32>,
     /// Where `pool_core` is found.
     pub(crate) krate: Path,
 }
@@ -14,6 +15,7 @@ pub(crate) struct Options {
 impl Parse for Options {
     fn parse(input: ParseStream<'_>) -> Result<Self> {
         let mut name: Option<LitStr> = None;
+        let mut version = None;
         let mut krate = None;
         while !input.is_empty() {
             let key = input.call(Ident::parse_any)?;
@@ -29,6 +31,13 @@ impl Parse for Options {
                     }
                     once(&key, name.replace(text).is_some())?;
                 }
+                "version" => {
+                    value(input, &key, "version = 2")?;
+                    let number = input.parse::<LitInt>().and_then(|number| number.base10_parse());
+                    let message = "the version of a task is a number from 0 to 4294967295, without quotes";
+                    let number: u32 = number.map_err(|e| Error::new(e.span(), message))?;
+                    once(&key, version.replace(number).is_some())?;
+                }
                 "crate" => {
                     value(input, &key, "crate = my_crate::pool_core")?;
                     let path = input.call(Path::parse_mod_style).map_err(|e| {
@@ -41,8 +50,8 @@ impl Parse for Options {
                 }
                 other => {
                     let message = format!(
-                        "`{other}` is not an option of #[task], which has `name = \"…\"` and `crate = path`; \
-                         time-outs and retries are set on the call: `f(x).timeout(d).retries(2)`"
+                        "`{other}` is not an option of #[task], which has `name = \"…\"`, `version = 2` and \
+                         `crate = path`; time-outs and retries are set on the call: `f(x).timeout(d).retries(2)`"
                     );
                     return Err(Error::new(key.span(), message));
                 }
@@ -51,7 +60,7 @@ impl Parse for Options {
                 input.parse::<Token![,]>()?;
             }
         }
-        Ok(Options { name, krate: krate.unwrap_or_else(|| syn::parse_quote!(::pool_core)) })
+        Ok(Options { name, version, krate: krate.unwrap_or_else(|| syn::parse_quote!(::pool_core)) })
     }
 }
 

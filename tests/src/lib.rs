@@ -20,12 +20,14 @@
 
 mod bomb;
 pub mod breakout;
+mod diary;
 mod dump;
 mod executor;
 mod footprint;
 mod held;
 mod lack;
 mod modes;
+mod noted;
 mod outcome;
 mod part;
 pub mod process;
@@ -41,12 +43,14 @@ mod wait;
 mod watchdog;
 
 pub use bomb::{Fuse, explode, spin, touch};
+pub use diary::{DIARY, Ending, read_diary, written, written_bytes, written_shared};
 pub use dump::dump;
 pub use executor::block_on;
 pub use footprint::Footprint;
 pub use held::{Leash, pid_for, wait_for_file};
 pub use lack::without;
 pub use modes::{Mode, Trial};
+pub use noted::{noted, noted_bytes, noted_held, noted_or_not, noted_slowly, noted_to_death, notes};
 pub use outcome::{IsCause, cause_of, expect_death, expect_healthy, is_signal, running};
 pub use part::{
     Answer, Part, assault, attempt_after_deaths, even, exit_once_there, innocent, nested_hang,

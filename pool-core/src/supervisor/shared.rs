@@ -44,6 +44,9 @@ pub(crate) struct Shared {
     size: AtomicUsize,
     pub(crate) launcher: Launcher,
     callbacks: Callbacks,
+    /// Looks after single calls whose results are stored.
+    #[cfg(feature = "durable")]
+    pub(crate) keeper: crate::stored::single::Keeper,
 }
 
 impl Shared {
@@ -71,6 +74,8 @@ impl Shared {
             size: AtomicUsize::new(size),
             launcher,
             callbacks: Callbacks::default(),
+            #[cfg(feature = "durable")]
+            keeper: crate::stored::single::Keeper::default(),
         }
     }
 

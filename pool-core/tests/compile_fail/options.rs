@@ -18,4 +18,10 @@ fn two_names() {}
 #[task(crate = "pool_core")]
 fn text_as_path() {}
 
+#[task(version = "2")]
+fn text_as_version() {}
+
+#[task(version = 1, version = 2)]
+fn two_versions() {}
+
 fn main() {}

@@ -186,6 +186,13 @@ fn waits_for_any_child(builder: &Builder) {
 
 fn forks(builder: &Builder) {
     let pool = builder.clone().workers(2).queue_limit(1).build().expect("a pool");
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let journal = dir.path().join("journal");
+    let store = pool_core::Store::open(dir.path().join("store")).expect("a store");
+    let mut stored = pool.batch().store(&store).imap(|n| play(n, Part::Innocent), 0..50);
+    assert!(stored.next().expect("the first").is_ok());
+    let mut noted = pool.batch().journal(&journal).imap(|n| play(n, Part::Innocent), 0..50);
+    assert!(noted.next().expect("the first").is_ok());
     let running = pool.apply_async(play(1, Part::Cooperate(20_000)));
     wait_until("it runs", || pool.workers().iter().any(|worker| worker.task.is_some()));
     let mut lazy = pool.imap(|n| play(n, Part::Cooperate(20_000)), 0..3);
@@ -219,6 +226,18 @@ fn forks(builder: &Builder) {
                     let mut fresh = pool.imap_unordered(|n| play(n, Part::Innocent), 0..3);
                     matches!(fresh.next(), Some(Err(error)) if is_forked(&error)) && fresh.next().is_none()
                 },
+                {
+                    let is_told = matches!(noted.next(), Some(Err(error)) if is_forked(&error));
+                    drop(noted);
+                    is_told
+                },
+                matches!(pool.batch().journal(&journal).map(|n| play(n, Part::Innocent), 0..3), Err(error) if is_forked(&error.error)),
+                {
+                    let is_told = matches!(stored.next(), Some(Err(error)) if is_forked(&error));
+                    drop(stored);
+                    is_told
+                },
+                matches!(pool.apply(play(70, Part::Innocent).stored(&store)), Err(error) if is_forked(&error)),
                 running.is_finished() && running.wait_timeout(Duration::from_secs(1)),
                 {
                     running.cancel();
@@ -246,7 +265,10 @@ fn forks(builder: &Builder) {
             drop(lazy);
             assert!(before.next_timeout(Duration::ZERO).is_err(), "they are held");
             drop(before);
-            let results = pool.map(|n| play(n, Part::Innocent), 0..50).expect("nobody was harmed");
+            assert_eq!(stored.by_ref().filter(Result::is_ok).count(), 49);
+            assert_eq!(noted.by_ref().filter(Result::is_ok).count(), 49);
+            let results = pool.batch().journal(&journal).map(|n| play(n, Part::Innocent), 0..50);
+            let results = results.expect("nobody was harmed");
             say(&format!("{} right", (0..).zip(results).filter(|(n, answer)| *answer == right(*n)).count()));
         }
     }

@@ -68,7 +68,17 @@ pub(crate) fn host() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_host"))
 }
 
+/// A program whose pool uses a store; its first argument says how.
+pub(crate) fn store_user() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_store-user"))
+}
+
 /// A program that has a pool and too little of something; its first argument says of what.
 pub(crate) fn pressed() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_pressed"))
+}
+
+/// A program that runs a batch with a journal.
+pub(crate) fn resumed() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_resumed"))
 }
