@@ -216,3 +216,19 @@ fn many_items_are_found_again_whatever_they_are_written_with() {
         assert_eq!(square(&mut log, index), Some(index * index));
     }
 }
+
+#[test]
+fn one_without_records_is_begun_again_because_its_making_may_not_have_come_to_an_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("journal");
+    let journal = Journal::at(&path);
+    drop(journal.open().unwrap());
+    let first = fs::read(&path).unwrap();
+    drop(journal.open().unwrap());
+    let again = fs::read(&path).unwrap();
+    assert!(again != first && again.len() == first.len(), "it is written, and synced, once more");
+    note(&mut journal.open().unwrap(), 0..2);
+    let noted = fs::read(&path).unwrap();
+    drop(journal.open().unwrap());
+    assert_eq!(fs::read(&path).unwrap(), noted, "from then on it stays");
+}

@@ -21,7 +21,7 @@ use std::time::Instant;
 use pool_store::{Store, StoreKey, Waiting};
 
 use super::writers::{Write, Writers};
-use super::{Answer, Looks, Mine, Renewals, key_of};
+use super::{Answer, Looks, Mine, Renewals, key_of, writers};
 use crate::buffer::Args;
 use crate::error::TaskError;
 use crate::gate::Place;
@@ -213,7 +213,10 @@ impl Keeper {
     pub(crate) fn finish(&self, shared: &Shared, deadline: Option<Instant>) -> bool {
         self.wake(shared);
         let mut state = self.lock();
-        // A waker may end the pool on that very thread.
+        // A waker may end the pool on that very thread, or on one that it waits for.
+        if writers::is_here(shared) {
+            return true;
+        }
         while state.running && state.thread != Some(std::thread::current().id()) {
             state = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
                 None => self.ended.wait(state).unwrap_or_else(PoisonError::into_inner),

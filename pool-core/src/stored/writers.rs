@@ -3,6 +3,7 @@
 //! There are as many writes as items that are held, so the queue needs no bound of its own. Writing takes as long as the disk
 //! needs to make it durable, and several at once take little more than one.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -16,6 +17,20 @@ use crate::supervisor::shared::Shared;
 
 /// Most threads.
 const MOST: usize = 4;
+
+thread_local! {
+    /// The pool whose results this thread writes; nothing, on other threads.
+    static WRITES_FOR: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+fn address(shared: &Shared) -> usize {
+    std::ptr::from_ref(shared).addr()
+}
+
+/// Whether this is a thread that writes results of this pool. It wakes those who want them, which may be anybody's code.
+pub(super) fn is_here(shared: &Shared) -> bool {
+    WRITES_FOR.get() == Some(address(shared))
+}
 
 /// A result to be written, and who wants it then.
 pub(super) struct Write {
@@ -50,7 +65,10 @@ impl Writers {
         if self.threads.len() < MOST && (self.threads.is_empty() || !receiver.is_empty()) {
             let (receiver, shared) = (receiver.clone(), Arc::clone(&self.shared));
             let name = format!("{}-store", self.shared.name);
-            let work = move || receiver.into_iter().for_each(|write| write.carry_out(&shared));
+            let work = move || {
+                WRITES_FOR.set(Some(address(&shared)));
+                receiver.into_iter().for_each(|write| write.carry_out(&shared));
+            };
             match std::thread::Builder::new().name(name).spawn(work) {
                 Ok(thread) => self.threads.push(thread),
                 Err(error) => tracing::warn!(pool = self.shared.name, %error, "no thread to store results"),

@@ -155,8 +155,9 @@ impl Log {
         let mut first = [0; HEADER];
         let filled = Source::read_at(&*file, &mut first, 0).map_err(|error| failed("read", path, error))?;
         let salt = match header::decode(&first[..filled]) {
-            Header::Sound(salt) => salt,
-            Header::Unfinished => begin(&file, path)?,
+            Header::Sound(salt) if len > HEADER as u64 => salt,
+            // Whoever began it may not have come to sync it, or its name, which comes before the first record.
+            Header::Sound(_) | Header::Unfinished => begin(&file, path)?,
             bad => return Err(refusal(bad, path)),
         };
         let found = Found::read(&*file, &salt, len).map_err(|error| failed("read", path, error))?;

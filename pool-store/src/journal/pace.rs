@@ -80,6 +80,11 @@ impl Marks {
         self.synced.end
     }
 
+    /// Whether something was written that is not on the disk.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.synced < self.written
+    }
+
     fn waiting(&self) -> u64 {
         self.written.items - self.synced.items
     }

@@ -124,8 +124,14 @@ impl Syncer {
 }
 
 impl Drop for Syncer {
+    /// What was written and is not on the disk yet does not wait for the kernel: nobody else would sync it.
     fn drop(&mut self) {
         self.stop();
+        let state = self.shared.lock();
+        if state.failure.is_none() && state.marks.is_waiting() {
+            // Nobody is left who could be told of an error; what it costs is cut off.
+            drop(self.shared.sync(state));
+        }
     }
 }
 
@@ -187,6 +193,7 @@ impl Shared {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::FileExt;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
     use super::*;
@@ -233,6 +240,26 @@ mod tests {
         assert_eq!(syncer.shared.file.metadata().unwrap().len(), 100);
         assert!(Arc::ptr_eq(&syncer.finish().unwrap_err(), &failure));
         assert!(Arc::ptr_eq(&syncer.failure().unwrap(), &failure));
+    }
+
+    #[test]
+    fn what_was_written_is_synced_also_if_nobody_says_that_it_is_the_end() {
+        static SYNCS: AtomicUsize = AtomicUsize::new(0);
+        let count = |file: &File| {
+            SYNCS.fetch_add(1, Ordering::Relaxed);
+            file.sync_data()
+        };
+        let never = Pace { every: Duration::MAX, items: 1000 };
+        let mut syncer = Syncer::with(count, file(), Path::new("x"), never, 100);
+        write(&mut syncer, 150).unwrap();
+        let shared = Arc::clone(&syncer.shared);
+        drop(syncer);
+        assert_eq!((SYNCS.load(Ordering::Relaxed), shared.lock().marks.synced()), (1, 150));
+        let mut syncer = Syncer::with(count, file(), Path::new("x"), never, 100);
+        write(&mut syncer, 150).unwrap();
+        syncer.finish().unwrap();
+        drop(syncer);
+        assert_eq!(SYNCS.load(Ordering::Relaxed), 2, "not once more");
     }
 
     #[test]

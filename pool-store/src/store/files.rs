@@ -152,6 +152,14 @@ pub(crate) fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).open(path)
 }
 
+/// Sets the times of an empty file to now; it is made if it is not there. What is there instead is left: the file that a link leads
+/// to is somebody else's, and a FIFO would block.
+pub(crate) fn mark(path: &Path) -> io::Result<()> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC;
+    let file = OpenOptions::new().write(true).create(true).truncate(false).custom_flags(flags).open(path)?;
+    touch(&file)
+}
+
 /// Gives a temporary its name, unless that is taken; the temporary name is gone then in any case.
 ///
 /// First without overwriting, by `renameat2` or, where the file system lacks that (NFS), by `link`. Where it lacks both, somebody

@@ -275,7 +275,8 @@ impl Inner {
                     _ => return Ok(Named::Taken),
                 }
             }
-            Ok(Named::Taken)
+            // It must not count as stored.
+            Err(io::Error::other("what has its name is damaged and cannot be removed"))
         };
         let named = write().map_err(StoreError::of("write", &path))?;
         if named == Named::New

@@ -122,7 +122,7 @@ impl Inner {
     /// `entries`: whether to look at them, which takes long where there are many.
     fn sweep(&self, entries: bool) -> Result<Swept, StoreError> {
         // At once, so that others do not begin as well.
-        if let Err(error) = fs::File::create(self.files.swept()).and_then(|file| files::touch(&file)) {
+        if let Err(error) = files::mark(&self.files.swept()) {
             tracing::debug!(%error, "when it was swept cannot be noted");
         }
         let now = self.now();

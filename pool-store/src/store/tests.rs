@@ -394,6 +394,33 @@ fn a_store_that_cannot_be_made_says_where() {
 }
 
 #[test]
+fn what_cannot_be_removed_is_no_stored_result() {
+    let (_dir, store) = scene();
+    fs::create_dir_all(path(&store, &key(1))).unwrap();
+    let refused = store.put(&key(1), &[b"x"]).unwrap_err();
+    assert!(refused.to_string().contains("cannot be removed"), "{refused}");
+    assert_eq!((store.stats().write_errors, store.stats().stored_by_others), (1, 0));
+    assert_eq!(names(&store), BTreeSet::new(), "no temporary is left");
+}
+
+#[test]
+fn sweeping_follows_no_link_and_waits_for_no_pipe() {
+    let (dir, store) = scene();
+    let (precious, swept) = (dir.path().join("precious"), store.inner.files.swept());
+    fs::write(&precious, "contents").unwrap();
+    let _ = fs::remove_file(&swept);
+    std::os::unix::fs::symlink(&precious, &swept).unwrap();
+    store.sweep().unwrap();
+    assert_eq!(fs::read_to_string(&precious).unwrap(), "contents");
+    fs::remove_file(&swept).unwrap();
+    nix::unistd::mkfifo(&swept, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    store.sweep().unwrap();
+    fs::remove_file(&swept).unwrap();
+    store.sweep().unwrap();
+    assert!(swept.symlink_metadata().unwrap().is_file());
+}
+
+#[test]
 fn a_store_can_be_shared_by_threads_and_is_equal_to_its_clones() {
     fn is_shared<T: Clone + Send + Sync + std::panic::UnwindSafe + std::panic::RefUnwindSafe>(_: &T) {}
     let (dir, store) = scene();

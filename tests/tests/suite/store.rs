@@ -1,9 +1,11 @@
 //! Results that are stored: what runs and what need not, and who waits for whom. What is left when disks and programs fail is in
 //! `store_programs`.
 
+use std::future::{Future, IntoFuture};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Context, Wake, Waker};
+use std::time::{Duration, Instant};
 
 use pool_core::{OnFailure, Pool, SharedBytes, Store, StoreKey, TaskError, task};
 use pool_tests::{
@@ -442,4 +444,38 @@ fn a_bounded_queue_has_its_places_back() {
         }
     }
     assert_eq!(place.runs(), 6);
+}
+
+/// Ends its pool when it is woken, wherever that is.
+struct EndsThePool(Mutex<Option<Pool>>, mpsc::Sender<Duration>);
+
+impl Wake for EndsThePool {
+    fn wake(self: Arc<Self>) {
+        let pool = self.0.lock().unwrap().take();
+        if let Some(pool) = pool {
+            let begun = Instant::now();
+            drop(pool);
+            let _ = self.1.send(begun.elapsed());
+        }
+    }
+}
+
+#[test]
+fn a_waker_that_is_told_of_a_stored_result_may_end_the_pool() {
+    let scene = Scene::new();
+    let place = Place::new();
+    let pool = pool(&scene);
+    let handle = pool.apply_async(place.held(1).stored(&place.store()));
+    place.wait_until_begun(1);
+    let (ended, has_ended) = mpsc::channel();
+    let waker = Waker::from(Arc::new(EndsThePool(Mutex::new(Some(pool)), ended)));
+    let mut result = Box::pin(handle.into_future());
+    assert!(result.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    place.release(1);
+    let took = has_ended.recv_timeout(Duration::from_secs(60)).expect("the result is told");
+    assert!(
+        took < Duration::from_secs(9),
+        "it has waited for itself, until its patience of 10 s was at its end"
+    );
+    assert!(result.as_mut().poll(&mut Context::from_waker(&waker)).is_ready());
 }
