@@ -428,3 +428,20 @@ fn a_store_can_be_shared_by_threads_and_is_equal_to_its_clones() {
     assert!(store == store.clone() && store != Store::open(dir.path()).unwrap());
     assert_eq!(store.dir(), dir.path());
 }
+
+#[test]
+fn whoever_waits_looks_soon_again_when_another_one_computes_it() {
+    let (_dir, store) = scene();
+    let Claim::Held(lease) = store.claim(&key(1), 0) else { panic!() };
+    let Claim::Busy(mut waiting) = store.claim(&key(1), 0) else { panic!() };
+    for _ in 0..10 {
+        let Claim::Busy(again) = store.look_again(waiting) else { panic!() };
+        waiting = again;
+    }
+    let grown = waiting.delay;
+    drop(lease);
+    // It has failed, and somebody else was quicker.
+    let Claim::Held(_lease) = store.claim(&key(1), 0) else { panic!() };
+    let Claim::Busy(waiting) = store.look_again(waiting) else { panic!() };
+    assert!(waiting.delay < grown / 4, "{:?} and then {:?}", grown, waiting.delay);
+}

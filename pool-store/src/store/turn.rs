@@ -35,7 +35,7 @@ pub struct Waiting {
     sight: Sight,
     since: Instant,
     begun: Instant,
-    delay: Duration,
+    pub(super) delay: Duration,
     due: Instant,
 }
 
@@ -146,6 +146,10 @@ impl Inner {
             }
         };
         if sight != waiting.sight {
+            if sight.record != waiting.sight.record {
+                // The one before has failed: so may this one, as quickly.
+                waiting.delay = SOON;
+            }
             (waiting.sight, waiting.since) = (sight, Instant::now());
         }
         let unchanged = waiting.since.elapsed() > waiting.sight.time(self.options.lease_time);
@@ -207,7 +211,8 @@ impl Waiting {
     fn goes_on(&self, claim: Claim) -> Claim {
         match claim {
             Claim::Busy(mut again) => {
-                (again.begun, again.delay) = (self.begun, self.delay);
+                // Whoever held it has failed: so may the next one, as quickly.
+                again.begun = self.begun;
                 again.later();
                 Claim::Busy(again)
             }
