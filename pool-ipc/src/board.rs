@@ -70,22 +70,29 @@
 //! nothing else. The supervisor believes its own records first: it ignores tickets that it did not send,
 //! keeps what it took back whatever the slot says, and clamps times to between its offer and now.
 
+#[cfg(not(loom))]
+use std::sync::atomic::AtomicU64;
 use std::sync::{
     Arc,
-    atomic::{
-        AtomicU64,
-        Ordering::{AcqRel, Acquire, Relaxed, Release},
-    },
+    atomic::Ordering::{AcqRel, Acquire, Relaxed, Release},
 };
 
+#[cfg(loom)]
+use loom::sync::atomic::AtomicU64;
+
+#[cfg(not(loom))]
 use crate::{
     region::Layout,
-    sys::{self, Mapping, Part},
-    word::Word,
+    sys::{Mapping, Part},
 };
+use crate::{sys, word::Word};
 
 /// Slots of a board: the most tasks that one worker can hold.
+#[cfg(not(loom))]
 pub const SLOTS: usize = 4096;
+/// Slots of a board; few, for loom.
+#[cfg(loom)]
+pub const SLOTS: usize = 2;
 
 /// The board in shared memory; the [module documentation](self) has its table.
 #[repr(C)]
@@ -93,6 +100,13 @@ pub(crate) struct Words {
     started_ns: Word,
     cancel: Word,
     slots: [AtomicU64; SLOTS],
+}
+
+#[cfg(loom)]
+impl std::fmt::Debug for Words {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Words").finish_non_exhaustive()
+    }
 }
 
 /// Tickets have 62 bits; the other two are the state.
@@ -146,12 +160,24 @@ pub enum Slot {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Board {
+    #[cfg(not(loom))]
     words: Part<Layout, Words>,
+    #[cfg(loom)]
+    words: Arc<Words>,
 }
 
 impl Board {
+    #[cfg(not(loom))]
     pub(crate) fn new(region: &Arc<Mapping<Layout>>) -> Self {
         Self { words: Part::new(region, |region| &region.board) }
+    }
+
+    /// A board that its clones share, and no process.
+    #[cfg(loom)]
+    #[must_use]
+    pub fn model() -> Self {
+        let slots = std::array::from_fn(|_| AtomicU64::new(0));
+        Self { words: Arc::new(Words { started_ns: Word::new(), cancel: Word::new(), slots }) }
     }
 
     /// Supervisor, before it sends the frame: opens `ticket` for claiming.
@@ -357,7 +383,7 @@ pub fn coarse_now_ns() -> u64 {
     sys::coarse_monotonic_ns()
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     #[test]
     fn a_failed_claim_tells_a_withdrawn_ticket_from_a_scribbled_slot() {

@@ -44,7 +44,6 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("the process pool runs on Linux only: it needs pidfds, memfds and /proc");
 
-#[cfg(not(loom))]
 pub mod board;
 pub mod boot;
 pub mod bundle;
@@ -67,7 +66,6 @@ mod sys;
 mod word;
 pub mod writer;
 
-#[cfg(not(loom))]
 pub use board::{Board, SLOTS, Slot, coarse_now_ns, now_ns};
 pub use boot::{BOOT_ENV, BootError, WorkerEnds};
 pub use bundle::{Bundle, Items};

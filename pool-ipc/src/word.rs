@@ -20,7 +20,6 @@ impl Word {
     }
 
     /// Changes the value.
-    #[cfg(not(loom))]
     #[inline]
     pub(crate) fn set(&self, value: u64) {
         self.0.store(value, Release);

@@ -59,18 +59,15 @@ pub(crate) fn allow_len(len: u64) -> io::Result<()> {
 }
 
 /// `CLOCK_MONOTONIC` in nanoseconds.
-#[cfg(not(loom))]
 pub(crate) fn monotonic_ns() -> u64 {
     clock_ns(libc::CLOCK_MONOTONIC)
 }
 
 /// `CLOCK_MONOTONIC_COARSE` in nanoseconds: the same clock as of the last timer interrupt.
-#[cfg(not(loom))]
 pub(crate) fn coarse_monotonic_ns() -> u64 {
     clock_ns(libc::CLOCK_MONOTONIC_COARSE)
 }
 
-#[cfg(not(loom))]
 fn clock_ns(clock: libc::clockid_t) -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is valid for writes for the length of the call.
