@@ -196,6 +196,10 @@ impl<'a> Index<'a> {
             TaskError::Cancelled => settled(may.be_cancelled, "nobody has cancelled it"),
             TaskError::DeadlineExceeded { .. } => settled(may.be_overdue, "it has no deadline"),
             TaskError::PoolClosed => settled(life.is_some_and(|life| life.cut_short), "the pool was open"),
+            // A task before it in the same worker has closed the pipes that it wants to write to.
+            TaskError::Panicked { message, .. } if message.contains("no write end of a pipe") => {
+                settled(deed.writes_garbage(), "it writes to no pipe")
+            }
             TaskError::Panicked { message, .. } => {
                 settled(deed.panics(), "it does not panic")?;
                 let others = message.contains("panics on purpose")

@@ -271,6 +271,14 @@ impl Deed {
         }
     }
 
+    /// Whether it writes what is no frame to the pool.
+    pub(crate) fn writes_garbage(&self) -> bool {
+        match self {
+            Self::UpToAttempt(_, deed) => deed.writes_garbage(),
+            _ => matches!(self, Self::GarbageFrame),
+        }
+    }
+
     /// Whether it may end its worker in this way.
     pub(crate) fn causes(&self, cause: &DeathCause) -> bool {
         use Deed as D;
