@@ -5,6 +5,7 @@ use pool_ipc::{Board, Gauges, Histogram, KEPT_MAX, KeptArguments, SLOTS, Slot};
 use super::input::Input;
 use super::memory::{BOARD, CANCEL, GAUGES, GAUGES_LEN, Memory, SLOTS_AT};
 
+const KEY: u64 = 7;
 const MAX_TICKET: u64 = u64::MAX >> 2;
 const MAY_SPIN: u64 = 1 << 63;
 
@@ -18,7 +19,7 @@ struct Model<'a> {
 pub fn board(input: &[u8]) {
     let mut input = Input::new(input);
     let memory = Memory::new();
-    let (board, gauges) = (memory.region.board(), memory.region.gauges());
+    let (board, gauges) = (memory.region.board(), memory.region.gauges(KEY));
     let model = Model { memory: &memory };
     for _ in 0..400 {
         if input.is_empty() {

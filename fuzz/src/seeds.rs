@@ -72,7 +72,7 @@ fn boot() -> Vec<u8> {
         depth: 1,
         frame_limit: 1 << 30,
         supervisor_pid: 77,
-        measured: true,
+        measured: Some(0x0123_4567_89AB_CDEF),
         marks: false,
         core_dumps: false,
         oom_score_adj: 500,

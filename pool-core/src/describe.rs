@@ -3,8 +3,8 @@
 //! The text is made when it is asked for, and not before: from the encoded arguments, decoded once more, by the code that
 //! `#[task]` writes beside the one that runs the task. Decoding and `Debug` are code of the program: they are called without
 //! any lock, may panic, and may write as much as they like. But what kills a worker could kill this process, too: so nothing is
-//! decoded here of which
-//! the worker has not said that it has decoded it. A worker whose shared memory task code overwrites may say so wrongly.
+//! decoded here of which the worker has not said that it has decoded it, under a seal that is not there by chance
+//! (`pool_ipc::gauges`).
 
 use std::fmt::{self, Debug, Write};
 use std::marker::PhantomData;

@@ -202,7 +202,7 @@ mod tests {
             depth: 1,
             frame_limit: 1 << 30,
             supervisor_pid: 77,
-            measured: false,
+            measured: None,
             marks: false,
             core_dumps: false,
             oom_score_adj: 200,

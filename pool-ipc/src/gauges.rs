@@ -5,6 +5,11 @@
 //! figure of a task and not yet the next one; when it has seen the task's result, it sees all of its figures, because they
 //! were written before the result was published. Whatever it reads may have been overwritten by task code: see
 //! [`Measured::is_sound`].
+//!
+//! Arguments are kept here to be decoded once more, in the supervisor, where nothing may be decoded that kills whoever does: so
+//! it must be certain that this worker has decoded just those. What says so is sealed with a key that only the two processes
+//! know, and that is not in this memory. Without it, a stray write that adds one to the number of a task would say that the next
+//! one has been decoded. A worker that means harm can read the key in its own memory.
 
 use std::{
     fmt,
@@ -34,7 +39,7 @@ pub(crate) struct Figures {
     waited_ns: AtomicU64,
     longest_wait_ns: AtomicU64,
     init_ns: AtomicU64,
-    /// The number of the latest task whose arguments have been decoded, plus one.
+    /// The latest task whose arguments have been decoded, [sealed](seal).
     decoded: AtomicU64,
     longest: [Entry; LONGEST],
     waits: [AtomicU64; BUCKETS],
@@ -57,8 +62,8 @@ struct Kept {
     size: AtomicU64,
     /// Whether they are there.
     whole: AtomicU64,
-    /// Of task, time, both of these and the bytes: the reader may come while they are written, or after task code has overwritten
-    /// them.
+    /// Of the key, task, time, both of these and the bytes: the reader may come while they are written, or after task code has
+    /// overwritten them.
     sum: AtomicU64,
     bytes: [AtomicU64; KEPT_MAX / 8],
 }
@@ -67,6 +72,7 @@ struct Kept {
 #[derive(Clone)]
 pub struct Gauges {
     figures: Part<Layout, Figures>,
+    key: u64,
 }
 
 /// One of the longest tasks of a worker.
@@ -108,8 +114,8 @@ pub struct Measured {
 }
 
 impl Gauges {
-    pub(crate) fn new(mapping: &Arc<Mapping<Layout>>) -> Self {
-        Self { figures: Part::new(mapping, |region| &region.figures) }
+    pub(crate) fn new(mapping: &Arc<Mapping<Layout>>, key: u64) -> Self {
+        Self { figures: Part::new(mapping, |region| &region.figures), key }
     }
 
     /// A task has waited this long, in nanoseconds.
@@ -135,7 +141,7 @@ impl Gauges {
     /// Puts a task among the longest ones.
     #[cold]
     fn list(&self, task: u64, index: u32, ns: u64, arguments: &[u8]) {
-        let Figures { longest, kept, .. } = &*self.figures;
+        let (Figures { longest, kept, .. }, key) = (&*self.figures, self.key);
         let listed = longest.iter().take_while(|entry| entry.ns.load(Relaxed) > 0).count();
         // The next place that has never been used, or that of the task which falls out.
         let place = match listed.checked_sub(LONGEST) {
@@ -144,7 +150,7 @@ impl Gauges {
         };
         let keep = arguments.len() <= KEPT_MAX && self.has_decoded(task);
         let mut entry = [ns, task, u64::from(index), place as u64];
-        kept[place].keep(entry, arguments.len() as u64, keep.then_some(arguments));
+        kept[place].keep(key, entry, arguments.len() as u64, keep.then_some(arguments));
         for place in longest {
             if entry[0] > place.ns.load(Relaxed) {
                 entry = place.replace(entry);
@@ -155,13 +161,13 @@ impl Gauges {
     /// The arguments of this task have been decoded.
     #[inline]
     pub fn note_decoded(&self, task: u64) {
-        self.figures.decoded.store(task.wrapping_add(1), Relaxed);
+        self.figures.decoded.store(seal(self.key, task), Relaxed);
     }
 
     /// Whether the arguments of this task, the latest one, have been decoded.
     #[must_use]
     pub fn has_decoded(&self, task: u64) -> bool {
-        self.figures.decoded.load(Relaxed) == task.wrapping_add(1)
+        self.figures.decoded.load(Relaxed) == seal(self.key, task)
     }
 
     /// The worker's states have taken this long to build, all told, in nanoseconds.
@@ -173,9 +179,8 @@ impl Gauges {
     #[must_use]
     pub fn read(&self) -> Measured {
         let figures = &*self.figures;
-        let found =
-            figures.longest.iter().map(|entry| entry.read(&figures.kept)).take_while(|entry| entry.ns > 0);
-        let longest: Vec<Longest> = found.collect();
+        let found = figures.longest.iter().map(|entry| entry.read(self.key, &figures.kept));
+        let longest: Vec<Longest> = found.take_while(|entry| entry.ns > 0).collect();
         let runs = Histogram {
             buckets: load(&figures.runs),
             sum_ns: figures.ran_ns.load(Relaxed),
@@ -197,11 +202,11 @@ impl fmt::Debug for Gauges {
 }
 
 impl Entry {
-    fn read(&self, kept: &[Kept; LONGEST]) -> Longest {
+    fn read(&self, key: u64, kept: &[Kept; LONGEST]) -> Longest {
         let entry = self.words().map(|word| word.load(Relaxed));
         let [ns, task, index, place] = entry;
         let arguments = match kept.get(place as usize) {
-            Some(kept) if ns > 0 => kept.read(entry),
+            Some(kept) if ns > 0 => kept.read(key, entry),
             _ => KeptArguments::Lost,
         };
         Longest { ns, task, index: u32::try_from(index).unwrap_or(u32::MAX), arguments }
@@ -220,12 +225,12 @@ impl Entry {
 
 impl Kept {
     /// Keeps these bytes, of arguments of this size, for this entry.
-    fn keep(&self, entry: [u64; 4], size: u64, bytes: Option<&[u8]>) {
+    fn keep(&self, key: u64, entry: [u64; 4], size: u64, bytes: Option<&[u8]>) {
         let whole = u64::from(bytes.is_some());
         let bytes = bytes.unwrap_or_default();
         self.size.store(size, Relaxed);
         self.whole.store(whole, Relaxed);
-        self.sum.store(sum_of(entry, [size, whole], bytes), Relaxed);
+        self.sum.store(sum_of(key, entry, [size, whole], bytes), Relaxed);
         for (word, bytes) in self.bytes.iter().zip(bytes.chunks(8)) {
             let mut filled = [0; 8];
             filled[..bytes.len()].copy_from_slice(bytes);
@@ -233,13 +238,13 @@ impl Kept {
         }
     }
 
-    fn read(&self, entry: [u64; 4]) -> KeptArguments {
+    fn read(&self, key: u64, entry: [u64; 4]) -> KeptArguments {
         let (size, whole) = (self.size.load(Relaxed), self.whole.load(Relaxed));
         let len = if whole == 0 { 0 } else { size.min(KEPT_MAX as u64) as usize };
         let words = self.bytes[..len.div_ceil(8)].iter();
         let mut bytes: Vec<u8> = words.flat_map(|word| word.load(Relaxed).to_le_bytes()).collect();
         bytes.truncate(len);
-        if self.sum.load(Relaxed) != sum_of(entry, [size, whole], &bytes) {
+        if self.sum.load(Relaxed) != sum_of(key, entry, [size, whole], &bytes) {
             KeptArguments::Lost
         } else if whole == 0 {
             KeptArguments::Size(size)
@@ -250,9 +255,17 @@ impl Kept {
 }
 
 /// All of the entry is part of it: arguments of one task must not be decoded as those of another. And so is the length.
-fn sum_of([ns, task, index, place]: [u64; 4], [size, whole]: [u64; 2], bytes: &[u8]) -> u64 {
-    let numbers = [ns, task, index, place, size, whole].map(u64::to_le_bytes);
+fn sum_of(key: u64, [ns, task, index, place]: [u64; 4], [size, whole]: [u64; 2], bytes: &[u8]) -> u64 {
+    let numbers = [key, ns, task, index, place, size, whole].map(u64::to_le_bytes);
     u64::from(sum(&[numbers.as_flattened(), bytes], numbers.as_flattened().len() + bytes.len()))
+}
+
+/// Stands for a task, for those who know the key: the last step of `splitmix64`, so that the seals of neighbours are not alike.
+fn seal(key: u64, task: u64) -> u64 {
+    let mixed = key.wrapping_add(task.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    let mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ (mixed >> 31)
 }
 
 /// There is one writer.
@@ -419,7 +432,7 @@ mod tests {
     #[test]
     fn what_a_worker_notes_is_read_by_its_supervisor() {
         let (region, _memory) = Region::create().unwrap();
-        let (theirs, ours) = (region.gauges(), region.gauges());
+        let (theirs, ours) = (region.gauges(7), region.gauges(7));
         for (task, ns) in (1..).zip([500, 100, 900, 300, 700, 200, 600]) {
             theirs.note_wait(ns / 10);
             theirs.note_decoded(task);
@@ -441,7 +454,7 @@ mod tests {
     #[test]
     fn arguments_are_kept_up_to_a_size() {
         let (region, _memory) = Region::create().unwrap();
-        let gauges = region.gauges();
+        let gauges = region.gauges(7);
         let arguments = |len: usize| (0..len).map(|at| (at % 251) as u8).collect::<Vec<u8>>();
         let sizes = [0, 1, 7, 8, 9, KEPT_MAX - 1, KEPT_MAX, KEPT_MAX + 1, 1 << 20];
         for (ns, size) in (1..).zip(sizes) {
@@ -458,10 +471,17 @@ mod tests {
     #[test]
     fn arguments_that_were_not_decoded_are_not_kept() {
         let (region, _memory) = Region::create().unwrap();
-        let gauges = region.gauges();
+        let gauges = region.gauges(7);
         assert!(!gauges.has_decoded(0), "nothing has been");
         gauges.note_decoded(4);
         assert!(gauges.has_decoded(4) && !gauges.has_decoded(5));
+        // A stray write, or those of somebody else.
+        for by in 1..=64 {
+            gauges.figures.decoded.store(seal(7, 4).wrapping_add(by), Relaxed);
+            assert!(!gauges.has_decoded(4 + by) && !gauges.has_decoded(4));
+        }
+        region.gauges(8).note_decoded(5);
+        assert!(!gauges.has_decoded(5), "another key");
         gauges.note_run(5, 0, 10, b"arguments");
         gauges.note_run(6, 0, 9, b"");
         let found: Vec<KeptArguments> =
@@ -472,7 +492,7 @@ mod tests {
     #[test]
     fn arguments_that_were_overwritten_are_lost() {
         let (region, _memory) = Region::create().unwrap();
-        let gauges = region.gauges();
+        let gauges = region.gauges(7);
         let run = |task| {
             gauges.note_decoded(task);
             gauges.note_run(task, 0, task, b"arguments");
@@ -501,7 +521,7 @@ mod tests {
     #[test]
     fn what_cannot_be_true_is_not_sound() {
         let (region, _memory) = Region::create().unwrap();
-        let gauges = region.gauges();
+        let gauges = region.gauges(7);
         gauges.note_run(1, 0, 100, &[]);
         assert!(gauges.read().is_sound(1, 100));
         assert!(!gauges.read().is_sound(0, 100), "more tasks than it was given");

@@ -11,7 +11,7 @@ use thiserror::Error;
 use crate::confinement::Confinement;
 
 /// The protocol of this build; supervisor and worker must have the same.
-pub const PROTOCOL_VERSION: u32 = 6;
+pub const PROTOCOL_VERSION: u32 = 7;
 
 /// The most bytes of an encoded [`Boot`].
 pub const MAX_BOOT_LEN: usize = 64 << 10;
@@ -137,8 +137,8 @@ pub struct Boot {
     pub frame_limit: u32,
     /// Process id of the supervisor.
     pub supervisor_pid: u32,
-    /// Whether the worker measures its tasks, in the [`Gauges`](crate::gauges) of the region.
-    pub measured: bool,
+    /// Whether the worker measures its tasks, in the [`Gauges`](crate::gauges) of the region, and their key.
+    pub measured: Option<u64>,
     /// Whether the worker writes a [mark](crate::mark) into its output before each task.
     pub marks: bool,
     /// Whether a crash may leave a core dump.
@@ -538,7 +538,7 @@ mod tests {
             depth: 1,
             frame_limit: 1 << 30,
             supervisor_pid: 77,
-            measured: false,
+            measured: None,
             marks: false,
             core_dumps: true,
             oom_score_adj: -5,
@@ -703,7 +703,7 @@ mod tests {
         fn boot_round_trip(pool in ".*", worker: u32, generation: u64, depth: u32, frame_limit: u32,
                            supervisor_pid: u32, core_dumps: bool, oom_score_adj: i32, ring: bool,
                            nice: i32, cpus: Vec<u32>, states in prop::collection::vec(".*", 0..4),
-                           measured: bool, marks: bool, limit: Option<u64>,
+                           measured: Option<u64>, marks: bool, limit: Option<u64>,
                            paths in prop::collection::vec(any::<Vec<u8>>(), 0..3)) {
             let boot = Boot {
                 pool, worker, generation, depth, frame_limit, supervisor_pid, core_dumps, oom_score_adj, ring,

@@ -102,10 +102,10 @@ impl Region {
         Board::new(&self.inner.mapping)
     }
 
-    /// What the worker measures. It keeps the memory alive by itself.
+    /// What the worker measures, with the key that supervisor and worker have agreed upon. It keeps the memory alive by itself.
     #[must_use]
-    pub fn gauges(&self) -> Gauges {
-        Gauges::new(&self.inner.mapping)
+    pub fn gauges(&self, key: u64) -> Gauges {
+        Gauges::new(&self.inner.mapping, key)
     }
 
     /// The supervisor's ends of the rings: tasks to write, results to read. They keep the memory alive by themselves.

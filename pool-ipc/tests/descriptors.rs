@@ -31,7 +31,7 @@ fn a_boot() -> Boot {
         depth: 0,
         frame_limit: 1 << 20,
         supervisor_pid: std::process::id(),
-        measured: false,
+        measured: None,
         marks: false,
         core_dumps: false,
         oom_score_adj: 0,

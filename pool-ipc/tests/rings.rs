@@ -240,7 +240,7 @@ fn worker(role: &str) -> (std::process::Child, Sender, Receiver) {
         depth: 0,
         frame_limit: u32::MAX,
         supervisor_pid: std::process::id(),
-        measured: false,
+        measured: None,
         marks: false,
         core_dumps: false,
         oom_score_adj: 0,

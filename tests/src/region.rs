@@ -49,6 +49,8 @@ pub enum Place {
     Bytes(Ring),
     /// What the worker measures.
     Gauges,
+    /// Of which task it says there that it has decoded the arguments.
+    Decoded,
     /// All of it.
     Everything,
 }
@@ -79,6 +81,8 @@ impl Place {
             Self::WriterWaits(of) => ring(of) + 3 * WORD,
             Self::Bytes(of) => ring(of) + BYTES,
             Self::Gauges => GAUGES,
+            // Behind the sums of both times, the longest wait, and the time to build states.
+            Self::Decoded => GAUGES + 4 * 8,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -156,6 +157,8 @@ impl Launcher {
             set_nonblocking(fd.as_fd())?;
         }
         let (confinement, confined) = self.confiner.prepare()?;
+        // For the seals of the gauges: nothing that could be there by chance.
+        let key = RandomState::new().hash_one(who.generation.get());
         let boot = Boot {
             pool: self.pool.clone(),
             worker: who.worker.get(),
@@ -163,7 +166,7 @@ impl Launcher {
             depth: self.depth + 1,
             frame_limit: self.frame_limit,
             supervisor_pid: std::process::id(),
-            measured: self.measured,
+            measured: self.measured.then_some(key),
             marks: self.marks,
             core_dumps: self.core_dumps,
             oom_score_adj: 500,
@@ -214,7 +217,7 @@ impl Launcher {
             pid,
             pidfd,
             board: region.board(),
-            gauges: region.gauges(),
+            gauges: region.gauges(key),
             marks: self.marks,
             rings,
             socket,

@@ -38,8 +38,8 @@ pub(super) struct Measure {
 
 impl Measure {
     pub(super) fn wanted(boot: &Boot, region: &Region) -> Option<Self> {
-        boot.measured.then(|| Self {
-            gauges: GAUGES.get_or_init(|| region.gauges()).clone(),
+        boot.measured.map(|key| Self {
+            gauges: GAUGES.get_or_init(|| region.gauges(key)).clone(),
             started_ns: 0,
             init_ns: 0,
         })

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pool_core::{Insights, LongTask, Pool, TaskError, task};
-use pool_tests::{Leash, Part, Scene, expect_healthy, play, wait_until};
+use pool_tests::region::Place;
+use pool_tests::{Ink, Leash, Part, Scene, Then, expect_healthy, play, scribble, wait_until};
 use pool_worker::drill;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -153,6 +154,40 @@ impl fmt::Debug for Touchy {
     fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
         panic!("on purpose: shown")
     }
+}
+
+/// Kills workers that decode it.
+#[derive(Serialize)]
+struct Fatal;
+
+impl<'de> Deserialize<'de> for Fatal {
+    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        assert!(IS_WORKER.load(Ordering::Relaxed), "on purpose: decoded where it was made");
+        std::process::abort()
+    }
+}
+
+#[task]
+fn take_fatal(fatal: Fatal) {
+    let Fatal = fatal;
+}
+
+#[test]
+fn a_stray_write_does_not_have_them_decoded_here() {
+    let scene = Scene::new();
+    let pool = measured(&scene);
+    for by in [1, -1, 2, 1 << 40] {
+        pool.apply(mark_as_worker()).unwrap();
+        // The next task would have been decoded, if the number of a task stood there.
+        pool.apply(scribble(0, Place::Decoded, Ink::Add(by), Then::Return)).unwrap();
+        let error = pool.apply(take_fatal(Fatal)).unwrap_err();
+        assert!(matches!(error, TaskError::WorkerDied { .. }), "{error}");
+        let insights = pool.insights();
+        let fatal = insights.longest.iter().filter(|task| task.name.ends_with("::take_fatal"));
+        assert!(fatal.clone().count() > 0, "{insights}");
+        fatal.for_each(|task| assert_eq!(task.arguments, "fatal: <Fatal> (0 bytes)", "{insights}"));
+    }
+    expect_healthy(&pool);
 }
 
 #[task]

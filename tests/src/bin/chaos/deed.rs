@@ -1,5 +1,6 @@
 //! What the tasks do, which run in workers: their duty, or one of the faults.
 
+use std::backtrace::Backtrace;
 use std::error::Error;
 use std::time::{Duration, Instant};
 
@@ -80,11 +81,16 @@ pub(crate) struct Doomed(pub(crate) u64);
 impl<'de> Deserialize<'de> for Doomed {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let task = u64::deserialize(from)?;
-        // In workers only: `Pool::insights` decodes arguments, too, of which a vandal may have forged what says that a worker has.
-        if std::env::var_os(JOURNAL).is_some() {
-            note(Step::Dies, task, 0);
-            run(drill::raise(libc::SIGKILL));
+        if std::env::var_os(JOURNAL).is_none() {
+            // Nothing is worse than that, so it is not left to the verdict.
+            let trace = Backtrace::force_capture();
+            eprintln!(
+                "arguments that no worker has decoded were decoded by the soak itself, of task {task}:\n{trace}"
+            );
+            std::process::abort();
         }
+        note(Step::Dies, task, 0);
+        run(drill::raise(libc::SIGKILL));
         Ok(Self(task))
     }
 }

@@ -132,7 +132,7 @@ const SIGNALS: [i32; 12] = [
     libc::SIGXCPU,
 ];
 
-const PLACES: [Place; 11] = [
+const PLACES: [Place; 12] = [
     Place::Everything,
     Place::Board,
     Place::Bytes(Ring::Tasks),
@@ -144,6 +144,7 @@ const PLACES: [Place; 11] = [
     Place::ReaderWaits(Ring::Tasks),
     Place::WriterWaits(Ring::Results),
     Place::Gauges,
+    Place::Decoded,
 ];
 
 fn fault(random: &mut Random, task: u64, settings: &Settings) -> Deed {
@@ -185,9 +186,10 @@ fn fault(random: &mut Random, task: u64, settings: &Settings) -> Deed {
             let place = *random.pick(&PLACES);
             let value = *random.pick(&[0, u64::MAX, 1, 4096]);
             // Words for words, bytes for the rest.
+            let is_word = place.size() == size_of::<u64>();
             let ink = match place {
-                _ if Place::WORDS.contains(&place) && random.percent(50) => Ink::Set(value),
-                _ if Place::WORDS.contains(&place) => Ink::Add(*random.pick(&[1, -1, 4096])),
+                _ if is_word && random.percent(50) => Ink::Set(value),
+                _ if is_word => Ink::Add(*random.pick(&[1, -1, 4096])),
                 _ if random.percent(50) => Ink::Speckle,
                 _ => Ink::Fill(status as u8),
             };
