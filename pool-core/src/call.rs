@@ -221,7 +221,7 @@ impl<R> Call<R> {
         let CallParts { entry, args, decode, .. } = self.parts;
         let args = args.map_err(|error| RunHereError::Encode(error.into()))?;
         let (context, mut states) = (TaskContext::local(), States::new());
-        let mut run = RunContext { context: &context, states: &mut states };
+        let mut run = RunContext::new(&context, &mut states);
         let mut output = Buffer::new();
         (entry.run)(&mut run, &args, &mut output)?;
         decode(output.encoded()).map_err(RunHereError::Decode)

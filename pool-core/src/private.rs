@@ -13,5 +13,4 @@ pub use crate::describe::{DescribeFn, Description, Opaque, Show, Signature};
 pub use crate::reply::{Encoded, ReplyError};
 pub use crate::state::{StateEntry, States};
 pub use crate::task::{RunContext, RunError, RunFn, TASKS, TaskEntry};
-pub use crate::worker::measure::decoded;
 pub use crate::worker::test_support::TEST_WORKERS;

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use linkme::distributed_slice;
+use pool_ipc::Gauges;
 use thiserror::Error;
 
 use crate::buffer::Buffer;
@@ -161,6 +162,33 @@ pub struct RunContext<'a> {
     pub context: &'a TaskContext,
     /// For `#[state]`.
     pub states: &'a mut States,
+    /// Where it is noted that the arguments of the task of this number have been decoded, if anywhere.
+    decoded: Option<(&'a Gauges, u64)>,
+}
+
+impl<'a> RunContext<'a> {
+    #[inline]
+    #[must_use]
+    pub const fn new(context: &'a TaskContext, states: &'a mut States) -> Self {
+        Self { context, states, decoded: None }
+    }
+
+    /// For the task of this number, which a worker measures.
+    #[inline]
+    #[must_use]
+    pub const fn measured(self, gauges: &'a Gauges, task: u64) -> Self {
+        Self { decoded: Some((gauges, task)), ..self }
+    }
+
+    /// The arguments have been decoded; the body comes next. In every task, so it must cost nothing where nothing is measured.
+    ///
+    /// Not by a global: a decoder, or a thread of an earlier task, may run other tasks here.
+    #[inline]
+    pub fn decoded(&self) {
+        if let Some((gauges, task)) = self.decoded {
+            gauges.note_decoded(task);
+        }
+    }
 }
 
 impl fmt::Debug for RunContext<'_> {

@@ -57,7 +57,7 @@ fn run<R>(call: Call<R>, context: &TaskContext, states: &mut States, output: &mu
     let parts = call.into_parts();
     let args = parts.args.unwrap();
     output.clear();
-    (parts.entry.run)(&mut RunContext { context, states }, &args, output).unwrap();
+    (parts.entry.run)(&mut RunContext::new(context, states), &args, output).unwrap();
     (parts.decode)(output.as_slice().into()).unwrap()
 }
 

@@ -236,7 +236,7 @@ fn run_raw<R>(call: Call<R>, args: &[u8]) -> Result<R, RunHereError> {
     parts.args = Ok(args.to_vec().into());
     let (context, mut states, mut output) =
         (TaskContext::local(), pool_core::__private::States::new(), pool_core::__private::Buffer::new());
-    let mut run = pool_core::__private::RunContext { context: &context, states: &mut states };
+    let mut run = pool_core::__private::RunContext::new(&context, &mut states);
     (entry.run)(&mut run, args, &mut output)?;
     decode(Encoded::from(&*output)).map_err(RunHereError::Decode)
 }

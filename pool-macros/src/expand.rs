@@ -117,7 +117,7 @@ fn run(parameters: &[Parameter], result: &Type, result_label: &str, private: &To
         });
     }
     let encode = wire(result, "encode_reply", quote_spanned!(mixed=> &result, output), private);
-    let decoded = (!decode.is_empty()).then(|| quote_spanned!(mixed=> #private::decoded();));
+    let decoded = (!decode.is_empty()).then(|| quote_spanned!(mixed=> run.decoded();));
     quote_spanned! {mixed=>
         #[allow(unused_variables, clippy::let_unit_value, reason = "depends on the signature")]
         fn __task_run(

@@ -1,35 +1,10 @@
 //! What a worker measures of its tasks, when its pool wants to know.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use pool_ipc::{Boot, Gauges, Region, TaskHead};
-
-/// The number of the task that is being run, plus one; 0 where nothing is measured.
-static RUNNING: AtomicU64 = AtomicU64::new(0);
-/// The gauges of this worker, where something is measured.
-static GAUGES: OnceLock<Gauges> = OnceLock::new();
-
-/// The arguments of the task that is being run have been decoded; its body comes next.
-///
-/// In every task, so it must cost nothing where nothing is measured.
-#[inline]
-pub fn decoded() {
-    if RUNNING.load(Ordering::Relaxed) != 0 {
-        note_decoded();
-    }
-}
-
-#[cold]
-fn note_decoded() {
-    if let Some(gauges) = GAUGES.get() {
-        gauges.note_decoded(RUNNING.load(Ordering::Relaxed).wrapping_sub(1));
-    }
-}
 
 /// Measures one task after another.
 pub(super) struct Measure {
-    gauges: Gauges,
+    pub(super) gauges: Gauges,
     /// When the present task was started.
     started_ns: u64,
     /// How long states have taken to build, as far as that has been noted.
@@ -38,17 +13,12 @@ pub(super) struct Measure {
 
 impl Measure {
     pub(super) fn wanted(boot: &Boot, region: &Region) -> Option<Self> {
-        boot.measured.map(|key| Self {
-            gauges: GAUGES.get_or_init(|| region.gauges(key)).clone(),
-            started_ns: 0,
-            init_ns: 0,
-        })
+        boot.measured.map(|key| Self { gauges: region.gauges(key), started_ns: 0, init_ns: 0 })
     }
 
     /// A task has been claimed, and is about to be run.
     pub(super) fn start(&mut self, head: &TaskHead, now_ns: u64, init_ns: u64) {
         self.started_ns = now_ns;
-        RUNNING.store(head.task.wrapping_add(1), Ordering::Relaxed);
         self.note_init(init_ns);
         if head.attempt == 1 && head.queued_us != 0 {
             self.gauges.note_wait(waited(now_ns, head.queued_us));

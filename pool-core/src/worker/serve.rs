@@ -309,7 +309,11 @@ impl Worker {
         self.context.enter(TaskId::new(head.task), head.attempt, deadline);
         panics::forget();
         let (context, states, output) = (&self.context, &mut self.states, &mut self.output);
-        let run = AssertUnwindSafe(|| (entry.run)(&mut RunContext { context, states }, arguments, output));
+        let mut run = RunContext::new(context, states);
+        if let Some(measure) = &self.measure {
+            run = run.measured(&measure.gauges, head.task);
+        }
+        let run = AssertUnwindSafe(|| (entry.run)(&mut run, arguments, output));
         match catch_unwind(run) {
             Ok(Ok(())) => None,
             Ok(Err(RunError::Decode(message))) => Some(Failure::Decode(message)),

@@ -172,6 +172,34 @@ fn take_fatal(fatal: Fatal) {
     let Fatal = fatal;
 }
 
+/// Runs another task, and kills the worker that decodes it.
+#[derive(Serialize)]
+struct Busy;
+
+impl<'de> Deserialize<'de> for Busy {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        drill::length(b"of another task").run_here().map_err(serde::de::Error::custom)?;
+        Fatal::deserialize(from).map(|Fatal| Self)
+    }
+}
+
+#[task]
+fn take_busy(busy: Busy) {
+    let Busy = busy;
+}
+
+#[test]
+fn what_a_decoder_runs_does_not_count_as_decoded() {
+    let scene = Scene::new();
+    let pool = measured(&scene);
+    pool.apply(mark_as_worker()).unwrap();
+    let error = pool.apply(take_busy(Busy)).unwrap_err();
+    assert!(matches!(error, TaskError::WorkerDied { .. }), "{error}");
+    let insights = pool.insights();
+    assert_eq!(find(&insights, "::take_busy").arguments, "busy: <Busy> (0 bytes)");
+    expect_healthy(&pool);
+}
+
 #[test]
 fn a_stray_write_does_not_have_them_decoded_here() {
     let scene = Scene::new();

@@ -352,7 +352,7 @@ impl Worker {
         let context =
             TaskContext::new(worker, TaskId::new(head.task), head.attempt, None, Arc::new(|_| false));
         let mut output = Buffer::new();
-        let run = &mut RunContext { context: &context, states: &mut self.states };
+        let run = &mut RunContext::new(&context, &mut self.states);
         told("task", (entry.run)(run, arguments, &mut output))?;
         Ok(output.to_vec())
     }

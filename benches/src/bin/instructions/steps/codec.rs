@@ -101,7 +101,7 @@ const RUN: Step = Step {
         let (context, mut states, mut output) = (TaskContext::local(), States::new(), Buffer::new());
         simple(move || {
             output.clear();
-            let mut run = RunContext { context: &context, states: &mut states };
+            let mut run = RunContext::new(&context, &mut states);
             let outcome = (entry.run)(&mut run, black_box(&[0x87, 0xAD, 0x4B]), &mut output);
             assert!(outcome.is_ok() && !black_box(output.as_slice()).is_empty());
         })
