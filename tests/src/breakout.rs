@@ -29,6 +29,10 @@ pub enum Attempt {
     Link(PathBuf, PathBuf),
     /// Cuts a file to the length that it has, by its name.
     Truncate(PathBuf),
+    /// Opens a file with these flags.
+    Open(PathBuf, i32),
+    /// The same, by the call whose flags are in memory.
+    Open2(PathBuf, i32),
     /// Gives a file the mode that it has.
     Chmod(PathBuf),
     /// Gives an open file the mode that it has.
@@ -150,6 +154,23 @@ fn run_raw(what: &Attempt) -> io::Result<()> {
             Attempt::Truncate(path) => {
                 let len = fs::metadata(path)?.len();
                 result(libc::truncate(c_path(path).as_ptr(), len as libc::off_t))?;
+            }
+            Attempt::Open(path, flags) => {
+                let fd = result(libc::open(c_path(path).as_ptr(), flags | libc::O_CLOEXEC))?;
+                drop(OwnedFd::from_raw_fd(fd as i32));
+            }
+            Attempt::Open2(path, flags) => {
+                // `struct open_how`: flags, mode, resolve.
+                let how = [(flags | libc::O_CLOEXEC) as u64, 0, 0];
+                let (path, size) = (c_path(path), size_of_val(&how));
+                let opened =
+                    libc::syscall(libc::SYS_openat2, libc::AT_FDCWD, path.as_ptr(), &raw const how, size);
+                let fd = result(opened).map_err(|error| match error.raw_os_error() {
+                    // To be told that there is no such call is to be refused.
+                    Some(libc::ENOSYS) => io::Error::from_raw_os_error(libc::EPERM),
+                    _ => error,
+                })?;
+                drop(OwnedFd::from_raw_fd(fd as i32));
             }
             Attempt::Xattr(path) => {
                 let (path, name) = (c_path(path), c"user.pool-tests");

@@ -2,7 +2,7 @@
 //!
 //! A filter is a program of the kernel's that looks at the number of each call, its architecture and the low half of its
 //! arguments; memory behind pointers is out of its sight. Calls that are refused fail with `EPERM`. So nothing is allowed here that
-//! hides behind a pointer: `clone3` is said to be unknown, for which C libraries have `clone`; `io_uring` is refused as a whole.
+//! hides behind a pointer: `clone3` and `openat2` are said to be unknown, for which C libraries have `clone` and `openat`; `io_uring` is refused as a whole.
 //! A call of another architecture has other numbers, and ends the process.
 
 use std::io;
@@ -12,7 +12,7 @@ use libc::sock_filter as Step;
 /// What is left to a worker.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Allowed {
-    /// Modes, owners, times and attributes of files, which Landlock lets pass.
+    /// Modes, owners, times and attributes of files, and ways to open them, which Landlock lets pass.
     pub(crate) attributes: bool,
     pub(crate) network: bool,
     pub(crate) processes: bool,
@@ -112,6 +112,10 @@ fn program(allowed: Allowed, own: u32) -> Vec<Step> {
         steps.extend([equal(number(call), 0, 1), end(REFUSE)]);
     }
     steps.extend([equal(number(libc::SYS_clone3), 0, 1), end(UNKNOWN)]);
+    if !allowed.attributes {
+        // Its flags are behind a pointer; whoever uses it does without where it is unknown.
+        steps.extend([equal(number(libc::SYS_openat2), 0, 1), end(UNKNOWN)]);
+    }
     for (call, checks) in conditions(allowed, own) {
         let block: Vec<Step> = checks.iter().flat_map(Check::steps).chain([end(ALLOW)]).collect();
         // Blocks are far below 256 steps: a handful of checks of a handful of values.
@@ -315,6 +319,21 @@ fn conditions(allowed: Allowed, own: u32) -> Vec<(libc::c_long, Vec<Check>)> {
             (libc::SYS_rt_tgsigqueueinfo, vec![Check::is(0, &[own])]),
         ]);
     }
+    if !allowed.attributes {
+        /// Neither for reading nor for writing, but for `ioctl`: Landlock asks for no right.
+        const NOTHING: u32 = libc::O_ACCMODE as u32;
+        /// Before its third version it does not ask whether who cuts a file by opening it may write to it.
+        const CUTS: u32 = libc::O_TRUNC as u32;
+        let check = |argument| Check {
+            argument,
+            mask: NOTHING | CUTS,
+            values: vec![libc::O_RDONLY as u32 | CUTS, NOTHING, NOTHING | CUTS],
+            allows: false,
+        };
+        calls.push((libc::SYS_openat, vec![check(2)]));
+        #[cfg(target_arch = "x86_64")]
+        calls.push((libc::SYS_open, vec![check(1)]));
+    }
     if !allowed.network {
         // Pairs that are connected for good: from others, packets could go elsewhere.
         let kinds = [libc::SOCK_STREAM as u32, libc::SOCK_SEQPACKET as u32];
@@ -438,6 +457,35 @@ mod tests {
         let signals = with(|allowed| allowed.signals = true);
         expect(signals, libc::SYS_kill, [1, 9], ALLOW);
         expect(with(|allowed| allowed.attributes = true), libc::SYS_fchmod, [0; 2], ALLOW);
+    }
+
+    #[test]
+    fn files_are_opened_to_be_read_or_written_and_to_be_cut_only_where_they_may_be_written() {
+        let all = Allowed { attributes: true, ..nothing() };
+        let answer = |allowed, call, arguments| run(&program(allowed, OWN), ARCHITECTURE, call, arguments);
+        let cuts = libc::O_TRUNC;
+        let others = libc::O_CLOEXEC | libc::O_CREAT;
+        for (mode, expected) in [
+            (libc::O_RDONLY, ALLOW),
+            (libc::O_RDONLY | cuts, REFUSE),
+            (libc::O_WRONLY | cuts, ALLOW),
+            (libc::O_RDWR | cuts, ALLOW),
+            (libc::O_ACCMODE, REFUSE),
+            (libc::O_ACCMODE | cuts, REFUSE),
+        ] {
+            for flags in [mode, mode | others].map(|flags| flags as u64) {
+                assert_eq!(
+                    answer(nothing(), libc::SYS_openat, [0, 0, flags, 0, 0, 0]),
+                    expected,
+                    "{flags:#x}"
+                );
+                assert_eq!(answer(all, libc::SYS_openat, [0, 0, flags, 0, 0, 0]), ALLOW, "{flags:#x}");
+                #[cfg(target_arch = "x86_64")]
+                assert_eq!(answer(nothing(), libc::SYS_open, [0, flags, 0, 0, 0, 0]), expected, "{flags:#x}");
+            }
+        }
+        assert_eq!(answer(nothing(), libc::SYS_openat2, [0; 6]), UNKNOWN);
+        assert_eq!(answer(all, libc::SYS_openat2, [0; 6]), ALLOW);
     }
 
     #[test]

@@ -18,6 +18,10 @@ use pool_worker::drill;
 
 use crate::programs::threaded;
 
+/// Flags for opening files: to cut it, and neither to read nor to write it.
+const CUT: i32 = libc::O_TRUNC;
+const FOR_NOTHING: i32 = libc::O_ACCMODE;
+
 const DENIED: [i32; 3] = [libc::EPERM, libc::EACCES, libc::EXDEV];
 
 fn boxed(scene: &Scene, sandbox: Sandbox) -> Pool {
@@ -185,6 +189,11 @@ fn files_are_out_of_reach() {
         Attempt::Rename(file.clone(), dir.path().join("renamed")),
         Attempt::Link(file.clone(), dir.path().join("linked")),
         Attempt::Truncate(file.clone()),
+        Attempt::Open(file.clone(), CUT | libc::O_RDONLY),
+        Attempt::Open(file.clone(), CUT | libc::O_RDWR),
+        Attempt::Open(file.clone(), CUT | FOR_NOTHING),
+        Attempt::Open(file.clone(), FOR_NOTHING),
+        Attempt::Open2(file.clone(), CUT | FOR_NOTHING),
         Attempt::Chmod(file.clone()),
         Attempt::Fchmod(file.clone()),
         Attempt::Chown(file.clone()),
@@ -236,6 +245,7 @@ fn listed_paths_are_within_reach_and_nothing_beside_them() {
         Attempt::MakeDir(at("out/made")),
         Attempt::Write(at("two")),
         Attempt::Read(at("two")),
+        Attempt::Open(at("two"), CUT | libc::O_WRONLY),
     ] {
         expect_allowed(&pool, what);
     }
@@ -244,6 +254,11 @@ fn listed_paths_are_within_reach_and_nothing_beside_them() {
         Attempt::Write(at("in/new")),
         Attempt::Write(at("one")),
         Attempt::Truncate(at("in/file")),
+        Attempt::Open(at("in/file"), CUT | libc::O_RDONLY),
+        Attempt::Open(at("one"), CUT | libc::O_RDONLY),
+        Attempt::Open(at("in/file"), CUT | FOR_NOTHING),
+        Attempt::Open(at("secret/file"), CUT | FOR_NOTHING),
+        Attempt::Open2(at("in/file"), CUT | libc::O_RDONLY),
         Attempt::Read(at("secret/file")),
         Attempt::Read(at("in/../secret/file")),
         Attempt::Read(at("in/link")),
@@ -257,7 +272,9 @@ fn listed_paths_are_within_reach_and_nothing_beside_them() {
     ] {
         expect_refused(&pool, what);
     }
-    assert_eq!(fs::read_to_string(at("secret/file")).unwrap(), "text");
+    for name in ["secret/file", "in/file", "one"] {
+        assert_eq!(fs::read_to_string(at(name)).unwrap(), "text");
+    }
 }
 
 #[test]
