@@ -1,11 +1,7 @@
 //! Control groups: one for each worker, where limits need one.
 //!
-//! # Which hierarchy
-//! A controller is in the first version's hierarchies (`/sys/fs/cgroup/<controller>`) or in the second's (`/sys/fs/cgroup`, or
-//! `/sys/fs/cgroup/unified` beside the first); `/proc/self/cgroup` tells. In the first, groups are made in the one of this program.
-//! In the second, there too if it can hand the controller on, which it cannot do with the memory controller while it has processes; or
-//! else beside it, where its parent hands the controller on already. Whether this program may do all that is tried out when
-//! the pool is built.
+//! Where they are made, `hierarchy.rs` says. Whether this program may do all that is needed there is tried out when the pool is
+//! built.
 //!
 //! # Life of a group
 //! Made before its worker is spawned; the worker joins it itself before it does anything else, so that no child of a task can
@@ -24,6 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::limits::WorkerLimits;
+use crate::supervisor::hierarchy::{Version, places, unified};
 use crate::sys::process;
 
 /// Where the hierarchies are.
@@ -52,12 +49,6 @@ pub(crate) struct Groups {
     left: Mutex<Vec<PathBuf>>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Version {
-    One,
-    Two,
-}
-
 /// The group of one worker: a directory in each of the places.
 #[derive(Debug)]
 pub(crate) struct Group {
@@ -78,34 +69,41 @@ impl Groups {
         }
         let own =
             fs::read_to_string("/proc/self/cgroup").map_err(|error| format!("/proc/self/cgroup: {error}"))?;
-        let mut places = Vec::new();
-        let mut place = |controller: &str| -> Result<(usize, Version), String> {
-            let (dir, version) = hierarchy(Path::new(MOUNTED), &own, controller)
-                .ok_or_else(|| format!("no {controller} controller can be used here"))?;
-            let index = places.iter().position(|known| *known == dir);
-            let index = index.unwrap_or_else(|| {
-                places.push(dir);
-                places.len() - 1
-            });
-            Ok((index, version))
+        let wanted = [
+            limits.processes.map(|_| ("`processes`", "pids")),
+            limits.total_memory.map(|_| ("`total_memory`", "memory")),
+        ];
+        let (names, controllers): (Vec<&str>, Vec<&str>) = wanted.into_iter().flatten().unzip();
+        let needs = |why: String| {
+            let verb = if names.len() == 1 { "needs" } else { "need" };
+            format!("{} {verb} a control group: {why}", names.join(" and "))
         };
-        let pids = limits.processes.map(|most| place("pids").map(|(at, _)| (at, most))).transpose();
-        let pids = pids.map_err(|why| format!("`processes` needs a control group: {why}"))?;
-        let memory = limits
-            .total_memory
-            .map(|most| place("memory").map(|(at, version)| (at, most, version)))
-            .transpose();
-        let memory = memory.map_err(|why| format!("`total_memory` needs a control group: {why}"))?;
-        if let Some(unified) =
-            unified(Path::new(MOUNTED), &own).filter(|dir| !places.contains(dir) && can_kill(dir))
+        let is_root = nix::unistd::geteuid().is_root();
+        let found = places(Path::new(MOUNTED), &own, &controllers, is_root).map_err(&needs)?;
+        let mut places: Vec<PathBuf> = Vec::new();
+        for (dir, _) in &found {
+            if !places.contains(dir) {
+                places.push(dir.clone());
+            }
+        }
+        let at = |controller: &str| {
+            let (dir, version) = found.get(controllers.iter().position(|name| *name == controller)?)?;
+            Some((places.iter().position(|known| known == dir)?, *version))
+        };
+        let pids = limits.processes.zip(at("pids")).map(|(most, (at, _))| (at, most));
+        let memory = limits.total_memory.zip(at("memory")).map(|(most, (at, version))| (at, most, version));
+        // A process is in one group of the second version.
+        if found.iter().all(|(_, version)| *version == Version::One)
+            && let Some(unified) = unified(Path::new(MOUNTED), &own).filter(|dir| can_kill(dir))
         {
             places.push(unified);
         }
         places.iter().for_each(|place| clear(place));
         let groups = Arc::new(Self { places, pids, memory, left: Mutex::default() });
-        match groups.make() {
-            Ok(_) => Ok(Some(groups)),
-            Err(error) => Err(format!("this program may not make control groups: {error}")),
+        let tried = groups.make().and_then(|group| group.dirs.iter().try_for_each(|dir| may_join(dir)));
+        match tried {
+            Ok(()) => Ok(Some(groups)),
+            Err(error) => Err(needs(format!("this program may not make one: {error}"))),
         }
     }
 
@@ -270,42 +268,25 @@ fn field(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
-/// The group of this program in a hierarchy of the first version, or the top of it where that is not in sight.
-fn first_version(mounted: &Path, own: &str, controller: &str) -> Option<PathBuf> {
-    let lines = own.lines().filter_map(|line| {
-        let mut parts = line.splitn(3, ':').skip(1);
-        Some((parts.next()?, parts.next()?))
-    });
-    let (_, path) = lines
-        .filter(|(names, _)| !names.is_empty())
-        .find(|(names, _)| names.split(',').any(|name| name == controller))?;
-    let root = mounted.join(controller);
-    [root.join(path.trim_start_matches('/')), root].into_iter().find(|dir| dir.join("cgroup.procs").exists())
-}
-
-/// The group of this program in the hierarchy of the second version.
-fn unified(mounted: &Path, own: &str) -> Option<PathBuf> {
-    let path = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    let roots = [mounted.to_path_buf(), mounted.join("unified")];
-    roots.into_iter().map(|root| root.join(path)).find(|dir| dir.join("cgroup.controllers").exists())
-}
-
-/// Where groups with this controller can be made.
-fn hierarchy(mounted: &Path, own: &str, controller: &str) -> Option<(PathBuf, Version)> {
-    if let Some(dir) = first_version(mounted, own, controller) {
-        return Some((dir, Version::One));
-    }
-    let dir = unified(mounted, own)?;
-    let handed_on = |dir: &Path| {
-        let text = fs::read_to_string(dir.join("cgroup.subtree_control")).unwrap_or_default();
-        text.split_ascii_whitespace().any(|name| name == controller)
+/// Whether workers can join a group that this program has made.
+fn may_join(dir: &Path) -> io::Result<()> {
+    let named =
+        |path: &Path, error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+    let writable = |dir: &Path| {
+        let path = dir.join("cgroup.procs");
+        fs::File::options().write(true).open(&path).map_err(|error| named(&path, error)).map(drop)
     };
-    // It may be refused; what counts is what it says then.
-    if !handed_on(&dir) && fs::write(dir.join("cgroup.subtree_control"), format!("+{controller}")).is_err() {
-        tracing::debug!(controller, "this program's own control group does not hand the controller on");
+    writable(dir)?;
+    // Of the second version. There one must be allowed to write to the group that is above both, too; and what is below a group that
+    // shares something out among its own threads is for threads.
+    match fs::read_to_string(dir.join("cgroup.type")) {
+        Ok(kind) if kind.trim() != "domain" => {
+            let why = format!("{} would be for threads only", dir.display());
+            Err(io::Error::new(io::ErrorKind::Unsupported, why))
+        }
+        Ok(_) => dir.parent().map_or(Ok(()), writable),
+        Err(_) => Ok(()),
     }
-    let beside = dir.parent().map(Path::to_path_buf);
-    [Some(dir), beside].into_iter().flatten().find(|dir| handed_on(dir)).map(|dir| (dir, Version::Two))
 }
 
 /// Whether groups made there can be killed at once, and this program may make some.
@@ -314,7 +295,7 @@ fn can_kill(dir: &Path) -> bool {
     if fs::create_dir(&probe).is_err() {
         return false;
     }
-    let can = probe.join("cgroup.kill").exists();
+    let can = probe.join("cgroup.kill").exists() && may_join(&probe).is_ok();
     fs::remove_dir(&probe).is_ok() && can
 }
 
@@ -360,55 +341,6 @@ mod tests {
         let own = prefix(77);
         assert!(own.starts_with(PREFIX) && own.ends_with("-77-"), "{own}");
         assert_eq!(format!("{own}5").rsplit('-').nth(1), Some("77"));
-    }
-
-    /// A directory with these files in it, removed on drop.
-    struct Tree(PathBuf);
-
-    impl Tree {
-        fn new(name: &str, files: &[(&str, &str)]) -> Self {
-            let tree = Self(std::env::temp_dir().join(format!("pool-cgroup-{}-{name}", std::process::id())));
-            for (path, text) in files {
-                let path = tree.0.join(path);
-                fs::create_dir_all(path.parent().expect("it is within the tree")).expect("a writable /tmp");
-                fs::write(path, text).expect("a writable /tmp");
-            }
-            tree
-        }
-    }
-
-    impl Drop for Tree {
-        fn drop(&mut self) {
-            fs::remove_dir_all(&self.0).expect("it was made above");
-        }
-    }
-
-    #[test]
-    fn the_first_version_is_looked_for_where_this_program_is() {
-        let tree = Tree::new("first", &[("pids/jobs/1/cgroup.procs", ""), ("memory/cgroup.procs", "")]);
-        let own = "9:cpu,cpuacct:/x\n8:pids:/jobs/1\n4:memory:/hidden\n0::/\n";
-        let found = |controller| hierarchy(&tree.0, own, controller);
-        assert_eq!(found("pids"), Some((tree.0.join("pids/jobs/1"), Version::One)));
-        assert_eq!(found("memory"), Some((tree.0.join("memory"), Version::One)), "its own is not in sight");
-        assert_eq!(found("io"), None);
-    }
-
-    #[test]
-    fn in_the_second_version_groups_are_made_where_the_controller_is_handed_on() {
-        let files = [
-            ("unified/a/cgroup.controllers", "memory pids"),
-            ("unified/a/cgroup.subtree_control", "memory pids"),
-            ("unified/a/b/cgroup.controllers", "memory pids"),
-            ("unified/a/b/cgroup.subtree_control", "pids"),
-        ];
-        let tree = Tree::new("second", &files);
-        let found = |controller| hierarchy(&tree.0, "0::/a/b\n", controller);
-        assert_eq!(found("pids"), Some((tree.0.join("unified/a/b"), Version::Two)));
-        // Refused, as in a real one while there are processes.
-        fs::remove_file(tree.0.join("unified/a/b/cgroup.subtree_control")).expect("it is ours");
-        fs::create_dir(tree.0.join("unified/a/b/cgroup.subtree_control")).expect("it is ours");
-        assert_eq!(found("memory"), Some((tree.0.join("unified/a"), Version::Two)), "beside its own");
-        assert_eq!(found("io"), None);
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub(crate) mod cgroup;
 pub(crate) mod confined;
 pub(crate) mod engine;
 pub(crate) mod event;
+mod hierarchy;
 pub(crate) mod launch;
 pub(crate) mod lead;
 mod link;

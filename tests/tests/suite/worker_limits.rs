@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use pool_core::{BuildError, Builder, DeathCause, Pool, TaskError, WorkerLimits, task};
 use pool_tests::{
     Fuse, Mode, Scene, Trial, cause_of, expect_death, expect_healthy, explode, innocent, is_signal, process,
-    running, sevens, spin, touch, wait_until,
+    running, sevens, skipped, spin, touch, wait_until,
 };
 use pool_worker::drill;
 
@@ -64,11 +64,15 @@ fn grouped(builder: Builder, controller: &str) -> Option<Pool> {
     match builder.build() {
         Ok(pool) => Some(pool),
         Err(BuildError::Setting { setting: "limits", why, .. }) => {
+            assert!(
+                std::env::var_os("POOL_TEST_CGROUPS").is_none(),
+                "control groups can be made here: {why}"
+            );
             let own = std::fs::read_to_string("/proc/self/cgroup").unwrap();
             let first = own.lines().any(|line| line.split(':').nth(1) == Some(controller));
             let is_root = process::status(std::process::id(), "Uid", 10) == Some(0);
             assert!(!(first && is_root), "nothing is in the way of root: {why}");
-            eprintln!("skipped: {why}");
+            skipped(&why);
             None
         }
         Err(other) => panic!("{other}"),
@@ -291,6 +295,20 @@ fn the_kernel_holds_the_limit_of_all_memory() {
         drop(pool);
         wait_until("no control group is left", || groups().is_empty());
     }
+}
+
+#[test]
+fn limits_of_processes_and_of_all_memory_hold_together() {
+    let scene = Scene::new();
+    let limits = WorkerLimits::new().processes(20).total_memory(100 * MIB);
+    let Some(pool) = grouped(scene.builder().limits(limits), "memory") else { return };
+    let death = expect_death(pool.apply(drill::leak(300 * MIB)));
+    assert!(matches!(death.cause, DeathCause::MemoryLimit { .. }), "{death}");
+    let death = expect_death(pool.apply(explode(Fuse::Threads)));
+    assert!(matches!(death.cause, DeathCause::ProcessLimit { .. }), "{death}");
+    expect_healthy(&pool);
+    drop(pool);
+    wait_until("no control group is left", || groups().is_empty());
 }
 
 #[test]
