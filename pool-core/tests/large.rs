@@ -179,7 +179,7 @@ fn a_retry_has_its_arguments_again() {
 
 #[test]
 fn arguments_of_a_cancelled_task_stay_as_they_are_while_it_runs() {
-    let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("large-{}", std::process::id()));
+    let dir = std::env::temp_dir().join(format!("pool-large-{}", std::process::id()));
     fs::create_dir_all(&dir).unwrap();
     let words: Vec<PathBuf> = (0..2).map(|n| dir.join(n.to_string())).collect();
     for (pool, word) in pools(|builder| builder.workers(2).cancel_grace(Duration::from_secs(20))).zip(words) {
