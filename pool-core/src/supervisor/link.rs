@@ -89,6 +89,8 @@ pub(crate) struct Link {
     pub(crate) killed: Option<KillReason>,
     /// Its death is of no interest to the state machine any more.
     pub(crate) fenced: bool,
+    /// Whether it is dead, and cannot be reaped yet.
+    pub(crate) held: bool,
     pub(crate) finished: u64,
     /// It has begun to build a state.
     pub(crate) preparing: bool,
@@ -164,6 +166,7 @@ impl Link {
             sampled_peak: None,
             killed: None,
             fenced: false,
+            held: false,
             finished: 0,
             preparing: false,
             scales: None,
@@ -413,6 +416,10 @@ impl Link {
                 return;
             }
             tracing::warn!(pid = self.pid, %error, "cannot kill worker through its pidfd");
+            // By its number, then, which is its own while it lives.
+            if !process::is_over(self.pidfd.as_fd()) {
+                process::kill_child(self.pid);
+            }
         }
         self.kill_group();
     }
@@ -428,6 +435,24 @@ impl Link {
     /// Collects the exit status, if the worker is dead.
     pub(crate) fn reap(&self) -> io::Result<Option<Remains>> {
         process::reap(self.pidfd.as_fd())
+    }
+
+    /// What can be told of a worker that is dead and cannot be reaped, because somebody debugs it.
+    pub(crate) fn held_remains(&self) -> Option<Remains> {
+        process::is_over(self.pidfd.as_fd()).then(|| Remains {
+            status: process::shown_status(self.pid),
+            max_rss: None,
+            cpu_time: None,
+        })
+    }
+
+    /// Is not heard of any more: it is dead, its death has been told, and it cannot be reaped yet.
+    pub(crate) fn hold(&mut self) {
+        (self.held, self.fenced) = (true, true);
+        (self.tasks, self.results, self.stdout.fd, self.stderr.fd) = (None, None, None, None);
+        if let Err(error) = self.pidfd.unwatch() {
+            tracing::error!(pid = self.pid, %error, "cannot stop watching a dead worker");
+        }
     }
 
     /// When the oldest task was claimed, as the board says.

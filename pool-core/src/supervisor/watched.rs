@@ -33,7 +33,6 @@ impl Watched {
         Ok(())
     }
 
-    /// Reports nothing more, not even a hang-up.
     /// Has another epoll instance report readiness from now on.
     pub(crate) fn rewatch(&mut self, epoll: &Arc<Epoll>, flags: EpollFlags, token: Token) -> io::Result<()> {
         self.unwatch()?;
@@ -41,6 +40,7 @@ impl Watched {
         self.watch(flags, token)
     }
 
+    /// Reports nothing more, not even a hang-up.
     pub(crate) fn unwatch(&mut self) -> io::Result<()> {
         if self.watched {
             self.epoll.delete(&self.fd)?;

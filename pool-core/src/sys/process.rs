@@ -11,6 +11,17 @@ pub(crate) enum ExitStatus {
     Signalled { signal: i32, core_dumped: bool },
 }
 
+impl ExitStatus {
+    /// What wait(2) gives.
+    fn of(status: i32) -> Self {
+        if libc::WIFEXITED(status) {
+            Self::Exited(libc::WEXITSTATUS(status))
+        } else {
+            Self::Signalled { signal: libc::WTERMSIG(status), core_dumped: libc::WCOREDUMP(status) }
+        }
+    }
+}
+
 /// What waiting for a dead child tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Remains {
@@ -55,12 +66,14 @@ pub(crate) fn pidfd_kill(pidfd: BorrowedFd<'_>) -> io::Result<()> {
 
 /// Sends SIGKILL to every process of the group that `leader` leads.
 ///
-/// Through the pidfd where the kernel can do that (6.9); before, by number, which is safe for a child that has not been
-/// reaped: until then its number cannot belong to anybody else.
+/// Through the pidfd where the kernel can do that (6.9) and lets us; otherwise by number, which is safe for a child that has not
+/// been reaped: until then its number cannot belong to anybody else.
 pub(crate) fn kill_group(pidfd: BorrowedFd<'_>, leader: u32) -> io::Result<()> {
     const PIDFD_SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
     let mut result = pidfd_send_sigkill(pidfd, PIDFD_SIGNAL_PROCESS_GROUP);
-    let unknown = result.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL));
+    // EINVAL: an older kernel. The others come from a seccomp filter, or from a kernel that is none.
+    let refused = [libc::EINVAL, libc::ENOSYS, libc::EPERM].map(Some);
+    let unknown = result.as_ref().is_err_and(|error| refused.contains(&error.raw_os_error()));
     if let (true, Ok(group @ 2..)) = (unknown, libc::pid_t::try_from(leader)) {
         // SAFETY: kill(2) takes two integers.
         let sent = unsafe { libc::kill(-group, libc::SIGKILL) };
@@ -99,6 +112,13 @@ pub(crate) fn kill_child(child: u32) {
 ///
 /// The leader must be a child that has not been reaped, and all must have been killed.
 pub(crate) fn reap_group(group: u32, deadline: Instant) {
+    while reap_dead_of(group) && Instant::now() < deadline {
+        std::thread::yield_now();
+    }
+}
+
+/// Reaps all children of this process that are in a process group and dead; whether there are others in it.
+pub(crate) fn reap_dead_of(group: u32) -> bool {
     loop {
         // SAFETY: siginfo_t is plain data for which all zeroes are a valid value.
         let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
@@ -107,16 +127,42 @@ pub(crate) fn reap_group(group: u32, deadline: Instant) {
             unsafe { libc::waitid(libc::P_PGID, group, &raw mut info, libc::WEXITED | libc::WNOHANG) };
         if result < 0 {
             // ECHILD: none are left, or this program has the kernel reap its children.
-            return;
+            return false;
         }
         // SAFETY: after waitid the field is set, or zero when no child was dead.
         if unsafe { info.si_pid() } == 0 {
-            if Instant::now() >= deadline {
-                return;
-            }
-            std::thread::yield_now();
+            return true;
         }
     }
+}
+
+/// Whether the children of children that have died become this process's own.
+#[doc(alias = "PR_GET_CHILD_SUBREAPER")]
+pub(crate) fn adopts_orphans() -> bool {
+    let mut subreaper: libc::c_int = 0;
+    // SAFETY: the call writes one int to the place passed.
+    let asked = unsafe { libc::prctl(libc::PR_GET_CHILD_SUBREAPER, &raw mut subreaper) };
+    std::process::id() == 1 || (asked == 0 && subreaper != 0)
+}
+
+/// Whether the process behind a pidfd is dead, reaped or not.
+pub(crate) fn is_over(pidfd: BorrowedFd<'_>) -> bool {
+    let mut poll = libc::pollfd { fd: pidfd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one valid pollfd; the call does not block.
+    unsafe { libc::poll(&raw mut poll, 1, 0) > 0 && poll.revents & libc::POLLIN != 0 }
+}
+
+/// How a process has ended that is dead and has not been reaped, as far as `/proc` shows it.
+pub(crate) fn shown_status(pid: u32) -> Option<ExitStatus> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name is in parentheses, and may contain anything. Behind it come the state, which is the third field, and all others.
+    let (_, fields) = stat.rsplit_once(") ")?;
+    let status: i32 = fields.split_ascii_whitespace().nth(52 - 3)?.parse().ok()?;
+    // Who may not look sees a zero there. This file has the same condition.
+    if status == 0 && std::fs::read(format!("/proc/{pid}/personality")).is_err() {
+        return None;
+    }
+    Some(ExitStatus::of(status))
 }
 
 /// waitid(2) on a pidfd, without blocking: reaps the child if it is dead.
@@ -183,12 +229,7 @@ fn exit_info(pidfd: BorrowedFd<'_>) -> Option<ExitStatus> {
     if result < 0 || info.mask & PIDFD_INFO_EXIT == 0 {
         return None;
     }
-    let status = info.exit_code;
-    Some(if libc::WIFEXITED(status) {
-        ExitStatus::Exited(libc::WEXITSTATUS(status))
-    } else {
-        ExitStatus::Signalled { signal: libc::WTERMSIG(status), core_dumped: libc::WCOREDUMP(status) }
-    })
+    Some(ExitStatus::of(info.exit_code))
 }
 
 /// getrusage(2) of this process: its largest resident set in bytes, memory inherited across `exec` included.

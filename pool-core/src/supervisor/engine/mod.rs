@@ -26,6 +26,7 @@ use crate::stats::DeathCounts;
 use crate::supervisor::confined::Confined;
 use crate::supervisor::engine::bells::Leading;
 use crate::supervisor::engine::seeing::Seeing;
+use crate::supervisor::engine::unreaped::Unreaped;
 use crate::supervisor::engine::weigh::{Limits as MemoryLimits, Weigh};
 use crate::supervisor::event::{
     Action, Event, Incarnation, KillReason, Observation, Span, TaskKey, TaskSpec,
@@ -45,6 +46,7 @@ mod prepare;
 mod printing;
 mod processes;
 pub(crate) mod seeing;
+mod unreaped;
 pub(crate) mod weigh;
 
 /// How long a worker may live on after it has closed its pipes.
@@ -71,6 +73,7 @@ pub(crate) struct Engine {
     dying: Vec<Link>,
     /// Reaped. Their memory and descriptors are given back when their successors have been spawned, for which somebody may wait.
     buried: Vec<Link>,
+    unreaped: Unreaped,
     to_spawn: VecDeque<Incarnation>,
     /// The incarnation that the reactor is spawning just now, and what was decided about it meanwhile.
     spawning: Option<(Incarnation, Option<KillReason>)>,
@@ -145,6 +148,7 @@ impl Engine {
             pending: VecDeque::new(),
             dying: Vec::new(),
             buried: Vec::new(),
+            unreaped: Unreaped::default(),
             to_spawn: VecDeque::new(),
             spawning: None,
             closed_pipes: Vec::new(),
@@ -505,6 +509,7 @@ impl Engine {
             }
         }
         self.retry_output();
+        self.look_for_unreaped(now);
         self.weigh(now);
         self.tidy(now);
     }
@@ -537,6 +542,7 @@ impl Engine {
             .chain(self.closed_pipes.iter().map(|(at, _)| *at))
             .chain(self.tidy_at)
             .chain(self.weigh.due())
+            .chain(self.unreaped.due())
             .chain(self.arm_bells_at)
             .min();
         // One that fires too early is set again then. An idle pool has none.
@@ -613,6 +619,7 @@ impl Engine {
             && self.to_spawn.is_empty()
             && self.spawning.is_none()
             && self.dying.is_empty()
+            && !self.unreaped.has_orphans()
             && self.buried.is_empty()
             && self.links.iter().all(Option::is_none);
         is_gone || self.abandoned

@@ -103,7 +103,7 @@ impl Engine {
             let link = &self.dying[place];
             // Before it is reaped: afterwards its number may belong to somebody else.
             link.kill_group();
-            if let Some(remains) = self.reap(who) {
+            if let Some((remains, held)) = self.remains(who) {
                 let mut link = self.dying.swap_remove(place);
                 self.last_words(&mut link);
                 let mut death = link.death(&remains, &mut self.oom, &self.executable);
@@ -111,7 +111,7 @@ impl Engine {
                 self.seeing.buried(&link, &death, link.doomed.as_ref().and_then(Doomed::called));
                 // It may have exited as it was asked to, in the moment in which it was killed for not doing so.
                 self.tell_of_its_end(&link, &death);
-                self.buried.push(link);
+                self.put_away(now, link, held);
             }
             return;
         }
@@ -130,7 +130,7 @@ impl Engine {
                 self.find_results(now, who, head.span.first + 1);
             }
         }
-        let Some(remains) = self.reap(who) else { return };
+        let Some((remains, held)) = self.remains(who) else { return };
         let Some(mut link) = self.links.get_mut(who.index()).and_then(Option::take) else { return };
         self.last_words(&mut link);
         let mut death = link.death(&remains, &mut self.oom, &self.executable);
@@ -164,8 +164,17 @@ impl Engine {
         if link.killed == Some(KillReason::Timeout) {
             self.seeing.heard(&death);
         }
-        self.buried.push(link);
+        self.put_away(now, link, held);
         self.machine.on(now, Event::Died(who, Autopsy { death, started }));
+    }
+
+    /// What is left of a worker whose death has been told.
+    fn put_away(&mut self, now: Instant, link: Link, held: bool) {
+        if held {
+            return self.keep_held(now, link);
+        }
+        self.reap_orphans(now, link.pid);
+        self.buried.push(link);
     }
 
     /// Counts and tells of a death, unless it is the exit that the worker was asked for.
@@ -196,16 +205,18 @@ impl Engine {
         started.map(report).collect()
     }
 
-    pub(super) fn reap(&mut self, who: Incarnation) -> Option<process::Remains> {
+    /// What a worker has left, if it is dead, and whether it is held by somebody who debugs it and so is not reaped.
+    fn remains(&self, who: Incarnation) -> Option<(process::Remains, bool)> {
         let link = match self.dying.iter().find(|link| link.who == who) {
             Some(link) => link,
             None => self.links.get(who.index())?.as_ref()?,
         };
         match link.reap() {
-            Ok(remains) => remains,
+            Ok(Some(remains)) => Some((remains, false)),
+            Ok(None) => link.held_remains().map(|remains| (remains, true)),
             Err(error) => {
                 tracing::error!(pid = link.pid, %error, "cannot wait for a dead worker");
-                Some(process::Remains { status: None, max_rss: None, cpu_time: None })
+                Some((process::Remains { status: None, max_rss: None, cpu_time: None }, false))
             }
         }
     }

@@ -1,0 +1,105 @@
+//! The dead who cannot be reaped yet.
+//!
+//! *Held.* A process that somebody debugs (`ptrace(2)`) is its debugger's to wait for before it is ours. Its pidfd says that it is
+//! dead, and `waitid(2)` that it has nothing to tell, until the debugger has taken note of the death or is gone itself, which may be
+//! never. The task and the pool do not wait for that: the worker counts as dead at once, with the status that `/proc` shows. What
+//! is left of it stays among the dying, out of epoll, which would report it for ever, and is looked for from time to time. A pool
+//! at its end does so for [`PATIENCE`], and then leaves it to the debugger.
+//!
+//! *Orphans.* A program that is the first process of a container, or has made itself a subreaper, is given the children of tasks
+//! when their worker is dead: they have been killed with it, and are zombies until this program reaps them. They are found by
+//! their process group, whose number cannot be given to anybody else while one of them is there.
+//!
+//! # Races
+//! * *The debugger lets go between two looks.* The next look reaps.
+//! * *An orphan does not die at once.* It is looked for again, for at most [`PATIENCE`].
+//! * *Somebody else reaps them.* Then there are none.
+
+use std::time::{Duration, Instant};
+
+use super::Engine;
+use crate::supervisor::link::Link;
+use crate::sys::process;
+
+/// How long a pool at its end waits for debuggers, and any pool for orphans that have been killed.
+const PATIENCE: Duration = Duration::from_secs(5);
+const HELD_PAUSE: Duration = Duration::from_millis(100);
+const ORPHAN_PAUSE: Duration = Duration::from_millis(5);
+
+/// What is looked for again.
+#[derive(Debug, Default)]
+pub(super) struct Unreaped {
+    at: Option<Instant>,
+    /// Process groups of dead workers, and until when they are looked for.
+    orphans: Vec<(u32, Instant)>,
+    /// When a pool at its end looks no more for those that are held.
+    give_up_at: Option<Instant>,
+}
+
+impl Unreaped {
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.at
+    }
+
+    pub(super) fn has_orphans(&self) -> bool {
+        !self.orphans.is_empty()
+    }
+
+    fn look_after(&mut self, now: Instant, pause: Duration) {
+        let at = now + pause;
+        self.at = Some(self.at.map_or(at, |earlier| earlier.min(at)));
+    }
+}
+
+impl Engine {
+    /// Keeps a worker that is dead, and whose death has been told, until it can be reaped.
+    pub(super) fn keep_held(&mut self, now: Instant, mut link: Link) {
+        tracing::debug!(pool = self.pool, pid = link.pid, "a dead worker is held by its debugger");
+        link.hold();
+        self.dying.push(link);
+        self.unreaped.look_after(now, HELD_PAUSE);
+    }
+
+    /// A worker has been reaped, and what was left of its group killed before that.
+    pub(super) fn reap_orphans(&mut self, now: Instant, group: u32) {
+        if process::adopts_orphans() && process::reap_dead_of(group) {
+            self.unreaped.orphans.push((group, now + PATIENCE));
+            self.unreaped.look_after(now, ORPHAN_PAUSE);
+        }
+    }
+
+    /// Looks again, if it is time.
+    pub(super) fn look_for_unreaped(&mut self, now: Instant) {
+        if self.unreaped.at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.unreaped.at = None;
+        self.unreaped.orphans.retain(|(group, until)| process::reap_dead_of(*group) && now < *until);
+        if self.unreaped.has_orphans() {
+            self.unreaped.look_after(now, ORPHAN_PAUSE);
+        }
+        if self.machine.is_drained() {
+            let give_up_at = *self.unreaped.give_up_at.get_or_insert(now + PATIENCE);
+            if now >= give_up_at {
+                tracing::warn!(pool = self.pool, "dead workers are left to their debuggers");
+                self.dying.retain(|link| !link.held);
+            }
+        }
+        let mut place = 0;
+        while let Some(link) = self.dying.get(place) {
+            match link.held.then(|| link.reap()) {
+                None => place += 1,
+                Some(Ok(None)) => {
+                    place += 1;
+                    self.unreaped.look_after(now, HELD_PAUSE);
+                }
+                Some(Ok(Some(_)) | Err(_)) => {
+                    let link = self.dying.swap_remove(place);
+                    self.reap_orphans(now, link.pid);
+                    self.buried.push(link);
+                    self.needs_reactor = true;
+                }
+            }
+        }
+    }
+}
