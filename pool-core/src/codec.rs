@@ -11,6 +11,7 @@ use postcard::ser_flavors::Flavor;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::buffer::{Args, Buffer};
+use crate::nesting::{self, Refusal};
 use crate::reply::{Encoded, ReplyError};
 use crate::shared_bytes::SharedBytes;
 use crate::task::RunError;
@@ -380,7 +381,10 @@ impl Flavor for Append<'_> {
 }
 
 fn take<'de, T: Deserialize<'de>>(input: &mut &'de [u8]) -> Result<T, CodecError> {
-    let (value, rest) = postcard::take_from_bytes(input).map_err(CodecError::Postcard)?;
+    let (value, rest) = nesting::take(input).map_err(|refusal| match refusal {
+        Refusal::Postcard(error) => CodecError::Postcard(error),
+        Refusal::TooDeep => CodecError::TooDeep,
+    })?;
     *input = rest;
     Ok(value)
 }
@@ -390,6 +394,8 @@ fn take<'de, T: Deserialize<'de>>(input: &mut &'de [u8]) -> Result<T, CodecError
 pub enum CodecError {
     /// Postcard refused it.
     Postcard(postcard::Error),
+    /// There is not enough stack to decode it.
+    TooDeep,
     /// It was to be JSON, and this is what is wrong with it.
     #[cfg(feature = "json")]
     Json(String),
@@ -400,6 +406,11 @@ impl fmt::Display for CodecError {
         use postcard::Error::*;
         let error = match self {
             Self::Postcard(error) => error,
+            Self::TooDeep => {
+                return f.write_str(
+                    "cannot be decoded: it is nested too deeply for the stack of the thread that decodes it",
+                );
+            }
             #[cfg(feature = "json")]
             Self::Json(message) => return f.write_str(message),
         };

@@ -92,6 +92,7 @@ mod job;
 mod json;
 mod limits;
 mod memory;
+mod nesting;
 mod outcome;
 mod output;
 mod packed;

@@ -12,5 +12,6 @@ pub(crate) mod seccomp;
 pub(crate) mod setup;
 pub(crate) mod signals;
 pub(crate) mod sigpipe;
+pub(crate) mod stack;
 pub(crate) mod stdio;
 pub(crate) mod wipe;
