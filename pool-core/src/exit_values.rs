@@ -7,6 +7,7 @@ use pool_ipc::ExitNote;
 use serde::de::DeserializeOwned;
 
 use crate::ids::WorkerId;
+use crate::nesting::{self, Refusal};
 use crate::pool::Pool;
 use crate::state::WorkerState;
 
@@ -116,12 +117,17 @@ impl Pool {
     /// ```
     #[must_use]
     pub fn exit_values<S: WorkerState, T: DeserializeOwned>(&self) -> Vec<ExitValue<T>> {
-        let decode = |bytes: Vec<u8>| match postcard::take_from_bytes(&bytes) {
+        let decode = |bytes: Vec<u8>| match nesting::take(&bytes) {
             Ok((value, [])) => Ok(value),
             Ok((_, rest)) => {
                 Err(format!("the exit value has {} bytes more than a {}", rest.len(), type_name::<T>()))
             }
-            Err(error) => Err(format!("the exit value is no {}: {error}", type_name::<T>())),
+            Err(Refusal::Postcard(error)) => {
+                Err(format!("the exit value is no {}: {error}", type_name::<T>()))
+            }
+            Err(Refusal::TooDeep) => {
+                Err(format!("the exit value, a {}, is nested too deeply for this stack", type_name::<T>()))
+            }
         };
         let left = self.exits_of(type_name::<S>());
         left.into_iter()
