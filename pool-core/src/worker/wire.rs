@@ -41,6 +41,7 @@ pub(super) struct Outlet {
     ring: Option<RingWriter>,
     /// The result pipe.
     pipe: &'static OwnedFd,
+    identity: Option<(u64, u64)>,
     /// The task pipe, where a worker waits for room in the ring.
     doorbell: &'static OwnedFd,
 }
@@ -142,12 +143,19 @@ fn in_order<T>(what: Result<T, impl std::fmt::Display>) -> T {
 
 impl Outlet {
     pub(super) fn new(ring: Option<RingWriter>, pipe: &'static OwnedFd, doorbell: &'static OwnedFd) -> Self {
-        Self { ring, pipe, doorbell }
+        Self { ring, pipe, identity: identity(pipe), doorbell }
     }
 
     /// Sends one frame: when it returns, the supervisor gets it, whatever happens to this process.
     pub(super) fn send(&mut self, kind: Kind, ticket: u64, payload: &[u8]) {
         let Some(ring) = &mut self.ring else {
+            // What is written into something else is lost, and with it what tells that tasks have been run. So is a result, then;
+            // but no later task is begun.
+            if identity(self.pipe) != self.identity {
+                give_up(
+                    "the result pipe is gone: has the task put something else in the place of descriptors that are not its own?",
+                );
+            }
             return match write_frame(self.pipe.as_fd(), kind, ticket, &[payload]) {
                 Ok(()) => {}
                 // Nobody reads results any more.
