@@ -211,6 +211,18 @@ impl Group {
         (field(&events, "oom_kill")? > 0 && reached).then(|| (peak.unwrap_or(limit).min(limit), limit))
     }
 
+    /// The evidence that somebody in it was killed for want of memory, whosever limit it was. The group of this program does not
+    /// count that: in the first version it is never told of those below it, in the second this one is beside it.
+    pub(crate) fn oom_killed(&self) -> Option<String> {
+        let (at, _, version) = self.all.memory?;
+        let file = self.dirs[at].join(match version {
+            Version::One => "memory.oom_control",
+            Version::Two => "memory.events",
+        });
+        let count = field(&fs::read_to_string(&file).ok()?, "oom_kill").filter(|count| *count > 0)?;
+        Some(format!("oom_kill in {} is {count}", file.display()))
+    }
+
     /// Kills everybody in it.
     pub(crate) fn kill(&self) {
         let by_kernel = self.dirs.iter().map(|dir| dir.join("cgroup.kill")).find(|file| file.exists());

@@ -77,10 +77,11 @@ impl Confined {
         }
     }
 
-    /// The limit that has cost a worker its life that died of a SIGKILL that nobody here has sent.
+    /// Why a worker was killed for want of memory, by its own limit or another one, that died of a SIGKILL that nobody here has sent.
     pub(crate) fn out_of_memory(&self) -> Option<DeathCause> {
-        let (rss, limit) = self.group.as_ref()?.out_of_memory()?;
-        Some(DeathCause::MemoryLimit { rss, limit })
+        let group = self.group.as_ref()?;
+        let limited = group.out_of_memory().map(|(rss, limit)| DeathCause::MemoryLimit { rss, limit });
+        limited.or_else(|| group.oom_killed().map(|evidence| DeathCause::OutOfMemory { evidence }))
     }
 
     /// The limit behind a signal, if there is one. `used` is the processor time that the worker has used in its life.

@@ -74,10 +74,23 @@ impl Cgroup {
         }
         Err(why)
     }
+
+    /// Where a program goes whose workers shall have groups within the limit: in version 2, those are beside its own.
+    fn inner(&self) -> PathBuf {
+        if self.0.join("memory.limit_in_bytes").exists() {
+            return self.0.clone();
+        }
+        let inner = self.0.join("program");
+        fs::write(self.0.join("cgroup.subtree_control"), "+memory").unwrap();
+        fs::create_dir(&inner).unwrap();
+        inner
+    }
 }
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
+        // Is there in version 2 alone.
+        let _ = fs::remove_dir(self.0.join("program"));
         // Fails where it could not be made.
         let _ = fs::remove_dir(&self.0);
     }
@@ -96,10 +109,11 @@ fn a_task_that_the_kernel_kills_for_want_of_memory_is_told_so() {
         }
     };
     let scene = Scene::new();
-    let found = findings(&scene, Command::new(pressed()), "oom", Some(&cgroup.0)).unwrap();
+    let found = findings(&scene, Command::new(pressed()), "oom", Some(&cgroup.inner())).unwrap();
     let modes = Mode::ALL.map(|mode| format!("{mode:?} out of memory"));
     assert_eq!(found[..modes.len()], modes);
-    assert_eq!(found[modes.len()..], ["killed by hand: was killed by SIGKILL"], "{found:#?}");
+    let others = ["within a limit of its own out of memory", "killed by hand: was killed by SIGKILL"];
+    assert_eq!(found[modes.len()..], others, "{found:#?}");
     scene.expect_nothing_left();
 }
 

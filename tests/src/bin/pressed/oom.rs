@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use pool_core::{DeathCause, WorkerExe};
+use pool_core::{DeathCause, WorkerExe, WorkerLimits};
 use pool_tests::{Scene, Trial, expect_death, in_every_mode};
 use pool_worker::drill;
 
@@ -30,6 +30,15 @@ pub(crate) fn play(worker: &Path, cgroup: &Path) {
             say(&format!("{mode:?} out of memory"));
         },
     );
+    // A limit of the worker's own that is far away.
+    {
+        let scene = Scene::new();
+        let limits = WorkerLimits::new().total_memory(ALL);
+        let pool = scene.builder().worker(WorkerExe::path(worker)).limits(limits).build().expect("a pool");
+        let death = expect_death(pool.apply(drill::out_of_memory(ALL)));
+        assert!(matches!(death.cause, DeathCause::OutOfMemory { .. }), "{death}");
+        say("within a limit of its own out of memory");
+    }
     // A SIGKILL that nobody explains is still one, next to those that are explained.
     let scene = Scene::new();
     let pool = scene.builder().worker(WorkerExe::path(worker)).build().expect("a pool");
