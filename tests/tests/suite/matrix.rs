@@ -77,6 +77,7 @@ const FAULTS: &[(&str, &[&str])] = &[
         "the same result twice",
         "results out of order",
         "a result that cannot be decoded",
+        "a result that is nested too deeply",
         "reads nothing: both ways full, 64 MB of arguments",
         "result and time limit at the same moment",
         "result and cancellation at the same moment",
@@ -106,6 +107,9 @@ const FAULTS: &[(&str, &[&str])] = &[
         "drops handles",
         "stops reading an iterator",
         "an input that panics or never ends",
+        "is given the children of tasks",
+        "a debugger holds its dead workers",
+        "may not send signals through pidfds",
     ]),
     ("A journal", &[
         "the program is killed at any moment, and started again",

@@ -12,10 +12,15 @@
 //! | `no-proc` | has pools where `/proc` is not mounted |
 //! | `crowd` | has 1,000 workers |
 //! | `thin-crowd` | wants 1,000 workers, and has descriptors for a few dozen |
+//! | `debugs` | debugs the processes `WORKER`, a list of pids with commas, until its standard input ends |
+//! | `debugged` | ends pools of which a debugger holds a dead worker |
+//! | `adopts` | is given the children of tasks whose worker is dead |
+//! | `no-pidfd-signals` | may not send signals through pidfds |
 //!
 //! It has no name for what it is refused by the kernel, or by functions of the C library that it replaces: see `shortage.rs`.
 //! It prints one line for each finding, and exits with status 0 when it could play to the end.
 
+mod children;
 mod clock;
 mod crowd;
 mod descriptors;
@@ -40,6 +45,9 @@ fn main() {
         eprintln!("usage: pressed PLAY WORKER [MORE]");
         std::process::exit(2);
     };
+    if play == "debugs" {
+        return children::debugs(worker);
+    }
     let worker = Path::new(worker);
     match play.as_str() {
         "oom" => oom::play(worker, Path::new(args.get(2).expect("the cgroup"))),
@@ -52,6 +60,9 @@ fn main() {
         "no-proc" => without_proc::play(worker),
         "crowd" => crowd::play(worker),
         "thin-crowd" => crowd::thin(worker),
+        "debugged" => children::debugged(worker),
+        "adopts" => children::adopts(worker),
+        "no-pidfd-signals" => children::no_pidfd_signals(worker),
         other => {
             eprintln!("pressed: `{other}` is no play");
             std::process::exit(2);
