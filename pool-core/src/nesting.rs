@@ -320,7 +320,7 @@ mod tests {
     fn other_errors_stay_what_they_are() {
         let mut encoded = postcard::to_stdvec(&vec![1_u64; 1000]).unwrap();
         encoded.truncate(900);
-        let error = take::<Vec<u64>>(&encoded).err().expect("it is cut short");
+        let error = take::<Vec<u64>>(&encoded).expect_err("it is cut short");
         assert!(matches!(error, Refusal::Postcard(postcard::Error::DeserializeUnexpectedEnd)));
     }
 }
