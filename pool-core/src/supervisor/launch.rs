@@ -303,7 +303,13 @@ fn spawn(mut command: Command) -> io::Result<(u32, OwnedFd)> {
             // Without a pidfd its death would go unnoticed: it must not live.
             let _ = child.kill();
             let _ = child.wait();
-            Err(error)
+            Err(match error.raw_os_error() {
+                Some(libc::ENOSYS | libc::EPERM) => {
+                    let why = "pidfd_open(2) is refused: it takes Linux 5.10 or later, and no seccomp filter against it";
+                    io::Error::new(error.kind(), format!("{why}: {error}"))
+                }
+                _ => error,
+            })
         }
     }
 }

@@ -109,7 +109,7 @@ const FAULTS: &[(&str, &[&str])] = &[
         "an input that panics or never ends",
         "is given the children of tasks",
         "a debugger holds its dead workers",
-        "may not send signals through pidfds",
+        "may have no pidfds, or send no signals through them",
     ]),
     ("A journal", &[
         "the program is killed at any moment, and started again",

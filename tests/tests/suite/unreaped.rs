@@ -97,3 +97,11 @@ fn where_pidfds_cannot_be_signalled_workers_are_killed_all_the_same() {
     assert!(timed_out.contains("timed out"), "{timed_out}");
     assert_eq!(left, "0 children left");
 }
+
+#[test]
+fn where_there_are_no_pidfds_the_pool_breaks_and_says_so() {
+    let Some(found) = findings("no-pidfds") else { return };
+    let [broken, left] = &found[..] else { panic!("{found:#?}") };
+    assert!(broken.contains("the pool is broken") && broken.contains("pidfd_open(2) is refused"), "{broken}");
+    assert_eq!(left, "0 children left");
+}

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use pool_core::{Pool, TaskError};
@@ -102,15 +103,15 @@ pub(crate) fn adopts(worker: &Path) {
     say(&format!("{} children left", process::children().len()));
 }
 
-/// A filter makes the kernel one that has no `pidfd_send_signal(2)`.
-pub(crate) fn no_pidfd_signals(worker: &Path) {
+/// Makes the kernel one that has no such system call, for this program and what it starts; false, where that cannot be, and why has been said.
+fn refuse(call: libc::c_long) -> bool {
     const LOAD: u16 = 0x20;
     const JUMP_IF_EQUAL: u16 = 0x15;
     const RETURN: u16 = 0x06;
     let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
     let mut steps = [
         step(LOAD, 0, 0, 0),
-        step(JUMP_IF_EQUAL, 0, 1, libc::SYS_pidfd_send_signal as u32),
+        step(JUMP_IF_EQUAL, 0, 1, call as u32),
         step(RETURN, 0, 0, libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32),
         step(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
     ];
@@ -121,14 +122,31 @@ pub(crate) fn no_pidfd_signals(worker: &Path) {
             && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) == 0
     };
     if !filtered {
-        return say(&format!("skipped: no filter of system calls: {}", std::io::Error::last_os_error()));
+        say(&format!("skipped: no filter of system calls: {}", std::io::Error::last_os_error()));
+    }
+    filtered
+}
+
+pub(crate) fn no_pidfd_signals(worker: &Path) {
+    if !refuse(libc::SYS_pidfd_send_signal) {
+        return;
     }
     let pool = builder(worker).build().expect("a pool");
-    let task = pool.apply_async(act(1, Part::Hang).timeout(std::time::Duration::from_millis(300)));
+    let task = pool.apply_async(act(1, Part::Hang).timeout(Duration::from_millis(300)));
     let pid = busy(&pool);
     say(&task.get().expect_err("it hangs").to_string());
     wait_until("it is gone", || process::state(pid).is_none());
     expect_healthy(&pool);
+    drop(pool);
+    say(&format!("{} children left", process::children().len()));
+}
+
+pub(crate) fn no_pidfds(worker: &Path) {
+    if !refuse(libc::SYS_pidfd_open) {
+        return;
+    }
+    let pool = builder(worker).build().expect("a pool");
+    say(&pool.apply(act(1, Part::Innocent)).expect_err("no death could be noticed").to_string());
     drop(pool);
     say(&format!("{} children left", process::children().len()));
 }

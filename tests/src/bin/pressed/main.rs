@@ -16,6 +16,7 @@
 //! | `debugged` | ends pools of which a debugger holds a dead worker |
 //! | `adopts` | is given the children of tasks whose worker is dead |
 //! | `no-pidfd-signals` | may not send signals through pidfds |
+//! | `no-pidfds` | may have no pidfds |
 //!
 //! It has no name for what it is refused by the kernel, or by functions of the C library that it replaces: see `shortage.rs`.
 //! It prints one line for each finding, and exits with status 0 when it could play to the end.
@@ -63,6 +64,7 @@ fn main() {
         "debugged" => children::debugged(worker),
         "adopts" => children::adopts(worker),
         "no-pidfd-signals" => children::no_pidfd_signals(worker),
+        "no-pidfds" => children::no_pidfds(worker),
         other => {
             eprintln!("pressed: `{other}` is no play");
             std::process::exit(2);
