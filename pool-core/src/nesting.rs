@@ -71,11 +71,21 @@ struct Nested<'a, T> {
     level: Level<'a>,
 }
 
+/// What has nothing in it is no level: a list of numbers is decoded as fast as ever.
 macro_rules! forward {
+    ($($method:ident)*) => {
+        $(#[inline]
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+            self.inner.$method(visitor)
+        })*
+    };
+}
+
+macro_rules! forward_a_level_down {
     ($($method:ident($($name:ident: $type:ty),*))*) => {
         $(#[inline]
         fn $method<V: Visitor<'de>>(self, $($name: $type,)* visitor: V) -> Result<V::Value, D::Error> {
-            self.inner.$method($($name,)* Nested { inner: visitor, level: self.level })
+            self.inner.$method($($name,)* Nested { inner: visitor, level: self.level.down()? })
         })*
     };
 }
@@ -84,15 +94,17 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Nested<'_, D> {
     type Error = D::Error;
 
     forward! {
-        deserialize_any() deserialize_bool() deserialize_i8() deserialize_i16() deserialize_i32() deserialize_i64()
-        deserialize_i128() deserialize_u8() deserialize_u16() deserialize_u32() deserialize_u64() deserialize_u128()
-        deserialize_f32() deserialize_f64() deserialize_char() deserialize_str() deserialize_string() deserialize_bytes()
-        deserialize_byte_buf() deserialize_option() deserialize_unit() deserialize_unit_struct(name: &'static str)
+        deserialize_bool deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_i128 deserialize_u8
+        deserialize_u16 deserialize_u32 deserialize_u64 deserialize_u128 deserialize_f32 deserialize_f64 deserialize_char
+        deserialize_str deserialize_string deserialize_bytes deserialize_byte_buf deserialize_unit deserialize_identifier
+    }
+
+    forward_a_level_down! {
+        deserialize_any() deserialize_option() deserialize_unit_struct(name: &'static str)
         deserialize_newtype_struct(name: &'static str) deserialize_seq() deserialize_tuple(len: usize)
         deserialize_tuple_struct(name: &'static str, len: usize) deserialize_map()
         deserialize_struct(name: &'static str, fields: &'static [&'static str])
-        deserialize_enum(name: &'static str, variants: &'static [&'static str])
-        deserialize_identifier() deserialize_ignored_any()
+        deserialize_enum(name: &'static str, variants: &'static [&'static str]) deserialize_ignored_any()
     }
 
     #[inline]
@@ -136,12 +148,12 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Nested<'_, V> {
 
     #[inline]
     fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<V::Value, D::Error> {
-        self.inner.visit_some(Nested { inner: deserializer, level: self.level.down()? })
+        self.inner.visit_some(Nested { inner: deserializer, level: self.level })
     }
 
     #[inline]
     fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<V::Value, D::Error> {
-        self.inner.visit_newtype_struct(Nested { inner: deserializer, level: self.level.down()? })
+        self.inner.visit_newtype_struct(Nested { inner: deserializer, level: self.level })
     }
 
     #[inline]
@@ -165,7 +177,7 @@ impl<'de, S: DeserializeSeed<'de>> DeserializeSeed<'de> for Nested<'_, S> {
 
     #[inline]
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<S::Value, D::Error> {
-        self.inner.deserialize(Nested { inner: deserializer, level: self.level.down()? })
+        self.inner.deserialize(Nested { inner: deserializer, level: self.level })
     }
 }
 
