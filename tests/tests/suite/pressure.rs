@@ -61,6 +61,10 @@ impl Cgroup {
         let mut why = "no memory cgroup is mounted".to_owned();
         for (root, path, limit) in places {
             let Some(path) = path else { continue };
+            if limit == "memory.max" && !is_root() {
+                // It is this user's tree if it may. What is refused shows below.
+                let _ = fs::write(Path::new(root).join(&path).join("cgroup.subtree_control"), "+memory");
+            }
             let group = Self(Path::new(root).join(path).join(format!("pool-tests-{}", std::process::id())));
             let made = fs::create_dir(&group.0).and_then(|()| {
                 // The file is there if the controller is.
