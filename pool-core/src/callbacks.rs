@@ -4,11 +4,11 @@
 //! which is started with the first callback, one after another, in the order of completion.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
-
-use crossbeam_channel::Sender;
+use std::sync::{Arc, PoisonError};
 
 use crate::outcome::{Callback, Cell};
+use crate::sync::channel::{Sender, unbounded};
+use crate::sync::{Mutex, thread};
 
 type Job = (Callback, Arc<Cell>);
 
@@ -26,8 +26,8 @@ impl Callbacks {
         }
         let mut sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner);
         if sender.is_none() {
-            let (jobs, queue) = crossbeam_channel::unbounded::<Job>();
-            let spawned = std::thread::Builder::new().name(format!("{pool}-callbacks")).spawn(move || {
+            let (jobs, queue) = unbounded::<Job>();
+            let spawned = thread::detach(format!("{pool}-callbacks"), move || {
                 for job in queue {
                     run(job);
                 }

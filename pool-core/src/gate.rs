@@ -24,13 +24,14 @@
 //! * *Wakers.* Places are left before wakers run, so that a waker that submits finds that of its own task.
 //! * *The lead.* Nobody enters with the lead in its hand: it would follow itself for ever.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::outcome::Watched;
 use crate::supervisor::lead::Wait;
 use crate::supervisor::shared::Shared;
+use crate::sync::{AtomicBool, AtomicUsize, Condvar, Mutex, fence, now};
 
 /// Where submitters of single tasks wait.
 #[derive(Debug)]
@@ -169,7 +170,7 @@ impl Wait for Room<'_> {
         gate.waiting.fetch_add(1, Ordering::Relaxed);
         fence(Ordering::SeqCst);
         while !gate.has_room() {
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(now()));
             guard = match left {
                 None => gate.left.wait(guard).unwrap_or_else(PoisonError::into_inner),
                 Some(Duration::ZERO) => break,

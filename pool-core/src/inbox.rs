@@ -1,12 +1,13 @@
 //! Where the outcomes of a batch are collected for the one thread that takes them.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::job::Run;
 use crate::outcome::{Outcome, Results, Watched};
 use crate::supervisor::lead::Wait;
+use crate::sync::{AtomicBool, Condvar, Mutex, MutexGuard, now};
 
 /// A batch looks at its results when so many bytes of them are still in the memory of workers, which can then be used again.
 const LENT: usize = 1 << 20;
@@ -124,7 +125,7 @@ fn wait_while<T>(
     match deadline {
         None => drop(condvar.wait_while(guard, condition).unwrap_or_else(PoisonError::into_inner)),
         Some(deadline) => {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let left = deadline.saturating_duration_since(now());
             drop(condvar.wait_timeout_while(guard, left, condition).unwrap_or_else(PoisonError::into_inner));
         }
     }

@@ -52,6 +52,8 @@
 //! * `json` (default): [`Json`], for types that postcard cannot carry.
 //! * `progress` (default): `Progress::bar`, a bar on the terminal.
 
+#![cfg_attr(pool_loom, allow(dead_code, unused_imports, reason = "models use a part of what there is"))]
+
 #[cfg(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))]
 compile_error!("pool-core runs on Linux, on x86-64 and AArch64: it stands on pidfds, memfds and epoll");
 
@@ -92,6 +94,8 @@ mod job;
 mod json;
 mod limits;
 mod memory;
+#[cfg(all(test, pool_loom))]
+mod models;
 mod nesting;
 mod outcome;
 mod output;
@@ -114,6 +118,7 @@ mod stats;
 #[cfg(feature = "durable")]
 mod stored;
 mod supervisor;
+mod sync;
 mod sys;
 mod task;
 mod told;

@@ -3,16 +3,17 @@
 //! A [`Cell`] is written once by the supervisor, and read by handles. Whoever waits on it (a thread, a waker, a callback) is
 //! told outside of every lock of the pool.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::task::{Poll, Waker};
-use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use crate::buffer::Args;
 use crate::error::TaskError;
 use crate::reply::Reply;
 use crate::supervisor::lead::Wait;
+use crate::sync::thread::{self, Thread};
+use crate::sync::{AtomicUsize, Mutex, MutexGuard, now};
 use crate::task::TaskEntry;
 use crate::wait::Tally;
 
@@ -48,6 +49,7 @@ enum State {
 }
 
 // Many tasks may wait, each with a cell.
+#[cfg(not(pool_loom))]
 const _: () = assert!(size_of::<Cell>() <= 48, "a cell and its two counters fit into 64 bytes");
 
 /// What few tasks have before they have ended.
@@ -293,7 +295,7 @@ impl Wait for Cell {
         heed();
         while !self.is_settled() {
             // Others may unpark this thread for reasons of their own.
-            match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+            match deadline.map(|deadline| deadline.saturating_duration_since(now())) {
                 None => thread::park(),
                 Some(Duration::ZERO) => return self.forget_thread(watched),
                 Some(left) => thread::park_timeout(left),

@@ -16,14 +16,12 @@ use crate::gate::Place;
 use crate::handle::TaskHandle;
 use crate::imap::{Imap, ImapUnordered};
 use crate::insights::Insights;
-use crate::job::Job;
 use crate::outcome::{Cell, Results};
 use crate::policy::bounded;
 use crate::stats::{Stats, WorkerInfo, WorkerStatus};
 #[cfg(feature = "durable")]
 use crate::stored::single::{Wanted, make};
 use crate::supervisor::engine::Engine;
-use crate::supervisor::engine::bells::Leading;
 use crate::supervisor::event::{Event, TaskSpec};
 use crate::supervisor::shared::Shared;
 use crate::supervisor::slot::Phase;
@@ -208,18 +206,7 @@ impl Pool {
         #[cfg(not(feature = "durable"))]
         let name = parts.options.and_then(|options| options.name);
         let cell = shared.cells.make(parts.entry, args, name);
-        let job = Job::Single(Arc::clone(&cell));
-        if let Some(place) = place {
-            place.keep();
-        }
-        let key = shared.with(|engine, now| {
-            if leading {
-                engine.lead(Some(Leading::Awake));
-            }
-            let key = engine.submit(now, spec, job);
-            engine.hand_out(now, true);
-            key
-        });
+        let key = shared.submit(&cell, spec, leading, place);
         handle(cell, key)
     }
 

@@ -20,8 +20,8 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::iter::FusedIterator;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::{Elapsed, TaskError};
@@ -31,6 +31,7 @@ use crate::outcome::Watched;
 use crate::progress::{self, Feed, Progress};
 use crate::supervisor::lead::Wait;
 use crate::supervisor::shared::Shared;
+use crate::sync::{AtomicBool, Condvar, Mutex, MutexGuard, now};
 
 /// Numbers of tasks that have ended.
 #[derive(Debug, Default)]
@@ -77,7 +78,7 @@ impl Tally {
         let mut ended = self.lock();
         while ended.numbers.is_empty() {
             ended.following = true;
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(now()));
             ended = match left {
                 None => self.ready.wait(ended).unwrap_or_else(PoisonError::into_inner),
                 Some(Duration::ZERO) => break,

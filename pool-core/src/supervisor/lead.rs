@@ -43,11 +43,11 @@
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
@@ -56,6 +56,7 @@ use crate::supervisor::engine::bells::Leading;
 use crate::supervisor::shared::Shared;
 use crate::supervisor::spin::{self, Turn};
 use crate::supervisor::token::RESULTS;
+use crate::sync::{AtomicBool, fence, now, ready};
 
 /// Something that a thread can wait for.
 pub(crate) trait Wait {
@@ -96,7 +97,7 @@ impl Lead {
     /// Has the reactor woken by results, or not.
     pub(crate) fn mute(&self, reactor: &Epoll, muted: bool) -> nix::Result<()> {
         let flags = if muted { EpollFlags::empty() } else { EpollFlags::EPOLLIN };
-        reactor.modify(&self.results.0, &mut EpollEvent::new(flags, RESULTS))
+        ready::tell(|| reactor.modify(&self.results.0, &mut EpollEvent::new(flags, RESULTS)))
     }
 
     /// Wakes the leader, if it sleeps: something has been settled.
@@ -104,7 +105,7 @@ impl Lead {
         fence(Ordering::SeqCst);
         if self.asleep.load(Ordering::Relaxed) {
             // EAGAIN: the counter is full, so the leader is being woken anyway.
-            let _ = self.kick.write(1);
+            let _ = ready::tell(|| self.kick.write(1));
         }
     }
 
@@ -114,13 +115,13 @@ impl Lead {
             None => PollTimeout::NONE,
             Some(deadline) => {
                 // Rounded up, so that it does not wake up too early again and again.
-                let left = deadline.saturating_duration_since(Instant::now()).as_nanos().div_ceil(1_000_000);
+                let left = deadline.saturating_duration_since(now()).as_nanos().div_ceil(1_000_000);
                 PollTimeout::from(u16::try_from(left).unwrap_or(u16::MAX))
             }
         };
         let mut fds =
             [self.results.0.as_fd(), self.kick.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-        match poll(&mut fds, timeout) {
+        match ready::poll(&mut fds, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error),
         }
@@ -183,7 +184,7 @@ impl Leader<'_> {
         let shared = self.shared;
         let lead = &shared.lead;
         let mut away = None;
-        while !wait.is_over() && deadline.is_none_or(|deadline| Instant::now() < deadline) {
+        while !wait.is_over() && deadline.is_none_or(|deadline| now() < deadline) {
             let next = shared.with(|engine, _| {
                 if engine.is_dozing() {
                     return Next::Sleep;

@@ -25,6 +25,7 @@ use crate::supervisor::parcels::Parcels;
 use crate::supervisor::routes::Routes;
 use crate::supervisor::token::{Source, Token};
 use crate::supervisor::watched::Watched;
+use crate::sync::{across, ready};
 use crate::sys::process::{self, ExitStatus, Remains};
 use crate::sys::sigpipe;
 use crate::transport::{BELL, pace_of};
@@ -214,12 +215,12 @@ impl Link {
     /// Whether the worker has written something, as far as can be told without a system call.
     pub(crate) fn has_news(&mut self) -> bool {
         // A position that makes no sense is news, too.
-        !self.deaf && self.rings.as_mut().is_some_and(|rings| rings.results.available() != Ok(0))
+        !self.deaf && self.rings.as_mut().is_some_and(|rings| across(|| rings.results.available()) != Ok(0))
     }
 
     /// Wants to be rung for what comes from now on; whether there is something to read before that.
     pub(crate) fn arm(&mut self, wake: Wake) -> bool {
-        !self.deaf && self.rings.as_mut().is_some_and(|rings| rings.results.raise(wake) != Ok(0))
+        !self.deaf && self.rings.as_mut().is_some_and(|rings| across(|| rings.results.raise(wake)) != Ok(0))
     }
 
     /// Wants no bell.
@@ -309,7 +310,7 @@ impl Link {
                 break flushed;
             }
         };
-        bell |= rings.tasks.publish();
+        bell |= across(|| rings.tasks.publish());
         if bell {
             self.ring_the_bell()?;
         }
@@ -324,7 +325,7 @@ impl Link {
     /// Wakes the worker.
     fn ring_the_bell(&self) -> io::Result<()> {
         let Some(pipe) = &self.tasks else { return Ok(()) };
-        match sigpipe::without_sigpipe(|| nix::unistd::write(pipe, &[BELL])) {
+        match ready::tell(|| sigpipe::without_sigpipe(|| nix::unistd::write(pipe, &[BELL]))) {
             // A full pipe wakes it, too.
             Ok(_) | Err(Errno::EAGAIN) => Ok(()),
             Err(error) => Err(error.into()),

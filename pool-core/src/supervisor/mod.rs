@@ -8,13 +8,13 @@ pub(crate) mod event;
 mod hierarchy;
 pub(crate) mod launch;
 pub(crate) mod lead;
-mod link;
+pub(crate) mod link;
 pub(crate) mod machine;
 mod parcels;
 pub(crate) mod reactor;
 mod routes;
 pub(crate) mod shared;
-#[cfg(test)]
+#[cfg(all(test, not(pool_loom)))]
 mod simulation;
 pub(crate) mod slot;
 pub(crate) mod spin;

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::sys::epoll::{EpollEvent, EpollTimeout};
+use nix::sys::epoll::EpollEvent;
 
 #[cfg(feature = "test-faults")]
 use crate::faults::{self, Place};
@@ -15,6 +15,7 @@ use crate::supervisor::engine::Engine;
 use crate::supervisor::event::Event;
 use crate::supervisor::shared::Shared;
 use crate::supervisor::token::{RESULTS, TIMER, Token, WAKE, ZYGOTE};
+use crate::sync::ready;
 use crate::told::tell;
 
 /// Faults of our own after which the reactor gives up altogether.
@@ -77,23 +78,28 @@ fn turn(shared: &Arc<Shared>, events: &mut [EpollEvent]) -> bool {
     if has_launched {
         shared.launcher.warm(&shared.epoll);
     }
-    let ready = match shared.epoll.wait(events, EpollTimeout::NONE) {
-        Ok(ready) => ready,
+    let ready = match ready::wait(&shared.epoll, events) {
+        Ok(ready) => &events[..ready],
         Err(Errno::EINTR) => return true,
         Err(error) => {
             shared.with(|engine, now| engine.machine.on(now, Event::Fault(format!("epoll_wait: {error}"))));
             return false;
         }
     };
-    if events[..ready].iter().any(|event| event.data() == ZYGOTE) {
+    if ready.iter().any(|event| event.data() == ZYGOTE) {
         shared.launcher.look();
     }
+    attend(shared, ready);
+    true
+}
+
+/// Does what descriptors are ready for.
+pub(crate) fn attend(shared: &Shared, ready: &[EpollEvent]) {
     shared.with(|engine, now| {
         #[cfg(feature = "test-faults")]
         faults::strike(Place::Locked);
         // Results before deaths: what a worker has written counts, whatever happened to it afterwards.
-        let tokens = || events[..ready].iter().map(EpollEvent::data);
-        for token in tokens() {
+        for token in ready.iter().map(EpollEvent::data) {
             match token {
                 RESULTS => engine.on_results(now),
                 WAKE => {
@@ -113,5 +119,4 @@ fn turn(shared: &Arc<Shared>, events: &mut [EpollEvent]) -> bool {
             }
         }
     });
-    true
 }

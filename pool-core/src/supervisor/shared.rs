@@ -1,8 +1,8 @@
 //! What a pool's handles, its callers and its reactor share.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, TryLockError};
 use std::time::Instant;
 
 use nix::sys::epoll::Epoll;
@@ -10,18 +10,20 @@ use nix::sys::eventfd::EventFd;
 
 use crate::callbacks::Callbacks;
 use crate::fork::Origin;
-use crate::gate::Gate;
-use crate::job::{Settled, Sink};
+use crate::gate::{Gate, Place};
+use crate::job::{Job, Settled, Sink};
 use crate::outcome::{Callback, Cell, Cells};
 use crate::supervisor::engine::Engine;
-use crate::supervisor::event::Event;
+use crate::supervisor::engine::bells::Leading;
+use crate::supervisor::event::{Event, TaskKey, TaskSpec};
 use crate::supervisor::launch::Launcher;
 use crate::supervisor::lead::Lead;
+use crate::sync::{AtomicUsize, Condvar, Mutex, MutexGuard, now, ready};
 
 /// A buffer between two uses is no larger than this.
 const MOST_SPARE: usize = 1024;
 /// How often the lock is tried before the thread sleeps for it: some ten microseconds.
-const LOCK_TRIES: u32 = 100;
+const LOCK_TRIES: u32 = if cfg!(pool_loom) { 0 } else { 100 };
 
 /// The one object behind every handle of a pool.
 #[derive(Debug)]
@@ -97,7 +99,7 @@ impl Shared {
     /// whose task has ended.
     pub(crate) fn with<T>(&self, work: impl FnOnce(&mut Engine, Instant) -> T) -> T {
         let mut engine = self.lock();
-        let now = Instant::now();
+        let now = now();
         let result = catch_unwind(AssertUnwindSafe(|| {
             let result = work(&mut engine, now);
             engine.run(now);
@@ -155,6 +157,28 @@ impl Shared {
         spare
     }
 
+    /// Submits a single task, and hands it out. `leading`: the caller has the lead, and is going to wait for this task.
+    pub(crate) fn submit(
+        &self,
+        cell: &Arc<Cell>,
+        spec: TaskSpec,
+        leading: bool,
+        place: Option<Place<'_>>,
+    ) -> Option<TaskKey> {
+        let job = Job::Single(Arc::clone(cell));
+        if let Some(place) = place {
+            place.keep();
+        }
+        self.with(|engine, now| {
+            if leading {
+                engine.lead(Some(Leading::Awake));
+            }
+            let key = engine.submit(now, spec, job);
+            engine.hand_out(now, true);
+            key
+        })
+    }
+
     /// Looks at the engine without changing it.
     pub(crate) fn look<T>(&self, view: impl FnOnce(&Engine) -> T) -> T {
         view(&self.lock())
@@ -181,7 +205,7 @@ impl Shared {
     /// Wakes the reactor.
     pub(crate) fn wake(&self) {
         // EAGAIN: the counter is full, so the reactor is being woken anyway.
-        if let Err(error) = self.wake.write(1)
+        if let Err(error) = ready::tell(|| self.wake.write(1))
             && error != nix::errno::Errno::EAGAIN
         {
             tracing::error!(pool = self.name, %error, "cannot wake the reactor");
@@ -201,7 +225,7 @@ impl Shared {
             engine = match deadline {
                 None => self.gone.wait(engine).unwrap_or_else(PoisonError::into_inner),
                 Some(deadline) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
+                    let left = deadline.saturating_duration_since(now());
                     if left.is_zero() {
                         return false;
                     }

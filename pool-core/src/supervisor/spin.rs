@@ -16,6 +16,8 @@
 use std::hint;
 use std::time::{Duration, Instant};
 
+use crate::sync::{self, thread};
+
 /// About what two wake-ups of a sleeping core cost: to spin for longer never pays.
 const LONGEST: Duration = Duration::from_micros(100);
 /// Looks between two glances at the clock.
@@ -50,7 +52,7 @@ impl Spin {
                 self.skip -= 1;
                 return Turn::Sleep;
             }
-            let now = Instant::now();
+            let now = sync::now();
             if self.crowded_until.is_some_and(|until| now < until) {
                 return Turn::Sleep;
             }
@@ -70,7 +72,7 @@ impl Spin {
     /// The thread has [given way](give_way), and was away for so long.
     pub(crate) fn was_away(&mut self, away: Duration) {
         if away >= SLICE && self.since.is_some() {
-            self.crowded_until = Some(Instant::now() + away * REST);
+            self.crowded_until = Some(sync::now() + away * REST);
             self.give_up();
         }
     }
@@ -103,9 +105,9 @@ pub(crate) enum Turn {
 /// Offers the core to others (`sched_yield(2)`); for how long they had it. Not to be called with a lock held.
 #[doc(alias = "sched_yield")]
 pub(crate) fn give_way() -> Duration {
-    let before = Instant::now();
-    std::thread::yield_now();
-    before.elapsed()
+    let before = sync::now();
+    thread::yield_now();
+    sync::now().saturating_duration_since(before)
 }
 
 #[cfg(test)]

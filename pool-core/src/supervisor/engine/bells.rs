@@ -11,6 +11,7 @@ use super::{Engine, READS_A_TURN};
 use crate::supervisor::event::Event;
 use crate::supervisor::spin::Turn;
 use crate::supervisor::token::Token;
+use crate::sync;
 
 /// How long bells that are to ring late rest after they have been armed; less than workers are given work for.
 const REST: Duration = Duration::from_micros(500);
@@ -144,7 +145,7 @@ impl Engine {
             }
             if link.has_news() {
                 found = true;
-                self.now = Instant::now();
+                self.now = sync::now();
                 self.read_results(self.now, index, READS_A_TURN);
             }
             if self.machine.load(index) > 0 {
@@ -177,7 +178,7 @@ impl Engine {
     /// The leader is about to sleep; false if it is to look first whether what it waits for has come.
     pub(crate) fn fall_asleep(&mut self, bulk: bool) -> bool {
         if !self.muted {
-            self.mute(Instant::now(), true);
+            self.mute(sync::now(), true);
         }
         self.leader = Some(if bulk { Leading::AsleepForMany } else { Leading::AsleepForOne });
         self.arm_bells();
@@ -199,7 +200,7 @@ impl Engine {
     pub(crate) fn arm_bells(&mut self) {
         let Some(wake) = self.bell().filter(|_| !self.busy.is_empty()) else { return };
         if self.leader.is_none() && wake == Wake::Low {
-            let now = Instant::now();
+            let now = sync::now();
             if now < self.bells_rest_until {
                 self.arm_bells_at = Some(self.bells_rest_until);
                 return self.disarm_bells();

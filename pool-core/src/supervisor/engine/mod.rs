@@ -37,7 +37,7 @@ use crate::supervisor::machine::Machine;
 use crate::supervisor::routes::Routes;
 use crate::supervisor::spin::Spin;
 use crate::supervisor::token::{Source, Token};
-use crate::sys::process;
+use crate::sync::{self, ready};
 
 pub(crate) mod bells;
 mod faults;
@@ -155,14 +155,15 @@ impl Engine {
             dirty: Vec::new(),
             busy: Vec::new(),
             spin: Spin::new(),
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            // None to spin on in a model: a leader that spins is one that has not slept yet.
+            cores: if cfg!(pool_loom) { 1 } else { std::thread::available_parallelism().map_or(1, usize::from) },
             epoll,
             lead,
             leader: None,
             arm_bells_at: None,
-            bells_rest_until: Instant::now(),
+            bells_rest_until: sync::now(),
             unread: 0,
-            now: Instant::now(),
+            now: sync::now(),
             muted: false,
             timer,
             armed: None,
@@ -550,7 +551,7 @@ impl Engine {
             return;
         }
         let after = due.map(|due| due.saturating_duration_since(now));
-        match process::arm_timer(self.timer.as_fd(), after) {
+        match ready::arm_timer(self.timer.as_fd(), after) {
             Ok(()) => self.armed = due,
             Err(error) => tracing::error!(pool = self.pool, %error, "cannot set the timer"),
         }
