@@ -17,6 +17,7 @@ use crate::stored::single::Pending;
 use crate::supervisor::event::{Event, TaskKey};
 use crate::supervisor::lead::Leader;
 use crate::supervisor::shared::Shared;
+use crate::sync::now;
 
 /// Turns what a worker sent into a value.
 pub(crate) type Decode<R> = fn(Encoded<'_>) -> Result<R, String>;
@@ -191,7 +192,7 @@ impl<R> TaskHandle<R> {
     #[must_use = "it may have been in vain"]
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
         // A timeout too long to be represented is no timeout.
-        self.wait_until(Instant::now().checked_add(timeout))
+        self.wait_until(now().checked_add(timeout))
     }
 
     pub(crate) fn wait_until(&self, deadline: Option<Instant>) -> bool {

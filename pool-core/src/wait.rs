@@ -187,7 +187,7 @@ pub fn wait_any<R>(handles: &[TaskHandle<R>]) -> Option<usize> {
 /// As [`wait_any`], for at most this long; `None` also if none has ended by then.
 #[must_use = "the index says which task has ended"]
 pub fn wait_any_timeout<R>(handles: &[TaskHandle<R>], timeout: Duration) -> Option<usize> {
-    any_until(handles, Instant::now().checked_add(timeout))
+    any_until(handles, now().checked_add(timeout))
 }
 
 fn any_until<R>(handles: &[TaskHandle<R>], deadline: Option<Instant>) -> Option<usize> {
@@ -227,7 +227,7 @@ pub fn wait_all<R>(handles: &[TaskHandle<R>]) {
 /// As [`wait_all`], for at most this long; tells whether all have ended.
 #[must_use = "it may have been in vain"]
 pub fn wait_all_timeout<R>(handles: &[TaskHandle<R>], timeout: Duration) -> bool {
-    let deadline = Instant::now().checked_add(timeout);
+    let deadline = now().checked_add(timeout);
     handles.iter().all(|handle| handle.wait_until(deadline))
 }
 
@@ -327,7 +327,7 @@ impl<R> Completed<R> {
         &mut self,
         timeout: Duration,
     ) -> Result<Option<(usize, Result<R, TaskError>)>, Elapsed> {
-        self.next_until(Instant::now().checked_add(timeout))
+        self.next_until(now().checked_add(timeout))
     }
 
     #[expect(clippy::type_complexity, reason = "as above")]

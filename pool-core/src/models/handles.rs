@@ -36,19 +36,6 @@ fn two_callers_get_their_results() {
     });
 }
 
-#[test]
-fn a_cancelled_task_ends_for_who_waits() {
-    explore(2, || {
-        let stage = Stage::new(1, None);
-        let handle = Arc::new(stage.submit(7));
-        let waits = Arc::clone(&handle);
-        let waits = thread::spawn(move || waits.wait());
-        handle.cancel();
-        waits.join().unwrap();
-        assert!(handle.has_ended());
-    });
-}
-
 /// Wakes a thread, and counts.
 struct Alarm {
     thread: Thread,

@@ -4,6 +4,9 @@
 //! ```sh
 //! RUSTFLAGS="--cfg pool_loom" CARGO_TARGET_DIR=target/pool-loom cargo test -p pool-core --release --lib models::
 //! ```
-mod stage;
 
 mod handles;
+mod leaving;
+mod limits;
+mod several;
+mod stage;

@@ -16,6 +16,8 @@ use crate::buffer::Args;
 use crate::executable::WorkerExe;
 use crate::gate::Gate;
 use crate::handle::TaskHandle;
+use crate::inbox::Inbox;
+use crate::job::{Job, Part, PartArgs};
 use crate::output::{Forwarder, Output};
 use crate::outcome::Cell;
 use crate::policy::RestartPolicy;
@@ -48,12 +50,13 @@ const LIMIT: u32 = 1 << 16;
 /// A timer that fires sooner than this fires when its reactor has nothing else to do. Others never do: nothing fails here.
 const SOON: Duration = Duration::from_millis(1);
 
-/// Runs a model in every order with at most so many switches that no thread has asked for.
+/// Runs a model in every order with at most so many switches that no thread has asked for, and as many as `POOL_LOOM_MORE` says.
 pub(super) fn explore(switches: usize, model: impl Fn() + Send + Sync + 'static) {
     let (model, orders) = (Arc::new(model), Arc::new(AtomicU64::new(0)));
     let counter = Arc::clone(&orders);
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(switches);
+    let more = std::env::var("POOL_LOOM_MORE").ok().map_or(0, |more| more.parse().expect("a number"));
+    builder.preemption_bound = Some(switches + more);
     builder.max_branches = 100_000;
     builder.check(move || {
         counter.fetch_add(1, Ordering::Relaxed);
@@ -143,6 +146,23 @@ pub(super) fn submit(shared: &Arc<Shared>, result: u8) -> TaskHandle<u8> {
     let cell = shared.cells.make(&ECHO, Args::from(vec![result]), None);
     let key = shared.submit(&cell, spec_of(None, 1, None), false, place);
     handle(shared, cell, key)
+}
+
+/// Submits an item of a batch, as a flight does, whose result is this.
+pub(super) fn submit_item(shared: &Shared, inbox: &Arc<Inbox>, result: u8) {
+    let part = Part {
+        entry: &ECHO,
+        name: None,
+        args: PartArgs::One(Args::from(vec![result])),
+        inbox: Arc::clone(inbox),
+        index: 0,
+        kind: 0,
+        end: 1,
+    };
+    shared.with(|engine, now| {
+        let _ = engine.submit(now, spec_of(None, 1, None), Job::Part(Box::new(part)));
+        engine.hand_out(now, false);
+    });
 }
 
 fn handle(shared: &Arc<Shared>, cell: Arc<Cell>, key: Option<TaskKey>) -> TaskHandle<u8> {
