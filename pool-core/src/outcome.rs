@@ -1,7 +1,7 @@
 //! Where the outcome of a task waits for whoever wants it.
 //!
 //! A [`Cell`] is written once by the supervisor, and read by handles. Whoever waits on it (a thread, a waker, a callback) is
-//! told outside of every lock of the pool.
+//! told outside of every lock of the pool; code of others is run by whoever has settled it, when that has been done.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -31,6 +31,21 @@ pub(crate) type Outcome = Result<Results, TaskError>;
 
 /// Something to be called when there is an outcome.
 pub(crate) type Callback = Box<dyn FnOnce(&Cell) + Send>;
+
+/// Code of others that is to be run because of an outcome.
+#[derive(Default)]
+pub(crate) struct Foreign {
+    pub(crate) wakers: Vec<Waker>,
+    pub(crate) callbacks: Vec<Callback>,
+}
+
+/// Runs wakers. Each may take long, panic, or wait for the pool.
+pub(crate) fn wake(wakers: Vec<Waker>) {
+    for waker in wakers {
+        // Should it panic, the others are still woken.
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake()));
+    }
+}
 
 /// A place for one outcome.
 pub(crate) struct Cell {
@@ -117,10 +132,10 @@ impl Cell {
 
     /// Stores the outcome, unless there is one, and wakes who waits.
     ///
-    /// Returns what is to be called back.
-    pub(crate) fn settle(&self, outcome: Outcome, watched: &Watched) -> Vec<Callback> {
+    /// Returns whom else to tell.
+    pub(crate) fn settle(&self, outcome: Outcome, watched: &Watched) -> Foreign {
         let mut state = self.lock();
-        let State::Waiting { rare, .. } = &mut *state else { return Vec::new() };
+        let State::Waiting { rare, .. } = &mut *state else { return Foreign::default() };
         let rare = rare.take();
         *state = State::Ready(match outcome {
             Ok(Results::One(reply)) => Ok(reply),
@@ -129,22 +144,17 @@ impl Cell {
             Err(error) => Err(Box::new(error)),
         });
         drop(state);
-        let Some(rare) = rare else { return Vec::new() };
+        let Some(rare) = rare else { return Foreign::default() };
         rare.tallies.iter().for_each(|(tally, number)| tally.push(*number));
         if !rare.watched {
-            return Vec::new();
+            return Foreign::default();
         }
         watched.remove();
-        let foreign = !rare.wakers.is_empty();
-        rare.threads.iter().for_each(Thread::unpark);
-        for waker in rare.wakers {
-            // A waker is foreign code: should it panic, the others are still woken.
-            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake()));
-        }
-        if foreign {
+        if !rare.wakers.is_empty() {
             watched.foreign.fetch_sub(1, Ordering::SeqCst);
         }
-        rare.callbacks
+        rare.threads.iter().for_each(Thread::unpark);
+        Foreign { wakers: rare.wakers, callbacks: rare.callbacks }
     }
 
     pub(crate) fn is_settled(&self) -> bool {

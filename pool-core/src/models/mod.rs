@@ -6,6 +6,7 @@
 //! ```
 
 mod handles;
+mod late;
 mod leaving;
 mod limits;
 mod several;

@@ -10,7 +10,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use pool_ipc::boot::socket_pair;
-use pool_ipc::{Board, Fill, FrameReader, Hello, Kind, Region, RingReader, RingWriter, TaskDecl, Wake, set_nonblocking};
+use pool_ipc::{
+    Board, Fill, FrameReader, Hello, Kind, Region, RingReader, RingWriter, TaskDecl, Wake, set_nonblocking,
+};
 
 use crate::buffer::Args;
 use crate::executable::WorkerExe;
@@ -18,8 +20,8 @@ use crate::gate::Gate;
 use crate::handle::TaskHandle;
 use crate::inbox::Inbox;
 use crate::job::{Job, Part, PartArgs};
-use crate::output::{Forwarder, Output};
 use crate::outcome::Cell;
+use crate::output::{Forwarder, Output};
 use crate::policy::RestartPolicy;
 use crate::pool::spec_of;
 use crate::reply::Encoded;
@@ -36,7 +38,7 @@ use crate::supervisor::machine::{Config, Machine, Staffing};
 use crate::supervisor::reactor::attend;
 use crate::supervisor::shared::Shared;
 use crate::supervisor::token::{Source, TIMER, Token, WAKE};
-use crate::sync::{World, across, now, ready, thread};
+use crate::sync::{self, World, across, now, ready, thread};
 use crate::task::{self, TASKS, TaskEntry};
 use crate::transport::{BELL, Transport};
 
@@ -98,8 +100,7 @@ impl Stage {
             limits: Limits { recycle: None, kill: None, processes: None },
         });
         let gate = Gate::new(queue_limit, workers as usize);
-        let shared =
-            Arc::new(Shared::new(engine, wake, epoll, name, workers as usize, launcher(), gate));
+        let shared = Arc::new(Shared::new(engine, wake, epoll, name, workers as usize, launcher(), gate));
         // The spawns that the machine wants from the start.
         shared.with(|_, _| ());
         let workers = (0..workers).map(|_| Worker::start(&shared)).collect();
@@ -132,6 +133,14 @@ impl Stage {
     pub(super) fn worker(&mut self, tasks: usize) -> loom::thread::JoinHandle<()> {
         let worker = self.workers.pop().expect("one is left");
         thread::spawn(move || worker.run(tasks))
+    }
+
+    /// Runs the next worker, which waits before each of its tasks until it is [allowed](Steps::allow).
+    pub(super) fn worker_in_steps(&mut self, tasks: usize) -> (loom::thread::JoinHandle<()>, Arc<Steps>) {
+        let mut worker = self.workers.pop().expect("one is left");
+        let steps = Arc::new(Steps::default());
+        worker.steps = Some(Arc::clone(&steps));
+        (thread::spawn(move || worker.run(tasks)), steps)
     }
 
     /// Submits a task whose result is this.
@@ -222,6 +231,26 @@ fn launcher() -> Launcher {
     }
 }
 
+/// How many tasks a worker may begin.
+#[derive(Default)]
+pub(super) struct Steps {
+    allowed: sync::Mutex<usize>,
+    changed: sync::Condvar,
+}
+
+impl Steps {
+    pub(super) fn allow(&self) {
+        *self.allowed.lock().unwrap() += 1;
+        self.changed.notify_one();
+    }
+
+    fn take(&self) {
+        let allowed = self.allowed.lock().unwrap();
+        let mut allowed = self.changed.wait_while(allowed, |allowed| *allowed == 0).unwrap();
+        *allowed -= 1;
+    }
+}
+
 /// A worker as far as rings, board and bells go.
 struct Worker {
     tasks: RingReader,
@@ -232,6 +261,7 @@ struct Worker {
     /// The supervisor's doorbell.
     bell: OwnedFd,
     reader: FrameReader,
+    steps: Option<Arc<Steps>>,
 }
 
 impl Worker {
@@ -242,7 +272,8 @@ impl Worker {
         let (tasks_in, mut results_out) = region.supervisor();
         results_out.arm(Wake::Each).unwrap();
         let (tasks, mut results) = Region::open(memory.as_fd()).unwrap().worker();
-        let pipe = || std::io::pipe().map(|(read, write)| (OwnedFd::from(read), OwnedFd::from(write))).unwrap();
+        let pipe =
+            || std::io::pipe().map(|(read, write)| (OwnedFd::from(read), OwnedFd::from(write))).unwrap();
         let ((doorbell, tasks_bell), (results_bell, bell)) = (pipe(), pipe());
         for fd in [&doorbell, &tasks_bell, &results_bell] {
             set_nonblocking(fd.as_fd()).unwrap();
@@ -264,7 +295,8 @@ impl Worker {
             stderr: silent(),
             confined: Default::default(),
         };
-        let declare = |task: &TaskEntry| TaskDecl { name: task.name.to_owned(), signature: task.signature.to_owned() };
+        let declare =
+            |task: &TaskEntry| TaskDecl { name: task.name.to_owned(), signature: task.signature.to_owned() };
         let hello = Hello {
             pid: PID,
             build_id: Vec::new(),
@@ -277,7 +309,15 @@ impl Worker {
         nix::unistd::write(&bell, &[BELL]).unwrap();
         shared.with(|engine, now| engine.launched(now, who, Ok(launched)));
         shared.with(|engine, now| engine.on_ready(now, Token { who, source: Source::Results }));
-        Self { tasks, results, board: region.board(), doorbell, bell, reader: FrameReader::new(LIMIT) }
+        Self {
+            tasks,
+            results,
+            board: region.board(),
+            doorbell,
+            bell,
+            reader: FrameReader::new(LIMIT),
+            steps: None,
+        }
     }
 
     fn run(mut self, tasks: usize) {
@@ -309,6 +349,9 @@ impl Worker {
     }
 
     fn serve(&mut self, ticket: u64, result: u8) {
+        if let Some(steps) = &self.steps {
+            steps.take();
+        }
         let claimed = across(|| self.board.claim(ticket, pool_ipc::now_ns()));
         if !claimed {
             return;

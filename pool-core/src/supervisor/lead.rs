@@ -39,7 +39,8 @@
 //! * *A task is submitted while nobody leads and the reactor is muted.* Whoever submits unmutes it under the lock; a
 //!   leader that is about to leave sees the new task when it gives up the lead, under the same lock.
 //! * *Somebody begins to watch an outcome while bells are set to ring late.* It arms them anew, after it has registered.
-//! * *Foreign code.* Wakers and callbacks run outside of the lock, by the leader or the reactor; a panic is caught.
+//! * *Foreign code.* Wakers run outside of the lock, by the leader, the reactor or a caller; a panic is caught. They may wait for
+//!   the pool: so everything that has ended is delivered before the first of them runs, and whoever has the lead steps aside.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;

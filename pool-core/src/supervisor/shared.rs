@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, TryLockError};
+use std::task::Waker;
 use std::time::Instant;
 
 use nix::sys::epoll::Epoll;
@@ -12,7 +13,7 @@ use crate::callbacks::Callbacks;
 use crate::fork::Origin;
 use crate::gate::{Gate, Place};
 use crate::job::{Job, Settled, Sink};
-use crate::outcome::{Callback, Cell, Cells};
+use crate::outcome::{self, Callback, Cell, Cells, Foreign};
 use crate::supervisor::engine::Engine;
 use crate::supervisor::engine::bells::Leading;
 use crate::supervisor::event::{Event, TaskKey, TaskSpec};
@@ -109,7 +110,8 @@ impl Shared {
             // A fault of ours. No caller may wait for ever because of it.
             engine.fault(now, "a panic in the supervisor");
         }
-        if !engine.settled.is_empty() && self.lead.watched.any_foreign() {
+        let aside = !engine.settled.is_empty() && self.lead.watched.any_foreign();
+        if aside {
             // Foreign code may come next, which may take long, or wait for this very pool: meanwhile somebody else reads.
             engine.step_aside();
             engine.run(now);
@@ -136,12 +138,20 @@ impl Shared {
                 // The leader may wait for a place, and foreign code may come next.
                 self.lead.kick();
             }
+            let mut wakers = Vec::new();
             for ended in settled.drain(..) {
-                self.deliver(ended);
+                wakers.append(&mut self.settle(ended));
             }
             self.lead.kick();
             if let Ok(mut spare) = self.spare.try_lock() {
                 *spare = settled;
+            }
+            if !wakers.is_empty() {
+                // The first one may wait for the task that ended last.
+                if !aside {
+                    self.step_aside();
+                }
+                outcome::wake(wakers);
             }
         }
         result.unwrap_or_else(|panic| resume_unwind(panic))
@@ -184,15 +194,29 @@ impl Shared {
         view(&self.lock())
     }
 
+    /// Somebody has come to be woken since this thread has looked whether there was anybody.
+    fn step_aside(&self) {
+        self.with(|engine, _| engine.step_aside());
+    }
+
     /// Tells whoever waits for a task how it ended.
     pub(crate) fn deliver(&self, ended: Settled) {
+        outcome::wake(self.settle(ended));
+    }
+
+    /// As [`deliver`](Self::deliver), but for the wakers, which are left.
+    fn settle(&self, ended: Settled) -> Vec<Waker> {
         let Settled { sink, count, outcome } = ended;
         match sink {
             Sink::Handle(cell) => {
-                let callbacks = cell.settle(outcome, &self.lead.watched);
+                let Foreign { wakers, callbacks } = cell.settle(outcome, &self.lead.watched);
                 self.call_back(&cell, callbacks);
+                wakers
             }
-            Sink::Batch(inbox, run) => inbox.push(run, count, outcome),
+            Sink::Batch(inbox, run) => {
+                inbox.push(run, count, outcome);
+                Vec::new()
+            }
         }
     }
 

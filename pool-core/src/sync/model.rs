@@ -83,6 +83,7 @@ impl World {
 
     /// Lets time pass; wakes whom it wakes.
     pub(crate) fn pass(&self, time: Duration) {
+        self.order.fetch_add(1, Ordering::AcqRel);
         let now = self.time.get() + time;
         self.time.set(now);
         let fires = self.timer.borrow_mut().take_if(|(due, _)| *due <= now);
@@ -133,6 +134,10 @@ impl World {
     }
 
     fn alarm(&self, deadline: Option<Duration>, thread: &Thread) {
+        if deadline.is_some() {
+            // Time may have passed before.
+            self.order.fetch_add(1, Ordering::AcqRel);
+        }
         let mut alarms = self.alarms.borrow_mut();
         alarms.retain(|(_, known)| known.id() != thread.id());
         alarms.extend(deadline.map(|deadline| (deadline, thread.clone())));

@@ -156,7 +156,11 @@ impl Engine {
             busy: Vec::new(),
             spin: Spin::new(),
             // None to spin on in a model: a leader that spins is one that has not slept yet.
-            cores: if cfg!(pool_loom) { 1 } else { std::thread::available_parallelism().map_or(1, usize::from) },
+            cores: if cfg!(pool_loom) {
+                1
+            } else {
+                std::thread::available_parallelism().map_or(1, usize::from)
+            },
             epoll,
             lead,
             leader: None,
