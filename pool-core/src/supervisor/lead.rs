@@ -41,6 +41,8 @@
 //! * *Somebody begins to watch an outcome while bells are set to ring late.* It arms them anew, after it has registered.
 //! * *Foreign code.* Wakers run outside of the lock, by the leader, the reactor or a caller; a panic is caught. They may wait for
 //!   the pool: so everything that has ended is delivered before the first of them runs, and whoever has the lead steps aside.
+//!
+//! Each has a model that runs this code in every order: `src/models`.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
