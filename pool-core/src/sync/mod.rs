@@ -1,7 +1,7 @@
 //! What threads of a program meet at: locks, atomics, parking, descriptors they sleep on, and the time.
 //!
 //! This is what the system has, and costs nothing. With `--cfg pool_loom` it is what the model checker [loom] has, so that the
-//! [models](crate::models) run the code of handles and waiting in every order of its steps. Only what is used there is here; other
+//! models (`src/models`) run the code of handles and waiting in every order of its steps. Only what is used there is here; other
 //! modules use `std` itself.
 //!
 //! [loom]: https://docs.rs/loom
