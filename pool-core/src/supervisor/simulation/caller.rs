@@ -3,7 +3,7 @@
 use std::mem::discriminant;
 use std::time::Duration;
 
-use super::fact::{Batch, Fact, Nature, Parcel};
+use super::fact::{Answers, Batch, Fact, Nature, Parcel};
 use super::world::{Happening, World};
 use crate::call::RetryOn;
 use crate::supervisor::event::{Event, GroupSpec, TaskKey, TaskSpec};
@@ -63,13 +63,14 @@ impl World<'_> {
         }
     }
 
-    fn submit_batch(&mut self) {
+    pub(super) fn submit_batch(&mut self) {
         // Sometimes more tasks for an old batch, as when its caller has not noticed yet that it was aborted.
         let late = !self.batches.is_empty() && self.random.chance(100);
         let index = if late { self.random.below(self.batches.len()) } else { self.batches.len() };
         if !late {
             let abort = self.random.chance(600);
-            let deadline = self.random.chance(200).then(|| {
+            let hurries = if self.scenario.hurries { 900 } else { 200 };
+            let deadline = self.random.chance(hurries).then(|| {
                 let limit = self.random.micros(0, 200_000);
                 (self.now + limit, limit)
             });
@@ -104,7 +105,8 @@ impl World<'_> {
         let ordered = group.is_some_and(|index| self.batches[index].ordered) && self.random.chance(900);
         let piece = ordered.then(|| self.random.below(12) as u64);
         let pin = piece.map(|piece| piece as usize % self.most as usize);
-        let spec = TaskSpec {
+        let insists = self.scenario.insists && self.random.chance(700);
+        let mut spec = TaskSpec {
             count,
             chunk: self.random.pick(&[0, 0, 0, 1, 3, 10, 100]),
             limit,
@@ -115,6 +117,10 @@ impl World<'_> {
             piece,
             size: self.random.pick(&[0, 1, 10, 60, 5000]),
         };
+        if insists {
+            (spec.limit, spec.retries) = (Some(self.random.micros(100, 20_000)), 3);
+            spec.retry_on = RetryOn::TIMEOUT | RetryOn::PANIC;
+        }
         let closed = self.closed || self.terminated || self.broken;
         let over = group.and_then(|index| self.batches[index].refusal());
         self.count_submit(group);
@@ -182,7 +188,7 @@ impl World<'_> {
         }
     }
 
-    fn cancel_one(&mut self) {
+    pub(super) fn cancel_one(&mut self) {
         if self.facts.is_empty() {
             return;
         }
@@ -192,7 +198,7 @@ impl World<'_> {
         self.feed_cancel(index);
     }
 
-    fn feed_cancel(&mut self, index: usize) {
+    pub(super) fn feed_cancel(&mut self, index: usize) {
         let key = self.facts[index].unit;
         // The key of an item that has ended may still name the rest of its unit.
         let items: Vec<_> = self.parcels.get(&key).into_iter().flat_map(|parcel| parcel.items(key)).collect();
@@ -210,7 +216,7 @@ impl World<'_> {
         }
     }
 
-    fn feed_cancel_batch(&mut self, index: usize) {
+    pub(super) fn feed_cancel_batch(&mut self, index: usize) {
         self.count_close(index);
         self.batches[index].cancelled = true;
         self.feed(Event::CloseGroup(self.batches[index].id), &[]);
@@ -245,7 +251,7 @@ impl World<'_> {
         }
     }
 
-    fn fault(&mut self) {
+    pub(super) fn fault(&mut self) {
         self.broken = true;
         self.note(|_| "the shell fails".to_owned());
         self.feed(Event::Fault("simulated".to_owned()), &[]);
@@ -253,6 +259,10 @@ impl World<'_> {
 
     fn resize(&mut self) {
         let most = self.random.within(1, 8) as u32;
+        self.resize_to(most);
+    }
+
+    pub(super) fn resize_to(&mut self, most: u32) {
         // One that was given tasks which are taken back from it counts again, and then there is one too many.
         if most < self.most || self.staffed() > (most + self.scenario.spares) as usize {
             self.shrunk = Some(self.now);
@@ -268,9 +278,13 @@ impl World<'_> {
         assert!(over || self.staffed() <= enough, "{} are there, not {enough}", self.staffed());
     }
 
-    fn terminate(&mut self) {
-        (self.terminated, self.closed) = (true, true);
+    pub(super) fn terminate(&mut self) {
         let event = if self.random.chance(700) { Event::Terminate } else { Event::Interrupt(15) };
+        self.terminate_by(event);
+    }
+
+    pub(super) fn terminate_by(&mut self, event: Event<Answers>) {
+        (self.terminated, self.closed) = (true, true);
         self.feed(event, &[]);
         assert_eq!(self.unresolved, 0, "tasks outlive the end of their pool");
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::coverage::WorkerEvent;
 use super::fact::{Answer, Answers};
 use super::shell::{death, panicked, state_failed, unsendable};
 use super::world::World;
@@ -18,14 +19,28 @@ impl World<'_> {
         }
         for _ in 0..self.random.within(1, 3) {
             let event = self.ghost(generation);
-            let (before, text) = (self.pending.len(), format!("{event:?}"));
-            self.feed(event, &[]);
-            // What was to be sent anyway may be sent now.
-            let harmless = |action: &&Action<Answers>| {
-                matches!(action, Action::Split { .. } | Action::Send { .. } | Action::TakeBack(..))
-            };
-            let effect = self.pending.iter().skip(before).find(|action| !harmless(action));
-            assert!(effect.is_none(), "late news of a dead worker have an effect: {text}: {effect:?}");
+            self.feed_late(event);
+        }
+    }
+
+    fn feed_late(&mut self, event: Event<Answers>) {
+        let (before, text) = (self.pending.len(), format!("{event:?}"));
+        self.feed(event, &[]);
+        // What was to be sent anyway may be sent now.
+        let harmless = |action: &&Action<Answers>| {
+            matches!(action, Action::Split { .. } | Action::Send { .. } | Action::TakeBack(..))
+        };
+        let effect = self.pending.iter().skip(before).find(|action| !harmless(action));
+        assert!(effect.is_none(), "late news of a dead worker have an effect: {text}: {effect:?}");
+    }
+
+    /// News of this kind of a worker that is gone.
+    pub(super) fn haunt_with(&mut self, generation: u64, what: WorkerEvent) {
+        for _ in 0..100 {
+            let event = self.ghost(generation);
+            if WorkerEvent::of(&self.machine, &event).is_some_and(|(_, of)| of == what) {
+                return self.feed_late(event);
+            }
         }
     }
 
@@ -33,7 +48,8 @@ impl World<'_> {
         let who = self.incarnation(generation);
         let ticket = self.random.within(1, 40);
         let answer = Answer { task: self.random.within(1, 40), generation, ticket };
-        match self.random.below(19) {
+        match self.random.below(20) {
+            19 => Event::TookBack(who, vec![(Span { first: ticket, count: 2 }, true)]),
             16 => Event::Garbage(who, "late".to_owned()),
             17 => Event::Illegible(who, vec![Span { first: ticket, count: 2 }]),
             18 => Event::Lost(who, vec![(ticket, death(generation, who.worker))]),
@@ -70,7 +86,8 @@ impl World<'_> {
     pub(super) fn haunt_the_drained(&mut self) {
         self.settle();
         for _ in 0..20 {
-            let event = match self.random.below(7) {
+            let event = match self.random.below(8) {
+                7 => Event::Interrupt(15),
                 0 => Event::Tick,
                 1 => Event::Pump,
                 2 => Event::Close,

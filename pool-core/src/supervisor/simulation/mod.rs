@@ -11,8 +11,10 @@
 //! * [`seats`] knows who is given the pieces of a batch that go to the workers in turns.
 //! * [`shares`] measures what each lane has had of the workers' time.
 //!
-//! [`coverage`] says which transitions of the machine a run has seen, and which there are.
+//! [`coverage`] says which transitions of the machine a run has seen, and which there are. [`aims`] arranges those that nobody would
+//! wait for.
 
+mod aims;
 mod board;
 mod caller;
 mod coverage;

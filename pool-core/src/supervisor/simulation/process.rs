@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::board::Board;
+use super::board::{Board, Mark};
 use super::fact::{Answer, Claim, Item, Nature};
 use super::world::{Happening, World};
 use crate::supervisor::event::{Incarnation, KillReason, Observation, Span, Ticket};
@@ -31,6 +31,8 @@ pub(super) enum Out {
     Failed(Ticket),
     /// A well-formed result for a ticket that it does not run.
     Bogus(Ticket),
+    /// The same of a failure.
+    BogusFailure(Ticket),
     /// Bytes that are no frame.
     Garbage,
     /// What a worker far away answers: which tickets were taken back, and those of which its board makes no sense.
@@ -86,6 +88,8 @@ pub(super) struct Process {
     pub(super) prepared_for: Ticket,
     /// It wrote something that makes no sense.
     pub(super) misbehaved: bool,
+    /// Its board makes no sense any more.
+    pub(super) scribbled: bool,
     /// Nothing that it writes arrives any more.
     pub(super) mute: bool,
     /// It found its board overwritten when it was to start a task.
@@ -100,12 +104,14 @@ pub(super) struct Process {
     pub(super) spawn_is_off: bool,
     pub(super) readable: bool,
     pub(super) greeted: bool,
-    /// The head at the time when garbage came out: its result does not count.
-    pub(super) spoiled: Option<Ticket>,
+    /// The heads at the times when garbage came out: their results do not count.
+    pub(super) spoiled: Vec<Ticket>,
     pub(super) last_offered: Ticket,
     /// When frames that have been sent arrive, at the latest.
     pub(super) arrivals: Instant,
     pub(super) arrived_then: usize,
+    /// What it is to be asked to give back, if it is far away.
+    pub(super) asked: VecDeque<Vec<Span>>,
     pub(super) received: usize,
 
     // What the observer knows.
@@ -152,6 +158,7 @@ impl Process {
             boot_states: 0,
             prepared_for: 0,
             misbehaved: false,
+            scribbled: false,
             mute: false,
             refused: false,
             linked: false,
@@ -159,10 +166,11 @@ impl Process {
             spawn_is_off: false,
             readable: true,
             greeted: false,
-            spoiled: None,
+            spoiled: Vec::new(),
             last_offered: 0,
             arrivals: now,
             arrived_then: 0,
+            asked: VecDeque::new(),
             received: 0,
             spawned_at: now,
             ready: false,
@@ -202,6 +210,26 @@ impl Process {
     pub(super) fn has_answered(&self, ticket: Ticket) -> bool {
         let is_it = |out: &Out| matches!(out, Out::Done(of, _) | Out::Panicked(of) | Out::Failed(of) if *of == ticket);
         self.results.iter().any(is_it)
+    }
+
+    /// A task overwrites its board, unless it has done something else already.
+    ///
+    /// Not both: of tasks whose results are lost and whose claims are overwritten nobody can know.
+    pub(super) fn scribble(&mut self) {
+        if !self.misbehaved {
+            (self.misbehaved, self.scribbled) = (true, true);
+            self.board.scribble();
+        }
+    }
+
+    /// The tickets that it can claim at once, one after the other.
+    pub(super) fn due(&self, now: Instant) -> impl Iterator<Item = Ticket> {
+        let there = self.inbox.iter().take_while(move |(at, _)| *at <= now);
+        let tickets = there.map_while(|(_, frame)| match frame {
+            Frame::Task(ticket, _) => Some(*ticket),
+            Frame::Retire => None,
+        });
+        tickets.take_while(|ticket| self.board.observe(*ticket) == Mark::Offered)
     }
 
     /// Whether it runs a task that will never end by itself.
@@ -459,9 +487,7 @@ impl World<'_> {
             self.misbehave(generation, ticket);
         } else if once && self.chance(temper.scribbles) {
             self.note(|_| format!("  process {generation} overwrites its board"));
-            let process = self.process(generation);
-            process.misbehaved = true;
-            process.board.scribble();
+            self.process(generation).scribble();
         } else if once && self.chance(temper.mutes) {
             self.note(|_| format!("  process {generation} has closed its pipe"));
             let process = self.process(generation);
@@ -491,7 +517,7 @@ impl World<'_> {
         self.write(generation, out);
     }
 
-    fn end_task(&mut self, generation: u64, outcome: Outcome) {
+    pub(super) fn end_task(&mut self, generation: u64, outcome: Outcome) {
         let temper = self.scenario.temper;
         let Some((ticket, item)) = self.process(generation).current else { return };
         if outcome == Outcome::Dies || self.chance(temper.dies_before_writing) {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::aims::Aim;
 use super::random::Random;
 use crate::policy::RestartPolicy;
 use crate::supervisor::machine::{Config, Staffing};
@@ -10,6 +11,7 @@ use crate::supervisor::machine::{Config, Staffing};
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Temper {
     pub(super) spawn_fails: u32,
+    pub(super) spawns_slowly: u32,
     pub(super) dies_booting: u32,
     pub(super) never_hello: u32,
     pub(super) unusable: u32,
@@ -80,6 +82,14 @@ pub(super) struct Scenario {
     pub(super) sluggish: bool,
     /// Callers change the number of workers.
     pub(super) resizes: bool,
+    /// Several things happen before anything is done about them.
+    pub(super) hectic: bool,
+    /// Tasks have limits, and run again whatever becomes of them.
+    pub(super) insists: bool,
+    /// Batches have deadlines.
+    pub(super) hurries: bool,
+    /// What is to happen in which states.
+    pub(super) aims: Vec<Aim>,
     /// Nanoseconds that workers claim to have needed for each of their latest items, true or not.
     pub(super) measured: Option<u64>,
 }
@@ -136,6 +146,7 @@ impl Scenario {
         };
         let temper = Temper {
             spawn_fails: rate(200),
+            spawns_slowly: 20,
             dies_booting: rate(300),
             never_hello: rate(100),
             unusable: rate(16),
@@ -175,12 +186,21 @@ impl Scenario {
             remote: random.chance(250),
             sluggish: random.chance(250),
             resizes: random.chance(250),
+            hectic: false,
+            insists: false,
+            hurries: false,
+            aims: Vec::new(),
             measured: random.pick(&[None, None, None, Some(100), Some(4_000), Some(u64::MAX)]),
         };
         let none = Theme::None;
         let themes = [none, none, none, Theme::Building, Theme::Killing, Theme::Going, Theme::Stopping];
         scenario.follow(random.pick(&themes), random);
         scenario
+    }
+
+    /// Whether workers far away take very long to answer.
+    pub(super) fn is_slow(&self) -> bool {
+        self.hectic && self.sluggish
     }
 
     fn follow(&mut self, theme: Theme, random: &mut Random) {

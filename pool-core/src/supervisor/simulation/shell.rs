@@ -43,7 +43,7 @@ impl World<'_> {
     pub(super) fn perform(&mut self, action: Action<Answers>) {
         match action {
             Action::Spawn(who) => {
-                let slow = self.chance(20);
+                let slow = self.chance(self.scenario.temper.spawns_slowly);
                 let after = if slow { self.random.micros(0, 1_000_000) } else { self.lateness() };
                 self.plan(after, Happening::Spawned(who.generation.get()));
             }
@@ -52,7 +52,7 @@ impl World<'_> {
             }
             Action::TakeBack(who, spans) => self.take_back(who.generation.get(), spans),
             Action::Inspect(who) if self.scenario.remote => {
-                let after = self.random.micros(0, 10_000);
+                let after = self.random.micros(0, if self.scenario.is_slow() { 100_000 } else { 10_000 });
                 self.plan(after, Happening::Look(who.generation.get()));
             }
             Action::Inspect(who) => self.inspect(who.generation.get()),
@@ -82,7 +82,8 @@ impl World<'_> {
             assert!(!process.assigned.contains_key(&old), "ticket {ticket} takes over the slot of {old}");
             process.last_offered = ticket;
         }
-        if self.chance(unsendable_rate) {
+        let (who, unit) = (self.incarnation(generation), self.facts[first as usize - 1].unit);
+        if self.chance(unsendable_rate) || self.is_to_be_unsendable(who, unit) {
             let process = self.process(generation);
             let held = !process.fenced && !process.reported;
             for (ticket, item) in span.tickets().zip(first..) {
@@ -115,9 +116,13 @@ impl World<'_> {
         if !self.process(generation).linked {
             return;
         }
+        if self.is_to_be_illegible(self.incarnation(generation)) {
+            self.process(generation).scribble();
+        }
         if self.scenario.remote {
-            let after = self.random.micros(0, 20_000);
-            return self.plan(after, Happening::Take(generation, spans));
+            let after = self.random.micros(0, if self.scenario.is_slow() { 200_000 } else { 20_000 });
+            self.process(generation).asked.push_back(spans);
+            return self.plan(after, Happening::Take(generation));
         }
         let (taken, claimed, illegible) = self.take_from_board(generation, &spans);
         // What was taken is reported before anything is read. Of the rest some may have been claimed, and then all older
@@ -159,6 +164,13 @@ impl World<'_> {
             }
         }
         spans
+    }
+
+    /// What a worker far away is to be asked for first, if it has not been asked yet.
+    pub(super) fn take_next(&mut self, generation: u64) {
+        if let Some(spans) = self.process(generation).asked.pop_front() {
+            self.take(generation, &spans);
+        }
     }
 
     /// A worker far away is asked to give tasks back. Its answer comes in one stream with its results, so that those which
@@ -404,7 +416,7 @@ impl World<'_> {
                     let mangled = self.random.pick(&[0, 0, 1, 2]);
                     let head = self.head(who);
                     let process = self.process(generation);
-                    process.spoiled = process.spoiled.or(head);
+                    process.spoiled.extend(head);
                     let mangled = mangled.min(process.results.len());
                     process.results.drain(..mangled);
                     self.feed(Event::Garbage(who, "simulated".to_owned()), &[]);
@@ -417,6 +429,7 @@ impl World<'_> {
                     process.readable = false;
                     self.feed(Event::Violation(who, format!("{out:?} before its hello")), &[]);
                 }
+                Out::BogusFailure(ticket) => self.feed(Event::Failed(who, ticket, failed()), &[]),
                 Out::Bogus(ticket) => {
                     let answer = Answer { task: 0, generation, ticket };
                     self.feed(Event::Finished(who, ticket, 1, vec![answer]), &[]);
@@ -465,7 +478,7 @@ impl World<'_> {
             self.machine.measured(self.incarnation(generation), item);
         }
         let process = self.process(generation);
-        let spoiled = process.spoiled.is_some_and(|spoiled| span.tickets().contains(&spoiled));
+        let spoiled = process.spoiled.iter().any(|spoiled| span.tickets().contains(spoiled));
         if process.fenced || process.reported || spoiled {
             return self.feed(event, &[]);
         }

@@ -4,6 +4,7 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use super::aims::Aim;
 use super::caller::Caller;
 use super::coverage::{Coverage, Watch};
 use super::fact::{Answers, Batch, Fact, Item, Lane, Parcel};
@@ -15,7 +16,7 @@ use super::seats::Order;
 use super::shares::Shares;
 use super::tally::Tally;
 use crate::ids::TaskId;
-use crate::supervisor::event::{Action, Event, Incarnation, Span, TaskKey, Ticket};
+use crate::supervisor::event::{Action, Event, Incarnation, TaskKey, Ticket};
 use crate::supervisor::machine::Machine;
 
 /// Virtual time that a pool may need to come to rest once nobody disturbs it any more.
@@ -40,8 +41,8 @@ pub(super) enum Happening {
     Kill(u64),
     /// A worker far away looks at its board.
     Look(u64),
-    /// A worker far away is asked to give tasks back.
-    Take(u64, Vec<Span>),
+    /// A worker far away is asked to give back what it is to be asked for first.
+    Take(u64),
     /// The memory of a worker is looked at: it is over its limit, or so large that it is to be replaced.
     Weigh(u64),
     Outgrown(u64),
@@ -248,7 +249,9 @@ pub(super) struct World<'a> {
 impl<'a> World<'a> {
     pub(super) fn new(seed: u64, tail: &'a mut Tail) -> Self {
         let mut random = Random::new(seed);
-        let scenario = Scenario::new(&mut random);
+        let mut scenario = Scenario::new(&mut random);
+        scenario.aims = Aim::of_seed(seed, &mut random);
+        scenario.favour(&mut random);
         let mut world = Self::with(random, scenario, tail);
         world.plan(Duration::ZERO, Happening::Caller);
         world
@@ -363,6 +366,7 @@ impl<'a> World<'a> {
 
     /// Lets the next thing happen; false if there is none.
     pub(super) fn turn(&mut self) -> bool {
+        self.pursue();
         let due = self.machine.deadline();
         if self.armed.map(|(due, _)| due) != due {
             self.armed = due.map(|due| (due, due.max(self.now) + self.lateness()));
@@ -375,7 +379,8 @@ impl<'a> World<'a> {
             return busy;
         };
         // One turn of the reactor may report several events before anything is done about them.
-        let together = at <= self.now + Duration::from_micros(100) && self.random.chance(300);
+        let often = if self.scenario.hectic { 600 } else { 300 };
+        let together = at <= self.now + Duration::from_micros(100) && self.random.chance(often);
         if !together && !self.pending.is_empty() {
             self.settle();
             return true;
@@ -402,7 +407,7 @@ impl<'a> World<'a> {
             Happening::Death(generation) => self.bury(generation),
             Happening::Kill(generation) => self.die(generation),
             Happening::Look(generation) => self.look(generation),
-            Happening::Take(generation, spans) => self.take(generation, &spans),
+            Happening::Take(generation) => self.take_next(generation),
             Happening::Weigh(generation) => self.weigh(generation),
             Happening::Outgrown(generation) => self.outgrown(generation),
             Happening::Closed(generation) => self.closed_pipe(generation),
@@ -435,6 +440,10 @@ impl<'a> World<'a> {
         let before = self.waiting();
         let seats = (self.seating(), self.processes.len());
         let ticks = matches!(event, Event::Tick);
+        if ticks && self.growth.is_some() {
+            // There may have been enough until now.
+            self.check_growth();
+        }
         match event {
             Event::Finished(who, ticket, count, answers) if may_follow => {
                 self.machine.report(self.now, who, ticket, count, answers);
@@ -553,7 +562,8 @@ impl<'a> World<'a> {
             let at = self.now.duration_since(self.base);
             let line = format!("{:>12.6} {}", at.as_secs_f64(), line(self));
             if self.tail.lines.len() >= Tail::LINES {
-                self.tail.lines.pop_front();
+                // The first one says what pool it is.
+                self.tail.lines.remove(1);
             }
             self.tail.lines.push_back(line);
         }

@@ -4,7 +4,7 @@ use super::{Rule, Table, Verdict, axis};
 use crate::supervisor::simulation::fact::Batch;
 use BatchEvent as On;
 use BatchState as Is;
-use Verdict::{Ignored, Never, Unlikely};
+use Verdict::{Ignored, Never, Rare};
 
 axis! {
     /// How it is with a batch, by what is known of it outside of the machine.
@@ -63,14 +63,16 @@ impl Table for BatchState {
             verdict: Ignored("its number means nothing any more"),
         },
         Rule {
-            states: &[Is::Aborted, Is::Overdue, Is::Closed],
+            states: &[Is::Aborted, Is::Closed],
             events: &[On::Deadline],
             verdict: Ignored("it has ended"),
         },
+        Rule { states: &[Is::Overdue], events: &[On::Deadline], verdict: Never("it comes once") },
         Rule {
             states: &[Is::Aborted],
             events: &[On::FatalFailure],
-            verdict: Unlikely("what cannot be sent together fails together"),
+            // What cannot be sent together fails together.
+            verdict: Rare,
         },
         Rule {
             states: &[Is::Empty, Is::Idle, Is::Aborted, Is::Overdue, Is::Closed],

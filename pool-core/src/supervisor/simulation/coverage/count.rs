@@ -42,7 +42,7 @@ impl Watch {
 type Held = (TaskKey, Range<Ticket>);
 
 impl World<'_> {
-    fn pool_state(&self) -> PoolState {
+    pub(in crate::supervisor::simulation) fn pool_state(&self) -> PoolState {
         PoolState::of(&self.machine, self.terminated || self.broken)
     }
 
@@ -127,7 +127,7 @@ impl World<'_> {
         }
     }
 
-    fn unit_state(&self, key: TaskKey) -> UnitState {
+    pub(in crate::supervisor::simulation) fn unit_state(&self, key: TaskKey) -> UnitState {
         let pinned = self.facts.get(key.id.get() as usize - 1).is_some_and(|fact| fact.pin.is_some());
         UnitState::of(&self.machine, key, pinned)
     }

@@ -4,9 +4,10 @@
 //! happen in each of them. The state is looked at before the machine is given an event, so the machine knows nothing of
 //! this. Every pair of a table
 //! * is *expected*, and a long run must have seen it;
-//! * is expected but *rare*: a very long run must have seen it;
-//! * is *unlikely* for a reason: it takes a coincidence for which nobody waits;
-//! * is *ignored* for a reason: the machine does nothing about it, which is checked each time that it happens;
+//! * is expected but *rare*: it takes a coincidence, for which nobody waits, so some pools [aim](super::aims) at it, and for what has not
+//!   been seen by the end of a long run, more pools do so until it is;
+//! * is *ignored* for a reason: the machine does nothing about it, which is checked each time that it happens. A long run must have seen it
+//!   like what is rare;
 //! * *never* happens, for a reason: a run that sees it has failed.
 
 mod batches;
@@ -53,8 +54,6 @@ use axis;
 pub(super) enum Verdict {
     Expected,
     Rare,
-    /// It may happen, but so seldom that nobody waits for it.
-    Unlikely(&'static str),
     Ignored(&'static str),
     Never(&'static str),
 }
@@ -82,6 +81,12 @@ pub(super) trait Table: Axis {
     }
 }
 
+/// The pairs of a table for which nobody waits: those that are rare, and those that are ignored.
+pub(super) fn rare<S: Table>() -> impl Iterator<Item = (S, S::Event)> {
+    let pairs = S::ALL.iter().flat_map(|state| S::Event::ALL.iter().map(move |event| (*state, *event)));
+    pairs.filter(|(state, event)| matches!(state.verdict(*event), Verdict::Rare | Verdict::Ignored(_)))
+}
+
 /// How often each pair of a table was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Grid<S> {
@@ -106,7 +111,7 @@ impl<S: Table> Grid<S> {
         verdict
     }
 
-    fn get(&self, state: S, event: S::Event) -> u64 {
+    pub(super) fn get(&self, state: S, event: S::Event) -> u64 {
         self.counts[state.index() * S::Event::ALL.len() + event.index()]
     }
 
@@ -115,15 +120,10 @@ impl<S: Table> Grid<S> {
     }
 
     /// The pairs that should have been seen and were not.
-    fn missing(&self, rare: bool) -> Vec<String> {
+    fn missing(&self) -> Vec<String> {
         let pairs = S::ALL.iter().flat_map(|state| S::Event::ALL.iter().map(move |event| (*state, *event)));
         let is_missing = |(state, event): &(S, S::Event)| {
-            let due = match state.verdict(*event) {
-                Verdict::Expected => true,
-                Verdict::Rare => rare,
-                Verdict::Unlikely(_) | Verdict::Ignored(_) | Verdict::Never(_) => false,
-            };
-            due && self.get(*state, *event) == 0
+            !matches!(state.verdict(*event), Verdict::Never(_)) && self.get(*state, *event) == 0
         };
         let missing = pairs.filter(is_missing);
         missing.map(|(state, event)| format!("{} {state:?} × {event:?}", S::WHAT)).collect()
@@ -134,7 +134,7 @@ impl<S: Table> Grid<S> {
         match state.verdict(event) {
             Verdict::Never(_) => "-".to_owned(),
             Verdict::Ignored(_) => format!("({count})"),
-            Verdict::Rare | Verdict::Unlikely(_) => format!("{count}*"),
+            Verdict::Rare => format!("{count}*"),
             Verdict::Expected => count,
         }
     }
@@ -154,7 +154,6 @@ impl<S: Table> Grid<S> {
             let (how, why) = match rule.verdict {
                 Verdict::Ignored(why) => ("is ignored", why),
                 Verdict::Never(why) => ("never happens", why),
-                Verdict::Unlikely(why) => ("is unlikely", why),
                 Verdict::Rare | Verdict::Expected => continue,
             };
             writeln!(to, "  {} × {} {how}: {why}", list(rule.states), list(rule.events))?;
@@ -193,10 +192,10 @@ impl Coverage {
         self.pools.add(&other.pools);
     }
 
-    /// The pairs that should have been seen and were not; those that are `rare` only if it was a very long run.
-    pub(super) fn missing(&self, rare: bool) -> Vec<String> {
-        let (workers, units) = (self.workers.missing(rare), self.units.missing(rare));
-        let (batches, pools) = (self.batches.missing(rare), self.pools.missing(rare));
+    /// The pairs that should have been seen and were not.
+    pub(super) fn missing(&self) -> Vec<String> {
+        let (workers, units) = (self.workers.missing(), self.units.missing());
+        let (batches, pools) = (self.batches.missing(), self.pools.missing());
         [workers, units, batches, pools].concat()
     }
 }

@@ -6,7 +6,7 @@ use crate::supervisor::event::Event;
 use crate::supervisor::machine::Machine;
 use PoolEvent as On;
 use PoolState as Is;
-use Verdict::{Ignored, Never, Rare, Unlikely};
+use Verdict::{Ignored, Never, Rare};
 
 axis! {
     /// What a pool is to the machine.
@@ -144,7 +144,7 @@ impl Table for PoolState {
         },
         Rule {
             states: &[Is::Fresh],
-            events: &[On::Fault, On::CannotStart, On::Unfit, On::InitDeaths, On::Unusable],
+            events: &[On::Fault, On::CannotStart, On::Unfit, On::InitTimeout, On::InitDeaths, On::Unusable],
             verdict: Rare,
         },
         Rule { states: &[Is::Open], events: &[On::Fault, On::InitTimeout], verdict: Rare },
@@ -156,30 +156,26 @@ impl Table for PoolState {
                 On::Interrupt,
                 On::Fault,
                 On::TooManyDeaths,
+                On::CannotStart,
                 On::Unfit,
+                On::InitTimeout,
                 On::InitDeaths,
+                On::Unusable,
             ],
             verdict: Rare,
         },
         Rule {
             states: &[Is::Winding],
-            events: &[On::Open, On::Cancel, On::Close, On::Interrupt],
+            events: &[
+                On::Open,
+                On::Cancel,
+                On::Close,
+                On::Interrupt,
+                On::Unfit,
+                On::InitTimeout,
+                On::InitDeaths,
+            ],
             verdict: Rare,
-        },
-        Rule {
-            states: &[Is::Fresh],
-            events: &[On::InitTimeout],
-            verdict: Unlikely("two things must happen at one moment"),
-        },
-        Rule {
-            states: &[Is::Closing],
-            events: &[On::CannotStart, On::InitTimeout, On::Unusable],
-            verdict: Unlikely("two things must happen at one moment"),
-        },
-        Rule {
-            states: &[Is::Winding],
-            events: &[On::Unfit, On::InitTimeout, On::InitDeaths],
-            verdict: Unlikely("two things must happen at one moment"),
         },
     ];
 }

@@ -2,7 +2,7 @@
 
 use super::worker_rules::RULES;
 use super::{Rule, Table, axis};
-use crate::supervisor::event::{Event, Incarnation};
+use crate::supervisor::event::{Event, Incarnation, Ticket};
 use crate::supervisor::machine::Machine;
 use crate::supervisor::slot::{Phase, Ready, Slot};
 use WorkerEvent as On;
@@ -63,8 +63,9 @@ axis! {
         SpawnFailed,
         /// The result of its head, or of several items from it on.
         Finished,
-        /// A result of something else.
+        /// A result, or a failure, of something else.
         Foreign,
+        /// Its head has failed.
         Failed,
         Unsendable,
         /// All of what was asked for was taken back.
@@ -93,7 +94,7 @@ axis! {
 }
 
 impl WorkerState {
-    pub(super) fn of<P>(machine: &Machine<P>, who: Incarnation) -> Self {
+    pub(in crate::supervisor::simulation) fn of<P>(machine: &Machine<P>, who: Incarnation) -> Self {
         match machine.slots().get(who.index()).filter(|slot| slot.incarnation() == who) {
             Some(slot) => Self::of_slot(slot),
             None => Is::Outdated,
@@ -138,8 +139,19 @@ impl WorkerState {
 }
 
 impl WorkerEvent {
+    /// Whether it is of no one in particular.
+    pub(in crate::supervisor::simulation) fn is_of_all(self) -> bool {
+        matches!(self, On::Close | On::Shrink | On::Grow | On::End)
+    }
+
     /// Whom an event is about, and what it is to him.
-    pub(super) fn of<P>(machine: &Machine<P>, event: &Event<P>) -> Option<(Incarnation, Self)> {
+    pub(in crate::supervisor::simulation) fn of<P>(
+        machine: &Machine<P>,
+        event: &Event<P>,
+    ) -> Option<(Incarnation, Self)> {
+        let is_its = |who: &Incarnation, ticket: &Ticket| {
+            machine.head(*who).is_some_and(|head| head.span.first == *ticket)
+        };
         Some(match event {
             Event::Ready(who) => (*who, On::Ready),
             Event::Preparing(who, _) => (*who, On::Preparing),
@@ -147,11 +159,9 @@ impl WorkerEvent {
             Event::Unfit(who, _) => (*who, On::Unfit),
             Event::Unusable(who, _) => (*who, On::Unusable),
             Event::SpawnFailed(who, _) => (*who, On::SpawnFailed),
-            Event::Finished(who, ticket, ..) => {
-                let is_its = machine.head(*who).is_some_and(|head| head.span.first == *ticket);
-                (*who, if is_its { On::Finished } else { On::Foreign })
-            }
-            Event::Failed(who, ..) => (*who, On::Failed),
+            Event::Finished(who, ticket, ..) if is_its(who, ticket) => (*who, On::Finished),
+            Event::Failed(who, ticket, _) if is_its(who, ticket) => (*who, On::Failed),
+            Event::Finished(who, ..) | Event::Failed(who, ..) => (*who, On::Foreign),
             Event::Unsendable(who, ..) => (*who, On::Unsendable),
             Event::TookBack(who, answers) => (
                 *who,
