@@ -44,6 +44,11 @@
 //! | a follower at the gate without its fence | `a_follower_at_the_gate_…` |
 //! | `Inbox::follow` sleeps without looking | `a_batch_…` |
 //! | results are read, and bells not armed again | `a_batch_…` |
+//! | `Shared::heed` does not arm the bells | `late`, but for the leader |
+//! | a callback, a future, a tally that is waited for without `heed` | the one of `late` that is about it |
+//! | `Rare::unwatch` does not look whether others wait | `a_follower_whose_time_…` |
+//! | wakers run before all outcomes are delivered | `a_waker_…` |
+//! | the leader does not step aside for wakers | `a_waker_…` |
 
 mod handles;
 mod late;
