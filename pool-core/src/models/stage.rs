@@ -284,7 +284,7 @@ impl Worker {
             pid: PID,
             pidfd: silent(),
             board: region.board(),
-            gauges: region.gauges(),
+            gauges: region.gauges(0),
             marks: false,
             rings: Some(Rings { tasks: tasks_in, results: results_out }),
             socket,
