@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use pool_core::{DeathCause, Pool, TaskError, TaskHandle};
+use pool_core::{DeathCause, Pool, RetryOn, TaskError, TaskHandle};
 use pool_tests::{Scene, assault, expect_healthy, innocent, process, sevens, wait_until};
 
 use crate::programs::hostile;
@@ -15,6 +15,8 @@ use crate::programs::hostile;
 const AT_ONCE: u64 = 8;
 /// The longest that a round may take, on a machine that has other things to do.
 const PATIENCE: Duration = Duration::from_secs(40);
+/// The limit of an innocent: a worker may say that it runs one, and sit on it.
+const SEAT: Duration = Duration::from_secs(3);
 /// By how much the memory of the supervisor may grow, in KiB, and the number of its descriptors: they belong to the workers
 /// that live, and to what those have passed.
 const MOST_MEMORY: u64 = 64 << 10;
@@ -85,8 +87,12 @@ fn a_pool_survives_whatever_its_workers_say() {
                 (seed, len, pool.apply_async(call))
             })
             .collect();
-        let innocents: Vec<_> =
-            (0..AT_ONCE).map(|n| (n, pool.apply_async(innocent(n * 100).retries(100)))).collect();
+        let innocents: Vec<_> = (0..AT_ONCE)
+            .map(|n| {
+                let call = innocent(n * 100).timeout(SEAT).retries(100);
+                (n, pool.apply_async(call.retry_on(RetryOn::DEATH | RetryOn::TIMEOUT)))
+            })
+            .collect();
         for (seed, len, attack) in attacks {
             let outcome = expect_end(attack, &format!("the attack with seed {seed}"), &pool);
             let end = end_of(&outcome, len).unwrap_or_else(|| {

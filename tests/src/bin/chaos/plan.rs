@@ -25,6 +25,9 @@ pub(crate) struct Plan {
     pub(crate) named: bool,
 }
 
+/// Limits of most tasks that never end by themselves are up to this.
+const SHORT: Duration = Duration::from_millis(200);
+
 impl Plan {
     /// A task that does no harm, or with this chance a fault.
     pub(crate) fn draw(random: &mut Random, task: u64, faults: u64, settings: &Settings) -> Self {
@@ -45,11 +48,15 @@ impl Plan {
             named: random.percent(5),
         };
         if plan.deed.is_endless() && random.percent(95) {
-            plan.timeout = Some(Duration::from_millis(random.between(20, 200)));
+            plan.timeout = Some(Duration::from_millis(random.between(20, SHORT.as_millis() as u64)));
         }
         if faulty && random.percent(20) {
             plan.retries = Some(random.between(1, 3) as u32);
             plan.deed = Deed::UpToAttempt(random.between(1, 2) as u32, Box::new(plan.deed));
+        }
+        // Several attempts that each take some seconds would look as if nothing moved any more.
+        if plan.deed.is_endless() && plan.timeout.is_none_or(|limit| limit > SHORT) {
+            plan.retries = Some(0);
         }
         plan
     }
