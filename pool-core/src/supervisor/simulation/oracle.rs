@@ -668,6 +668,13 @@ impl World<'_> {
         }
     }
 
+    /// Something is about to happen. If there have been enough until now, only from now on may there be too few for it.
+    pub(super) fn note_growth(&mut self) {
+        if self.growth.is_some() && self.is_staffed_for(usize::MAX) {
+            self.growth = self.growth.map(|(state, _)| (state, self.now));
+        }
+    }
+
     /// A pool does not stay as small as it is while tasks wait and nothing ends for longer than a worker takes to start.
     pub(super) fn check_growth(&mut self) {
         let counters = self.machine.counters();

@@ -76,6 +76,8 @@ pub(super) struct Process {
     pub(super) stage: Stage,
     /// Where it goes on when it is woken from a stop.
     pub(super) resumes: Option<Stage>,
+    /// It is stopped, perhaps for good, behind a result that it has written.
+    pub(super) is_behind: bool,
     /// Outdates steps that were planned before.
     turn: u32,
     pub(super) board: Board,
@@ -150,6 +152,7 @@ impl Process {
             who,
             stage: Stage::Unborn,
             resumes: None,
+            is_behind: false,
             turn: 0,
             board: Board::new(slots),
             inbox: VecDeque::new(),
@@ -268,6 +271,7 @@ impl World<'_> {
             Stage::Unborn | Stage::Dead => {}
             Stage::Stuck => {
                 if let Some(stage) = self.process(generation).resumes.take() {
+                    self.process(generation).is_behind = false;
                     self.process(generation).stage = stage;
                     self.step_after(generation, Duration::ZERO);
                 }
@@ -292,6 +296,7 @@ impl World<'_> {
     fn stop(&mut self, generation: u64) {
         let process = self.process(generation);
         process.resumes = Some(process.stage);
+        process.is_behind = process.stage == Stage::Written;
         process.stage = Stage::Stuck;
         self.note(|_| format!("  process {generation} is stopped"));
         if self.random.chance(600) {

@@ -81,7 +81,7 @@ impl World<'_> {
     /// A task that has a limit, or that nobody wants any more, does not run for much longer.
     fn check_run(&self, process: &Process) {
         // Whoever is stuck behind a written result no longer runs it, for all that the supervisor knows.
-        let is_behind = process.stage == Stage::Stuck && process.resumes == Some(Stage::Written);
+        let is_behind = process.stage == Stage::Stuck && process.is_behind;
         let runs = matches!(process.stage, Stage::Running(_) | Stage::Stuck) && !is_behind;
         let sound = process.is_working() && process.linked && !process.misbehaved;
         let Some((ticket, item)) = process.current.filter(|_| runs && sound) else { return };

@@ -394,6 +394,7 @@ impl<'a> World<'a> {
             self.armed = None;
             self.feed(Event::Tick, &[]);
         } else if let Some(Reverse(planned)) = self.plans.pop() {
+            self.note_growth();
             self.happen(planned.what);
         }
         true
