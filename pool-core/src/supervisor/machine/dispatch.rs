@@ -36,6 +36,7 @@ impl<P> Machine<P> {
         }
         self.collecting = None;
         self.muster();
+        self.call_back_astray();
         let joined = self.meet(now);
         if self.crew.reserved > 0 {
             self.place_reserved(now);
@@ -84,6 +85,7 @@ impl<P> Machine<P> {
     /// One worker has finished something: gives it more when it runs low.
     pub(super) fn refill(&mut self, index: usize, now: Instant) {
         self.muster();
+        self.call_back_astray();
         let joined = self.meet(now);
         if !self.suspects.is_empty() {
             self.reserve_suspects(now);

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::crew::Standing;
-use super::hand::{Hand, Head};
+use super::hand::{Hand, Head, Held};
 use super::lanes::SINGLES;
 use super::unit::{Place, Unit};
 use super::{Counters, Life, Machine};
@@ -48,6 +48,25 @@ impl<P> Machine<P> {
             && !self.slots.iter().any(|slot| matches!(slot.phase, Phase::Waiting { .. } | Phase::Starting { .. }))
         {
             return Err(format!("nobody serves {pin}, and nobody comes: {:?}", self.seats));
+        }
+        if self.is_over() {
+            return Ok(());
+        }
+        for (index, slot) in self.slots.iter().enumerate() {
+            let Phase::Ready(Ready { hand, .. }) = &slot.phase else { continue };
+            // What is asked for will come back, and what somebody serves who is still to come may yet begin here.
+            let stays = |(place, held): &(usize, &Held)| held.taking + u32::from(*place == 0) < held.count;
+            let units =
+                hand.spans().enumerate().filter(stays).filter_map(|(_, held)| self.units.get(held.task?));
+            let pins = units.filter_map(|unit| self.queue.pin(unit.lane));
+            for (pin, server) in pins.filter_map(|pin| Some((pin, self.server(pin)?))) {
+                if server != index {
+                    return Err(format!(
+                        "{index} keeps what is for {pin}, and {server} serves it: {:?}",
+                        self.seats
+                    ));
+                }
+            }
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ use super::Machine;
 use super::hand::{Hand, Held};
 use super::unit::Unit;
 use crate::supervisor::event::TaskKey;
+use crate::supervisor::slot::Phase;
 
 impl<P> Machine<P> {
     /// The unit that is next for a worker.
@@ -96,5 +97,33 @@ impl<P> Machine<P> {
             return self.take_back(index, most);
         }
         self.take_back_of(index, most, |queue, unit| queue.pin(unit.lane).is_none());
+    }
+
+    /// If somebody may serve other seats than before: has everybody asked for what it has not begun and does not serve any more.
+    #[inline]
+    pub(super) fn call_back_astray(&mut self) {
+        if self.seats.take_changed() && self.queue.is_pinned() && self.crew.hoarders > 0 {
+            for index in 0..self.slots.len() {
+                let astray = self.astray(index);
+                if !astray.is_empty() {
+                    self.take_back_of(index, usize::MAX, |_, unit| astray.contains(&unit.lane));
+                }
+            }
+        }
+    }
+
+    /// The lanes for seats that a worker does not serve, of which it holds something behind what it runs.
+    fn astray(&self, index: usize) -> Vec<u32> {
+        let Phase::Ready(ready) = &self.slots[index].phase else { return Vec::new() };
+        if ready.hand.items() < 2 {
+            return Vec::new();
+        }
+        let rest = ready.hand.spans().enumerate().filter(|(place, held)| *place > 0 || held.count > 1);
+        let units = rest.filter_map(|(_, held)| self.units.get(held.task?));
+        let mut lanes: Vec<u32> = units.map(|unit| unit.lane).collect();
+        lanes.sort_unstable();
+        lanes.dedup();
+        lanes.retain(|lane| self.queue.pin(*lane).is_some_and(|pin| self.server(pin) != Some(index)));
+        lanes
     }
 }

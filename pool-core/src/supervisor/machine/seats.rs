@@ -21,6 +21,9 @@
 //! * *Fewer workers.* Those in the seats that no longer count move up into free ones. Those that are too many and busy leave, and
 //!   their seats are free at once.
 //! * *A suspect waits for its worker to become empty, and the seat changes.* It is released, and waits for whoever serves it now.
+//! * *A worker holds something for a seat that it does not serve any more:* it stood in for somebody who sits there now, or there
+//!   are fewer seats, or others stand in. What it has not begun is asked back (`Machine::call_back_astray`), and waits for whoever
+//!   serves the seat now: what it runs may take for ever.
 
 use super::Machine;
 use crate::supervisor::slot::{Phase, Slot};
@@ -35,9 +38,22 @@ const HOPELESS: usize = 2;
 pub(super) struct Seats {
     /// By seat: the place of the worker, or [`NOBODY`].
     seats: Vec<u32>,
+    /// Whether anything has changed since it was last looked who holds what is for others now.
+    changed: bool,
 }
 
 impl Seats {
+    /// Whether anything has changed since this was last asked.
+    #[inline]
+    pub(super) fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Somebody may serve other seats than before.
+    pub(super) fn note_change(&mut self) {
+        self.changed = true;
+    }
+
     /// The place of the worker in a seat.
     pub(super) fn worker(&self, seat: usize) -> Option<usize> {
         self.seats.get(seat).filter(|place| **place != NOBODY).map(|place| *place as usize)
@@ -94,10 +110,12 @@ impl<P> Machine<P> {
             .or_else(|| (0..).find(|seat| self.seats.is_free(*seat)))
             .unwrap_or(index);
         self.seats.seat(seat, index);
+        self.seats.note_change();
     }
 
     /// A worker is active no longer, or about to go.
     pub(super) fn rise(&mut self, index: usize) {
+        self.seats.note_change();
         self.seats.seats.iter_mut().filter(|place| **place == index as u32).for_each(|place| *place = NOBODY);
         self.move_up();
     }

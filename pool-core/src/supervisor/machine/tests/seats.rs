@@ -147,11 +147,7 @@ fn fewer_workers_serve_what_was_for_more() {
     let keys = pool.submit_pieces(batch, 0..40);
     pool.on(Event::Resize(2));
     // Two leave, and give back what they have not begun.
-    let taken = pool.taken();
-    for (who, tickets) in taken {
-        let spans = answers(&tickets.iter().map(|ticket| (*ticket, true)).collect::<Vec<_>>());
-        pool.on(Event::TookBack(who, spans));
-    }
+    give_back_all(&mut pool);
     pool.finish_all();
     assert_eq!(pool.machine.pending(), 0);
     for worker in 0..2 {
@@ -161,6 +157,35 @@ fn fewer_workers_serve_what_was_for_more() {
         let of_others = &every(&keys, worker as usize + 2, 4)[1..];
         assert!(own.iter().chain(of_others).all(|key| sent.contains(key)), "{worker}: {sent:?}");
     }
+}
+
+/// Whatever is asked back was not begun.
+fn give_back_all(pool: &mut Bench) {
+    for (who, tickets) in pool.taken() {
+        let spans = answers(&tickets.iter().map(|ticket| (*ticket, true)).collect::<Vec<_>>());
+        pool.on(Event::TookBack(who, spans));
+    }
+}
+
+#[test]
+fn who_moves_up_keeps_what_it_runs_of_its_old_seat() {
+    let mut pool = Bench::ready(config(4));
+    let batch = pool.open_ordered();
+    let keys = pool.submit_pieces(batch, 0..16);
+    pool.die(1, true);
+    pool.forget().on(Event::Resize(3));
+    give_back_all(&mut pool);
+    pool.finish(3);
+    pool.finish_all();
+    assert_eq!(pool.machine.pending(), 0);
+    let [left, served] = [3, 0].map(|worker| pool.sent(worker));
+    let was_for_it = &every(&keys, 3, 4)[1..];
+    assert!(
+        was_for_it.iter().all(|key| served.contains(key)),
+        "the fourth seat counts as the first: {served:?}"
+    );
+    assert!(was_for_it.iter().all(|key| !left.contains(key)), "it sits in the second one: {left:?}");
+    assert_eq!(left, every(&keys, 1, 4)[1..], "where somebody died");
 }
 
 #[test]
@@ -233,6 +258,32 @@ fn pieces_do_not_wait_for_a_worker_that_fails_again_and_again() {
     pool.on(Event::Ready(pool.who(1)));
     let last = pool.submit_pieces(batch, 7..8)[0];
     assert_eq!(pool.sent(1), [last], "now it is there");
+}
+
+#[test]
+fn who_stood_in_gives_back_what_it_has_not_begun_when_somebody_sits_there() {
+    let mut pool = Bench::ready(config(3));
+    let batch = pool.open_ordered();
+    for _ in 0..2 {
+        pool.die(1, false);
+        if pool.machine.expects(pool.who(1)) {
+            pool.on(Event::Ready(pool.who(1)));
+        }
+    }
+    let own = pool.forget().submit_pieces(batch, 2..3);
+    let keys = pool.submit_pieces(batch, 1..2);
+    let more = pool.submit_pieces(batch, 4..5);
+    assert_eq!(pool.sent(2), [own[0], keys[0], more[0]]);
+    pool.finish(2);
+    pool.show_claim(2);
+    pool.pass(Duration::from_millis(150));
+    assert!(pool.machine.expects(pool.who(1)) && pool.taken().is_empty(), "nobody else is there yet");
+    pool.on(Event::Ready(pool.who(1)));
+    assert_eq!(pool.taken(), [(pool.who(2), vec![3])], "what it runs may take for ever");
+    give_back_all(&mut pool);
+    assert_eq!(pool.sent(1), more);
+    pool.finish_all();
+    assert_eq!(pool.machine.pending(), 0);
 }
 
 #[test]
