@@ -36,6 +36,7 @@ pub mod region;
 mod scene;
 mod scribble;
 mod skip;
+mod standstill;
 mod start;
 mod transport;
 mod trials;
