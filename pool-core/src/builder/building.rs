@@ -30,20 +30,6 @@ use crate::supervisor::token::{TIMER, WAKE};
 use crate::sys::{process, setup, stdio};
 use crate::worker::init;
 
-/// Tasks given to a worker ahead of time, the running one included.
-const PREFETCH: usize = 2048;
-/// How much work a worker is given ahead of time: many times what it takes to send it more.
-const AHEAD: Duration = Duration::from_millis(1);
-/// About what it takes to wake a sleeping core, and on it a worker.
-const WAKE_UP: Duration = Duration::from_micros(50);
-/// How many tasks a worker is given whose pace is not known yet.
-const UNPACED: usize = 2;
-/// Bytes of arguments given to a worker ahead of time, unless a single task has more.
-const PREFETCH_BYTES: usize = 1 << 20;
-
-/// About what it takes to start a worker: no elastic pool grows for less work than that.
-const START_UP: Duration = Duration::from_millis(5);
-
 /// After how long an idle worker exits, unless the builder says otherwise.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -93,26 +79,20 @@ impl Builder {
 
         let lead = Arc::new(Lead::new(&epoll).map_err(os("create an epoll instance"))?);
         let config = Config {
-            workers,
             staffing,
             executable: executable.clone(),
             restart: self.restart.bounded(),
             start_timeout: bounded(self.start_timeout),
             init_timeout: bounded(self.init_timeout),
-            start_up: START_UP,
             states: self.states.len(),
             exit_timeout: bounded(self.exit_timeout),
             cancel_grace: bounded(self.cancel_grace),
             claim_timeout: bounded(self.start_timeout),
-            ahead: AHEAD,
-            wake: WAKE_UP,
             cores: std::thread::available_parallelism().map_or(1, usize::from),
-            unpaced: UNPACED,
-            prefetch: PREFETCH,
-            prefetch_bytes: PREFETCH_BYTES,
-            ticket_window: pool_ipc::SLOTS as u64,
             seed: pool_ipc::now_ns() ^ u64::from(std::process::id()) << 32,
+            ..Config::of(workers)
         };
+        let prefetch = config.prefetch;
         let wake_up = {
             let wake = Arc::clone(&wake);
             Arc::new(move || {
@@ -177,7 +157,7 @@ impl Builder {
         }
         let reactor =
             reactor.map_err(|source| BuildError::Os { what: "start the reactor thread", source })?;
-        Ok(Pool::assemble(shared, reactor, PREFETCH, self.task_timeout))
+        Ok(Pool::assemble(shared, reactor, prefetch, self.task_timeout))
     }
 
     /// Finds out whether workers can be confined as they are to be.
