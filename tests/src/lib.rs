@@ -26,6 +26,7 @@ mod executor;
 mod footprint;
 mod held;
 mod lack;
+mod line;
 mod modes;
 mod noted;
 mod outcome;
