@@ -28,6 +28,7 @@ mod held;
 mod lack;
 mod modes;
 mod noted;
+pub mod odd;
 mod outcome;
 mod part;
 pub mod process;

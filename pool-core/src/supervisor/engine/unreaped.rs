@@ -62,7 +62,7 @@ impl Engine {
 
     /// A worker has been reaped, and what was left of its group killed before that.
     pub(super) fn reap_orphans(&mut self, now: Instant, group: u32) {
-        if process::adopts_orphans() && process::reap_dead_of(group) {
+        if process::reap_dead_of(group) {
             self.unreaped.orphans.push((group, now + PATIENCE));
             self.unreaped.look_after(now, ORPHAN_PAUSE);
         }
