@@ -145,6 +145,9 @@ pub(crate) fn is_over(pidfd: BorrowedFd<'_>) -> bool {
 
 /// How a process has ended that is dead and has not been reaped, as far as `/proc` shows it.
 pub(crate) fn shown_status(pid: u32) -> Option<ExitStatus> {
+    if !crate::memory::is_ours() {
+        return None;
+    }
     let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
     // The name is in parentheses, and may contain any bytes. Behind it come the state, which is the third field, and all others.
     let stat = String::from_utf8_lossy(&stat);
