@@ -511,7 +511,10 @@ mod tests {
             assert!((most.saturating_sub(99)..=2 * most + SMALLEST).contains(&fitting), "{most}: {fitting}");
             assert_eq!(*buffer, *vec![7; fitting], "nothing is lost");
             buffer.clear();
-            assert!(!buffer.try_extend(&vec![7; 2 * most + LARGE]), "{most}: it has the limit for the next value");
+            assert!(
+                !buffer.try_extend(&vec![7; 2 * most + LARGE]),
+                "{most}: it has the limit for the next value"
+            );
             buffer.extend_from_slice(&bytes(2 * most + LARGE));
             assert_eq!(buffer.len(), 2 * most + LARGE, "what is in memory anyway is copied");
         }

@@ -18,7 +18,7 @@ pub(crate) fn resident(pid: u32) -> Option<(u64, u64)> {
     if !is_ours() {
         return None;
     }
-    // The name of the process is in there, and may be any bytes.
+    // The name in it need not be text.
     let status = std::fs::read(format!("/proc/{pid}/status")).ok()?;
     let status = String::from_utf8_lossy(&status);
     let field = |name: &str| {

@@ -149,8 +149,8 @@ pub(crate) fn shown_status(pid: u32) -> Option<ExitStatus> {
         return None;
     }
     let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
-    // The name is in parentheses, and may contain any bytes. Behind it come the state, which is the third field, and all others.
     let stat = String::from_utf8_lossy(&stat);
+    // The name is in parentheses, and may contain anything. Behind it come the state, which is the third field, and all others.
     let (_, fields) = stat.rsplit_once(") ")?;
     let status: i32 = fields.split_ascii_whitespace().nth(52 - 3)?.parse().ok()?;
     // Who may not look sees a zero there. This file has the same condition.

@@ -6,7 +6,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use pool_core::{BuildError, TaskError};
-use pool_tests::{Mode, Part, Trial, expect_death, expect_healthy, is_signal, play as act, right, wait_until};
+use pool_tests::{
+    Mode, Part, Trial, expect_death, expect_healthy, is_signal, play as act, right, wait_until,
+};
 use pool_worker::drill;
 
 use crate::{builder, say};
