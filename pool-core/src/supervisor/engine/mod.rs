@@ -533,9 +533,9 @@ impl Engine {
         }
         for index in 0..self.links.len() {
             let Some(link) = &mut self.links[index] else { continue };
-            let is_awaited = link.routes.is_none() || link.preparing;
+            let (who, is_awaited) = (link.who, link.routes.is_none() || link.preparing);
             if is_awaited && (link.rings.is_none() || link.has_news()) {
-                self.on_ready(now, Token { who: link.who, source: Source::Results });
+                self.on_ready(now, Token { who, source: Source::Results });
             }
         }
     }
