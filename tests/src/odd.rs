@@ -30,12 +30,14 @@ pub fn give_children_to_the_parent() -> [u32; 2] {
         // pause(2) and _exit(2), for which no lock is needed that another thread could hold.
         let child = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
         if child == 0 {
-            while !ends {
+            if ends {
+                // SAFETY: the call takes an integer, and does not return.
+                unsafe { libc::_exit(0) }
+            }
+            loop {
                 // SAFETY: the call takes nothing.
                 unsafe { libc::pause() };
             }
-            // SAFETY: the call takes an integer, and does not return.
-            unsafe { libc::_exit(0) }
         }
         assert!(child > 0, "no child: {}", std::io::Error::last_os_error());
         u32::try_from(child).expect("a process id")

@@ -111,7 +111,6 @@ const FAULTS: &[(&str, &[&str])] = &[
         "runs out of descriptors",
         "its wall clock jumps by an hour",
         "drops the pool with work in flight",
-        "is stopped (Ctrl-Z) while its workers start",
         "drops handles",
         "stops reading an iterator",
         "an input that panics or never ends",

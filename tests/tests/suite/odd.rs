@@ -12,7 +12,7 @@ use pool_tests::odd::{
 use pool_tests::{Part, Scene, expect_death, expect_healthy, play, process, right, wait_until};
 use pool_worker::drill;
 
-use crate::programs::{pressed, stock, stock_path};
+use crate::programs::{pressed, stock};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -81,22 +81,6 @@ fn a_worker_of_any_name_is_read_in_proc() {
         debugger.wait().unwrap();
         expect_healthy(&pool);
     }
-}
-
-#[test]
-fn a_program_that_was_stopped_while_its_workers_started_finds_them_there() {
-    let scene = Scene::new();
-    let (key, value) = scene.mark().split_once('=').unwrap();
-    let mut program = Command::new(pressed());
-    program.arg("stopped").arg(stock_path()).env(key, value).stdout(Stdio::piped());
-    let program = program.spawn().unwrap();
-    wait_until("it has stopped", || process::state(program.id()) == Some('T'));
-    // This is the fault: the second that its workers have passes.
-    std::thread::sleep(Duration::from_millis(1500));
-    process::send(program.id(), Signal::SIGCONT);
-    let output = program.wait_with_output().unwrap();
-    assert!(output.status.success(), "{}", output.status);
-    assert_eq!(String::from_utf8(output.stdout).unwrap(), "healthy, 0 starts failed\n");
 }
 
 #[test]

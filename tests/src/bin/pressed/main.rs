@@ -31,7 +31,6 @@ mod oom;
 mod processes;
 mod scarce;
 mod shortage;
-mod stopped;
 mod without_proc;
 
 use std::io::Write;
@@ -61,7 +60,6 @@ fn main() {
         "no-memory" => scarce::no_shared_memory(worker),
         "no-processes-for-memory" => scarce::no_processes(worker),
         "no-proc" => without_proc::play(worker),
-        "stopped" => stopped::play(worker),
         "foreign-proc" => foreign_proc::play(worker),
         "foreign-proc-inside" => foreign_proc::inside(worker),
         "crowd" => crowd::play(worker),
