@@ -102,12 +102,21 @@ impl<P> Machine<P> {
     /// If somebody may serve other seats than before: has everybody asked for what it has not begun and does not serve any more.
     #[inline]
     pub(super) fn call_back_astray(&mut self) {
-        if self.seats.take_changed() && self.queue.is_pinned() && self.crew.hoarders > 0 {
-            for index in 0..self.slots.len() {
-                let astray = self.astray(index);
-                if !astray.is_empty() {
-                    self.take_back_of(index, usize::MAX, |_, unit| astray.contains(&unit.lane));
-                }
+        if self.seats.has_changed() {
+            self.after_change();
+        }
+    }
+
+    #[cold]
+    fn after_change(&mut self) {
+        self.seats.forget_change();
+        if !self.queue.is_pinned() || self.crew.hoarders == 0 {
+            return;
+        }
+        for index in 0..self.slots.len() {
+            let astray = self.astray(index);
+            if !astray.is_empty() {
+                self.take_back_of(index, usize::MAX, |_, unit| astray.contains(&unit.lane));
             }
         }
     }

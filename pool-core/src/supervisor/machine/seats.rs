@@ -43,10 +43,14 @@ pub(super) struct Seats {
 }
 
 impl Seats {
-    /// Whether anything has changed since this was last asked.
+    /// Whether somebody may serve other seats than when it was last looked.
     #[inline]
-    pub(super) fn take_changed(&mut self) -> bool {
-        std::mem::take(&mut self.changed)
+    pub(super) fn has_changed(&self) -> bool {
+        self.changed
+    }
+
+    pub(super) fn forget_change(&mut self) {
+        self.changed = false;
     }
 
     /// Somebody may serve other seats than before.
