@@ -16,6 +16,9 @@ pub(crate) const INLINE: usize = 22;
 /// The least that the heap is asked for.
 const SMALLEST: usize = 64;
 
+/// More than this no frame can have, whatever the limit of a pool.
+const MOST: usize = u32::MAX as usize;
+
 /// Where values are encoded, one after another: at first inside itself, then on the heap, and from 64 KiB on in shared
 /// memory, where the other process finds them without another copy.
 #[derive(Debug)]
@@ -24,6 +27,9 @@ pub struct Buffer {
     /// What follows the rest and is not copied: of a result only.
     attached: Option<SharedBytes>,
     arena: &'static Arena,
+    /// What is encoded piece by piece may become so long. A value that is in memory as a whole is copied, however long it is: it
+    /// is looked at afterwards.
+    most: usize,
 }
 
 #[derive(Debug)]
@@ -169,7 +175,12 @@ impl Buffer {
     }
 
     pub(crate) const fn of(arena: &'static Arena) -> Self {
-        Self { place: Place::Inline(Inline::EMPTY), attached: None, arena }
+        Self { place: Place::Inline(Inline::EMPTY), attached: None, arena, most: MOST }
+    }
+
+    /// An empty one, for values of at most so many bytes.
+    pub(crate) const fn limited(most: usize) -> Self {
+        Self { place: Place::Inline(Inline::EMPTY), attached: None, arena: &ARENA, most }
     }
 
     /// Appends one byte.
@@ -184,6 +195,22 @@ impl Buffer {
         if !self.append(bytes) {
             self.move_and_extend(bytes);
         }
+    }
+
+    /// Appends a piece of a value; false if the value becomes too long.
+    #[inline]
+    pub(crate) fn try_extend(&mut self, bytes: &[u8]) -> bool {
+        self.append(bytes) || self.try_move_and_extend(bytes)
+    }
+
+    /// Only where there is no room is there anything to be counted: the room never grows far beyond what is allowed.
+    #[cold]
+    fn try_move_and_extend(&mut self, bytes: &[u8]) -> bool {
+        let fits = self.len().saturating_add(bytes.len()) <= self.most;
+        if fits {
+            self.move_and_extend(bytes);
+        }
+        fits
     }
 
     /// Appends, if there is room where it is.
@@ -341,7 +368,8 @@ impl Buffer {
         if !matches!(self.place, Place::Block(_)) {
             return None;
         }
-        Some(std::mem::replace(self, Self::of(self.arena)).finish())
+        let empty = Self { most: self.most, ..Self::of(self.arena) };
+        Some(std::mem::replace(self, empty).finish())
     }
 }
 
@@ -473,6 +501,25 @@ mod tests {
             Place::Heap(_) => "heap",
             Place::Block(_) => "block",
         }
+    }
+
+    #[test]
+    fn what_is_encoded_piece_by_piece_is_refused_at_the_limit_and_not_far_behind_it() {
+        for most in [0, 10, INLINE, 100, 4096, 5 << 20] {
+            let mut buffer = Buffer::limited(most);
+            let fitting = (0..).take_while(|_| buffer.try_extend(&[7; 100])).count() * 100;
+            assert!((most.saturating_sub(99)..=2 * most + SMALLEST).contains(&fitting), "{most}: {fitting}");
+            assert_eq!(*buffer, *vec![7; fitting], "nothing is lost");
+            buffer.clear();
+            assert!(
+                !buffer.try_extend(&vec![7; 2 * most + LARGE]),
+                "{most}: it has the limit for the next value"
+            );
+            buffer.extend_from_slice(&bytes(2 * most + LARGE));
+            assert_eq!(buffer.len(), 2 * most + LARGE, "what is in memory anyway is copied");
+        }
+        let mut exact = Buffer::limited(5 << 20);
+        assert!(exact.try_extend(&bytes(5 << 20)) && !exact.try_extend(&bytes(3 << 20)));
     }
 
     #[test]

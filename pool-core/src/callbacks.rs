@@ -3,12 +3,12 @@
 //! Callbacks are foreign code: they may block, panic, submit tasks or drop the pool. They run on a thread of their own,
 //! which is started with the first callback, one after another, in the order of completion.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 
 use crate::outcome::{Callback, Cell};
 use crate::sync::channel::{Sender, unbounded};
 use crate::sync::{Mutex, thread};
+use crate::told::caught;
 
 type Job = (Callback, Arc<Cell>);
 
@@ -52,7 +52,7 @@ impl Callbacks {
 }
 
 fn run((callback, cell): Job) {
-    if catch_unwind(AssertUnwindSafe(|| callback(&cell))).is_err() {
+    if caught(|| callback(&cell)).is_none() {
         // The panic hook has shown it; nobody else is harmed.
         tracing::error!("an on_complete callback panicked");
     }

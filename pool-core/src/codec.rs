@@ -365,14 +365,12 @@ impl Flavor for Append<'_> {
 
     #[inline]
     fn try_extend(&mut self, data: &[u8]) -> postcard::Result<()> {
-        self.0.extend_from_slice(data);
-        Ok(())
+        if self.0.try_extend(data) { Ok(()) } else { Err(postcard::Error::SerializeBufferFull) }
     }
 
     #[inline]
     fn try_push(&mut self, data: u8) -> postcard::Result<()> {
-        self.0.push(data);
-        Ok(())
+        self.try_extend(&[data])
     }
 
     fn finalize(self) -> postcard::Result<()> {
@@ -418,6 +416,9 @@ impl fmt::Display for CodecError {
             WontImplement | NotYetImplemented | SerializeSeqLengthUnknown => {
                 "cannot be carried by postcard (untagged, internally tagged, flatten, `serde_json::Value`, \
                  or a sequence of unknown length); wrap it in `pool_core::Json`"
+            }
+            SerializeBufferFull => {
+                "becomes longer than the limit (`Builder::frame_limit`, 4 GiB at most) while it is encoded"
             }
             SerdeSerCustom | CollectStrError => "was refused by its own `Serialize` implementation",
             SerdeDeCustom => "was refused by its own `Deserialize` implementation",

@@ -14,6 +14,7 @@ use std::slice;
 use pool_ipc::{KEPT_MAX, KeptArguments};
 
 use crate::task::{RunError, TaskEntry};
+use crate::told::discard;
 
 /// Characters of a text, without the ellipsis of one that has been cut.
 pub(crate) const MOST_CHARS: usize = 200;
@@ -160,8 +161,7 @@ impl Called {
                     Ok(Ok(())) => description.finish(),
                     Ok(Err(_)) => UNKNOWN.to_owned(),
                     Err(payload) => {
-                        // Dropping what was thrown may panic again.
-                        let _ = catch_unwind(AssertUnwindSafe(|| drop(payload)));
+                        discard(payload);
                         UNKNOWN.to_owned()
                     }
                 }

@@ -6,7 +6,6 @@
 
 use std::fmt;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
@@ -16,6 +15,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError};
 use crate::error::{BrokenReason, Death};
 use crate::ids::WorkerId;
 use crate::stats::RetireReason;
+use crate::told::caught;
 
 /// Events that may wait for the hook.
 const QUEUE: usize = 1024;
@@ -134,7 +134,7 @@ impl Hook {
     }
 
     fn call(&self, event: &WorkerEvent) {
-        if catch_unwind(AssertUnwindSafe(|| (self.0)(event))).is_err() {
+        if caught(|| (self.0)(event)).is_none() {
             // The panic hook has shown it; nobody else is harmed.
             tracing::error!("an on_worker_event callback panicked");
         }

@@ -18,6 +18,7 @@ use crate::supervisor::event::{Event, TaskKey};
 use crate::supervisor::lead::Leader;
 use crate::supervisor::shared::Shared;
 use crate::sync::now;
+use crate::told::caught;
 
 /// Turns what a worker sent into a value.
 pub(crate) type Decode<R> = fn(Encoded<'_>) -> Result<R, String>;
@@ -294,7 +295,14 @@ impl<R: 'static> TaskHandle<R> {
             return;
         }
         let (name, convert) = (self.name, self.decode);
-        let callback = Box::new(move |cell: &Cell| function(outcome(cell, name, convert)));
+        let callback = Box::new(move |cell: &Cell| {
+            // Nobody but the function waits: it is told that its value has panicked while it was decoded.
+            let outcome = caught(|| outcome(cell, name, convert));
+            function(outcome.unwrap_or_else(|| {
+                let message = "result: its `Deserialize` implementation panicked".to_owned();
+                Err(TaskError::Decode { task: name.to_owned(), message })
+            }));
+        });
         match self.cell.call_back(callback, &self.shared.lead.watched) {
             Some(callback) => self.shared.call_back(&self.cell, vec![callback]),
             None => self.shared.heed(),

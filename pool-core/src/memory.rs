@@ -6,8 +6,18 @@ use std::path::{Path, PathBuf};
 
 use crate::sys::process;
 
+/// Whether `/proc` has the same numbers for processes as this program. Where it has been mounted in another PID namespace, what it
+/// says about a number is about somebody else.
+pub(crate) fn is_ours() -> bool {
+    let own = std::fs::read_link("/proc/self").ok();
+    own.is_some_and(|own| own.as_os_str().to_str() == Some(&std::process::id().to_string()))
+}
+
 /// `VmRSS` and `VmHWM` of a process, in bytes.
 pub(crate) fn resident(pid: u32) -> Option<(u64, u64)> {
+    if !is_ours() {
+        return None;
+    }
     // The name in it need not be text.
     let status = std::fs::read(format!("/proc/{pid}/status")).ok()?;
     let status = String::from_utf8_lossy(&status);
@@ -28,6 +38,9 @@ pub(crate) struct Scales {
 impl Scales {
     /// The process must not have been reaped: its number could belong to another one.
     pub(crate) fn of(pid: u32) -> Option<Self> {
+        if !is_ours() {
+            return None;
+        }
         let statm = File::open(format!("/proc/{pid}/statm")).ok()?;
         Some(Self { statm, page: process::page_size() })
     }

@@ -15,6 +15,7 @@ use crate::supervisor::lead::Wait;
 use crate::sync::thread::{self, Thread};
 use crate::sync::{AtomicUsize, Mutex, MutexGuard, now};
 use crate::task::TaskEntry;
+use crate::told::caught;
 use crate::wait::Tally;
 
 /// What workers returned, still encoded.
@@ -43,7 +44,7 @@ pub(crate) struct Foreign {
 pub(crate) fn wake(wakers: Vec<Waker>) {
     for waker in wakers {
         // Should it panic, the others are still woken.
-        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake()));
+        caught(|| waker.wake());
     }
 }
 

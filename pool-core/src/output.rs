@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 use pool_ipc::mark;
 
 use crate::ids::{TaskId, WorkerId};
+use crate::told::caught;
 
 /// How much of each of a worker's streams is kept for reports, in bytes.
 pub(crate) const TAIL: usize = 8 * 1024;
@@ -371,8 +372,7 @@ fn write_out(output: &Output, lines: &Lines) {
                 let text = String::from_utf8_lossy(line);
                 let Lines { worker, pid, stream, .. } = *lines;
                 let line = OutputLine { worker, pid, task, stream, text: &text };
-                let call = std::panic::AssertUnwindSafe(|| function(line));
-                if std::panic::catch_unwind(call).is_err() {
+                if caught(|| function(line)).is_none() {
                     tracing::error!("the output callback panicked");
                 }
             }

@@ -4,13 +4,13 @@
 //! else does anything, and a batch that is not watched pays nothing.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::TaskError;
 use crate::fork::Origin;
 use crate::supervisor::shared::Shared;
+use crate::told::caught;
 
 /// Reports are this far apart at least.
 pub(crate) const INTERVAL: Duration = Duration::from_millis(100);
@@ -229,12 +229,12 @@ impl Feed {
             last_failure: self.last_failure.clone(),
             finished,
         };
-        let shown = catch_unwind(AssertUnwindSafe(|| match show {
+        let shown = caught(|| match show {
             Shown::Call(call) => call(&report),
             #[cfg(feature = "progress")]
             Shown::Bar(bar) => bar.show(&report),
-        }));
-        if shown.is_err() {
+        });
+        if shown.is_none() {
             tracing::warn!("a progress report has panicked: no more are given");
             self.show = None;
         }

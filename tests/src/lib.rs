@@ -29,6 +29,7 @@ mod lack;
 mod line;
 mod modes;
 mod noted;
+pub mod odd;
 mod outcome;
 mod part;
 pub mod process;

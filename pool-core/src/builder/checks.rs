@@ -81,7 +81,8 @@ impl Builder {
             if Scales::of(std::process::id()).is_none_or(|scales| scales.private().is_none()) {
                 return wrong(
                     setting,
-                    "the memory of a worker is read in `/proc`, which cannot be read".to_owned(),
+                    "the memory of a worker is read in `/proc`, which cannot be read, or is that of another PID namespace"
+                        .to_owned(),
                 );
             }
         }

@@ -7,7 +7,6 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,6 +23,7 @@ use crate::supervisor::event::Incarnation;
 use crate::supervisor::link::Rings;
 use crate::supervisor::zygote::{self, Forked, ZYGOTE_BOOT, Zygote};
 use crate::sys::{process, stdio};
+use crate::told::caught;
 use crate::transport::Transport;
 
 /// How deeply this process is nested: a worker of a pool of the main program is 1.
@@ -78,8 +78,8 @@ impl WorkerEnv {
 
     /// Asks the code of the program, which may panic.
     fn of(&self, worker: usize) -> io::Result<Vec<(OsString, OsString)>> {
-        let variables = catch_unwind(AssertUnwindSafe(|| self.0(worker)))
-            .map_err(|_| io::Error::other("the function given to `Builder::worker_env` panicked"))?;
+        let variables = caught(|| self.0(worker))
+            .ok_or_else(|| io::Error::other("the function given to `Builder::worker_env` panicked"))?;
         let is_name =
             |name: &OsStr| !name.is_empty() && !name.as_bytes().iter().any(|byte| b"=\0".contains(byte));
         match variables.iter().find(|(name, value)| !is_name(name) || value.as_bytes().contains(&0)) {

@@ -136,15 +136,6 @@ pub(crate) fn reap_dead_of(group: u32) -> bool {
     }
 }
 
-/// Whether the children of children that have died become this process's own.
-#[doc(alias = "PR_GET_CHILD_SUBREAPER")]
-pub(crate) fn adopts_orphans() -> bool {
-    let mut subreaper: libc::c_int = 0;
-    // SAFETY: the call writes one int to the place passed.
-    let asked = unsafe { libc::prctl(libc::PR_GET_CHILD_SUBREAPER, &raw mut subreaper) };
-    std::process::id() == 1 || (asked == 0 && subreaper != 0)
-}
-
 /// Whether the process behind a pidfd is dead, reaped or not.
 pub(crate) fn is_over(pidfd: BorrowedFd<'_>) -> bool {
     let mut poll = libc::pollfd { fd: pidfd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
@@ -154,6 +145,9 @@ pub(crate) fn is_over(pidfd: BorrowedFd<'_>) -> bool {
 
 /// How a process has ended that is dead and has not been reaped, as far as `/proc` shows it.
 pub(crate) fn shown_status(pid: u32) -> Option<ExitStatus> {
+    if !crate::memory::is_ours() {
+        return None;
+    }
     let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
     let stat = String::from_utf8_lossy(&stat);
     // The name is in parentheses, and may contain anything. Behind it come the state, which is the third field, and all others.

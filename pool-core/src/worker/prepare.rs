@@ -17,6 +17,7 @@ use pool_ipc::{ExitNote, Failure, Kind, MAX_STATE_NAME, Unfit};
 use crate::state::StateEntry;
 use crate::sys::setup;
 use crate::task;
+use crate::told::discard;
 use crate::worker::panics;
 use crate::worker::serve::{Worker, give_up};
 
@@ -82,8 +83,7 @@ impl Worker {
                 Ok(values) => values.into_iter().map(Ok).collect(),
                 Err(payload) => {
                     let text = panic_text(&panics::report(&*payload));
-                    // Dropping what was thrown may panic again.
-                    let _ = catch_unwind(AssertUnwindSafe(|| drop(payload)));
+                    discard(payload);
                     vec![Err(text)]
                 }
             };

@@ -18,6 +18,7 @@ use crate::sys::confine::CpuTimer;
 use crate::sys::passing::lent;
 use crate::sys::setup;
 use crate::task::{self, RunContext, RunError, TaskEntry};
+use crate::told::{caught, discard};
 use crate::transport::pace_note;
 use crate::worker::marks::{self, Marks};
 use crate::worker::measure::Measure;
@@ -117,7 +118,7 @@ pub(super) fn serve(
         current,
         claimed_ns: pool_ipc::now_ns(),
         gauge: Gauge::default(),
-        output: Buffer::new(),
+        output: Buffer::limited(boot.frame_limit as usize),
         measure: Measure::wanted(boot, region),
         marks: Marks::wanted(boot),
         cpu,
@@ -323,8 +324,8 @@ impl Worker {
             Err(payload) => {
                 let report = panics::report(&*payload);
                 // Dropping what was thrown, or states that were in use, may panic again; that must not end the worker.
-                let _ = catch_unwind(AssertUnwindSafe(|| drop(payload)));
-                let _ = catch_unwind(AssertUnwindSafe(|| self.states.clear()));
+                discard(payload);
+                caught(|| self.states.clear());
                 Some(report)
             }
         }

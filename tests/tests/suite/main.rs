@@ -26,6 +26,7 @@ mod matrix;
 mod memory;
 mod misbehaviour;
 mod nesting;
+mod odd;
 mod order;
 mod output;
 mod policies;

@@ -210,6 +210,16 @@ fn without_proc_a_pool_works_if_it_is_told_its_worker() {
 }
 
 #[test]
+fn where_proc_is_of_another_pid_namespace_nobody_is_taken_for_a_worker() {
+    let scene = Scene::new();
+    let Some(found) = findings(&scene, Command::new(pressed()), "foreign-proc", None) else { return };
+    let [limit, recycle, healthy] = &found[..] else { panic!("{found:#?}") };
+    assert!(limit.contains("memory_limit") && limit.contains("PID namespace"), "{limit}");
+    assert!(recycle.contains("recycle_above") && recycle.contains("PID namespace"), "{recycle}");
+    assert_eq!(healthy, "healthy");
+}
+
+#[test]
 fn a_thousand_workers_on_a_few_cores_are_slow_and_right() {
     let scene = Scene::new();
     let Some(found) = findings(&scene, Command::new(pressed()), "crowd", None) else { return };

@@ -508,6 +508,7 @@ impl Engine {
         if self.machine.is_to_look_again(now) {
             self.read_rings();
         }
+        self.hear_who_was_in_time(now);
         self.machine.on(now, Event::Tick);
         self.arm_bells_in_time(now);
         let due: Vec<Incarnation> =
@@ -522,6 +523,21 @@ impl Engine {
         self.look_for_unreaped(now);
         self.weigh(now);
         self.tidy(now);
+    }
+
+    /// Limits may be exceeded only because nobody has looked: this program was stopped, or had no processor. So who starts or
+    /// builds a state is heard before time is called. For tasks the claim board says it.
+    fn hear_who_was_in_time(&mut self, now: Instant) {
+        if self.machine.deadline().is_none_or(|due| due > now) {
+            return;
+        }
+        for index in 0..self.links.len() {
+            let Some(link) = &mut self.links[index] else { continue };
+            let (who, is_awaited) = (link.who, link.routes.is_none() || link.preparing);
+            if is_awaited && (link.rings.is_none() || link.has_news()) {
+                self.on_ready(now, Token { who, source: Source::Results });
+            }
+        }
     }
 
     /// Gives memory for large payloads back that has not been used for long, and has workers do so.

@@ -7,8 +7,9 @@
 //! at its end does so for [`PATIENCE`], and then leaves it to the debugger.
 //!
 //! *Orphans.* A program that is the first process of a container, or has made itself a subreaper, is given the children of tasks
-//! when their worker is dead: they have been killed with it, and are zombies until this program reaps them. They are found by
-//! their process group, whose number cannot be given to anybody else while one of them is there.
+//! when their worker is dead: they have been killed with it, and are zombies until this program reaps them. Any program has such
+//! children if a task has made them with `CLONE_PARENT`. They are found by their process group, whose number cannot be given to
+//! anybody else while one of them is there.
 //!
 //! # Races
 //! * *The debugger lets go between two looks.* The next look reaps.
@@ -62,7 +63,7 @@ impl Engine {
 
     /// A worker has been reaped, and what was left of its group killed before that.
     pub(super) fn reap_orphans(&mut self, now: Instant, group: u32) {
-        if process::adopts_orphans() && process::reap_dead_of(group) {
+        if process::reap_dead_of(group) {
             self.unreaped.orphans.push((group, now + PATIENCE));
             self.unreaped.look_after(now, ORPHAN_PAUSE);
         }

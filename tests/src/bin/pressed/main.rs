@@ -26,6 +26,7 @@ mod clock;
 mod crowd;
 mod descriptors;
 mod files;
+mod foreign_proc;
 mod oom;
 mod processes;
 mod scarce;
@@ -59,6 +60,8 @@ fn main() {
         "no-memory" => scarce::no_shared_memory(worker),
         "no-processes-for-memory" => scarce::no_processes(worker),
         "no-proc" => without_proc::play(worker),
+        "foreign-proc" => foreign_proc::play(worker),
+        "foreign-proc-inside" => foreign_proc::inside(worker),
         "crowd" => crowd::play(worker),
         "thin-crowd" => crowd::thin(worker),
         "debugged" => children::debugged(worker),
