@@ -13,7 +13,8 @@
 //! * If nobody is coming, because a worker has failed again and again and waits for its back-off, or starts for the third
 //!   time, the pieces go to those that there are: to the one with the number `pin mod k` among these `k`.
 //!
-//! So a pinned piece never waits without somebody who serves it, or comes to.
+//! So a pinned piece never waits without somebody who serves it, or comes to. Who is given up is not always told by an event after
+//! which something is handed out: what waited for him is handed over when all is decided (`Machine::hand_over`).
 //!
 //! # Events and races
 //! * *A worker dies, is condemned, leaves or retires.* Its seat is free. What it held and had not begun is requeued in its lane.
@@ -24,6 +25,8 @@
 //! * *A worker holds something for a seat that it does not serve any more:* it stood in for somebody who sits there now, or there
 //!   are fewer seats, or others stand in. What it has not begun is asked back (`Machine::call_back_astray`), and waits for whoever
 //!   serves the seat now: what it runs may take for ever.
+
+use std::time::Instant;
 
 use super::Machine;
 use crate::supervisor::slot::{Phase, Slot};
@@ -40,6 +43,8 @@ pub(super) struct Seats {
     seats: Vec<u32>,
     /// Whether anything has changed since it was last looked who holds what is for others now.
     changed: bool,
+    /// Whether somebody may be waited for no longer.
+    given_up: bool,
 }
 
 impl Seats {
@@ -177,12 +182,29 @@ impl<P> Machine<P> {
 
     /// Whether somebody is coming who may take a free seat.
     pub(super) fn awaits_somebody(&self) -> bool {
-        let comes = |slot: &Slot| match &slot.phase {
-            Phase::Starting { .. } => slot.strikes.len() < HOPELESS,
-            Phase::Dying { going, .. } => !going,
-            Phase::Ready(ready) => !slot.active && !ready.is_going(),
-            Phase::Waiting { .. } | Phase::Retiring { .. } | Phase::Stopped => false,
-        };
         self.least_staff() > self.crew.staffed || self.slots.iter().any(comes)
+    }
+
+    /// The next one in a place starts, or will later: perhaps so much later that nobody waits for him.
+    pub(super) fn note_successor(&mut self, index: usize) {
+        self.seats.given_up |= !comes(&self.slots[index]);
+    }
+
+    /// If somebody is waited for no longer: gives what is for his seat to others.
+    #[inline]
+    pub(super) fn hand_over(&mut self, now: Instant) {
+        if std::mem::take(&mut self.seats.given_up) && self.queue.is_pinned() {
+            self.dispatch(now);
+        }
+    }
+}
+
+/// Whether somebody is coming in this place.
+fn comes(slot: &Slot) -> bool {
+    match &slot.phase {
+        Phase::Starting { .. } => slot.strikes.len() < HOPELESS,
+        Phase::Dying { going, .. } => !going,
+        Phase::Ready(ready) => !slot.active && !ready.is_going(),
+        Phase::Waiting { .. } | Phase::Retiring { .. } | Phase::Stopped => false,
     }
 }

@@ -219,6 +219,7 @@ impl<P> Machine<P> {
             self.enter(index, Phase::Waiting { until });
             self.schedule(index, until);
         }
+        self.note_successor(index);
     }
 
     /// Puts the next incarnation into the place of one that is gone, now or later, unless there are enough without it.

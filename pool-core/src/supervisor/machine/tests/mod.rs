@@ -6,6 +6,7 @@ mod groups;
 mod growth;
 mod lanes;
 mod limits;
+mod liveness;
 mod pace;
 mod preparing;
 mod recycling;
