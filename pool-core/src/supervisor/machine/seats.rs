@@ -193,8 +193,11 @@ impl<P> Machine<P> {
     /// If somebody is waited for no longer: gives what is for his seat to others.
     #[inline]
     pub(super) fn hand_over(&mut self, now: Instant) {
-        if std::mem::take(&mut self.seats.given_up) && self.queue.is_pinned() {
-            self.dispatch(now);
+        if self.seats.given_up {
+            self.seats.given_up = false;
+            if self.queue.is_pinned() {
+                self.dispatch(now);
+            }
         }
     }
 }

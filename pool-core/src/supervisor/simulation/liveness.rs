@@ -62,20 +62,23 @@ impl World<'_> {
             let fact = &self.facts[**item as usize - 1];
             fact.claims.is_empty() && fact.pin.is_none()
         };
-        let Some(youngest) = self.handed.iter().map(|(_, item)| item).filter(fresh).max().copied() else {
+        let given: Vec<Item> = self.handed.iter().map(|(_, item)| item).filter(fresh).copied().collect();
+        if given.is_empty() {
             return;
+        }
+        let is_overtaken = |(item, fact): &(Item, &Fact)| {
+            let lane = fact.lane();
+            let overtakes = |given: &Item| given > item && self.facts[*given as usize - 1].lane() == lane;
+            fact.claims.is_empty() && given.iter().any(overtakes)
         };
         let is_stuck = |process: &&Process| {
             process.is_working() && process.linked && self.now > process.head_since + patience
         };
         for process in self.living().filter(is_stuck) {
-            let lane = self.facts[youngest as usize - 1].lane();
-            let overtaken = self
-                .unbegun(process)
-                .find(|(item, fact)| *item < youngest && fact.claims.is_empty() && fact.lane() == lane);
+            let overtaken = self.unbegun(process).find(is_overtaken);
             assert!(
                 overtaken.is_none(),
-                "item {youngest} is given out, and an older one lies behind what takes long: {overtaken:?}, {process:?}"
+                "{given:?} are given out, and an older one lies behind what takes long: {overtaken:?}, {process:?}"
             );
         }
     }
