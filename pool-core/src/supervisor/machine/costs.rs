@@ -232,9 +232,9 @@ fn costs_of_deaths() {
             (0..workers).for_each(|worker| _ = shop.finish(worker, 1));
         }
         let held = shop.sent.iter().flatten().map(|(_, count)| u64::from(*count)).sum::<u64>();
-        let deaths = 200.min(workers);
+        let deaths = 200;
         let began = used();
-        for worker in 0..deaths {
+        for worker in (0..deaths).map(|death| death % workers) {
             let who = shop.who(worker);
             shop.sent[worker as usize].clear();
             shop.on(Event::Died(who, Autopsy { death: death(who), started: true }));

@@ -353,6 +353,7 @@ impl<P> Machine<P> {
                 break;
             }
             let whole = count >= unit.left() as usize;
+            self.note_server(index, self.queue.pin(lane));
             self.take_from_queue(key, count, whole);
             let charged = self.queue.charge(lane, count);
             self.send(index, now, key, charged);

@@ -102,7 +102,10 @@ impl<P> Machine<P> {
     /// If somebody may serve other seats than before: has everybody asked for what it has not begun and does not serve any more.
     #[inline]
     pub(super) fn call_back_astray(&mut self) {
-        if self.seats.take_changed() && self.queue.is_pinned() && self.crew.hoarders > 0 {
+        if self.seats.may_have_led_astray() && self.crew.hoarders > 0 {
+            if !self.queue.is_pinned() {
+                return self.seats.forget_strays();
+            }
             for index in 0..self.slots.len() {
                 let astray = self.astray(index);
                 if !astray.is_empty() {

@@ -43,20 +43,27 @@ pub(super) struct Seats {
     seats: Vec<u32>,
     /// Whether anything has changed since it was last looked who holds what is for others now.
     changed: bool,
+    /// Whether anybody may hold what is for a seat in which he does not sit, so that it is worth while to look.
+    strays: bool,
     /// Whether somebody may be waited for no longer.
     given_up: bool,
 }
 
 impl Seats {
-    /// Whether anything has changed since this was last asked.
+    /// Whether anything has changed since this was last asked, and anybody may hold what is for another seat than his own.
     #[inline]
-    pub(super) fn take_changed(&mut self) -> bool {
-        std::mem::take(&mut self.changed)
+    pub(super) fn may_have_led_astray(&mut self) -> bool {
+        std::mem::take(&mut self.changed) && self.strays
     }
 
-    /// Somebody may serve other seats than before.
-    pub(super) fn note_change(&mut self) {
-        self.changed = true;
+    /// Nothing is for anybody in particular.
+    pub(super) fn forget_strays(&mut self) {
+        self.strays = false;
+    }
+
+    /// Another number of seats may count: what was for one of them may be for another.
+    pub(super) fn recount(&mut self) {
+        (self.changed, self.strays) = (true, true);
     }
 
     /// The place of the worker in a seat.
@@ -115,12 +122,12 @@ impl<P> Machine<P> {
             .or_else(|| (0..).find(|seat| self.seats.is_free(*seat)))
             .unwrap_or(index);
         self.seats.seat(seat, index);
-        self.seats.note_change();
+        self.seats.changed = true;
     }
 
     /// A worker is active no longer, or about to go.
     pub(super) fn rise(&mut self, index: usize) {
-        self.seats.note_change();
+        self.seats.changed = true;
         self.seats.seats.iter_mut().filter(|place| **place == index as u32).for_each(|place| *place = NOBODY);
         self.move_up();
     }
@@ -140,6 +147,17 @@ impl<P> Machine<P> {
             }
             let Some(place) = self.seats.seats.pop() else { return };
             self.seats.seats[free] = place;
+            self.seats.strays = true;
+        }
+    }
+
+    /// A worker is about to be given something that is for this seat, if for one only.
+    #[inline]
+    pub(super) fn note_server(&mut self, index: usize, pin: Option<u32>) {
+        if let Some(pin) = pin
+            && self.seats.worker(self.seat_of(pin)) != Some(index)
+        {
+            self.seats.strays = true;
         }
     }
 
