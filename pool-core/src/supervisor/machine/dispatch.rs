@@ -51,7 +51,6 @@ impl<P> Machine<P> {
         }
         if self.queued > 0 {
             self.feed_hungry(now);
-            self.unload(now);
         }
         if self.is_taken() {
             for _ in 0..self.crew.idle.len() {
@@ -347,13 +346,17 @@ impl<P> Machine<P> {
                 _ if load > self.piece(unit) => 0,
                 _ => self.piece(unit),
             };
+            let pin = self.queue.pin(lane);
+            let bound = if pin.is_some_and(|pin| self.is_stopgap(index, pin)) { 1 } else { bound };
             let most = self.config.prefetch.min(bound).saturating_sub(load);
             let count = self.fitting(ready, unit, wanted.min(most));
             if count == 0 {
                 break;
             }
             let whole = count >= unit.left() as usize;
-            self.note_server(index, self.queue.pin(lane));
+            if pin.is_some_and(|pin| self.stands_in(index, pin)) {
+                self.seats.note_stray();
+            }
             self.take_from_queue(key, count, whole);
             let charged = self.queue.charge(lane, count);
             self.send(index, now, key, charged);

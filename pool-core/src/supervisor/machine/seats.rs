@@ -13,6 +13,8 @@
 //! * If nobody is coming, because a worker has failed again and again and waits for its back-off, or starts for the third
 //!   time, the pieces go to those that there are: to the one with the number `pin mod k` among these `k`.
 //!
+//! Of an elastic pool, who stands in is given nothing ahead, because somebody is started only for what waits.
+//!
 //! So a pinned piece never waits without somebody who serves it, or comes to. Who is given up is not always told by an event after
 //! which something is handed out: what waited for him is handed over when all is decided (`Machine::hand_over`).
 //!
@@ -54,6 +56,11 @@ impl Seats {
     #[inline]
     pub(super) fn may_have_led_astray(&mut self) -> bool {
         std::mem::take(&mut self.changed) && self.strays
+    }
+
+    /// Somebody is given something for a seat in which he does not sit.
+    pub(super) fn note_stray(&mut self) {
+        self.strays = true;
     }
 
     /// Nothing is for anybody in particular.
@@ -151,14 +158,15 @@ impl<P> Machine<P> {
         }
     }
 
-    /// A worker is about to be given something that is for this seat, if for one only.
-    #[inline]
-    pub(super) fn note_server(&mut self, index: usize, pin: Option<u32>) {
-        if let Some(pin) = pin
-            && self.seats.worker(self.seat_of(pin)) != Some(index)
-        {
-            self.seats.strays = true;
-        }
+    /// Whether a worker that serves a pin only stands in for somebody.
+    pub(super) fn stands_in(&self, index: usize, pin: u32) -> bool {
+        self.seats.worker(self.seat_of(pin)) != Some(index)
+    }
+
+    /// Whether a worker stands in for somebody who is started only as long as something waits for him, as in an elastic pool. What
+    /// somebody holds does not wait: so whoever stands in there holds nothing ahead.
+    pub(super) fn is_stopgap(&self, index: usize, pin: u32) -> bool {
+        self.sizing.least < self.sizing.most && self.stands_in(index, pin)
     }
 
     /// The free seats that something waits for.

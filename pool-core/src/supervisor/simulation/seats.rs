@@ -147,10 +147,8 @@ impl World<'_> {
         let Some(pin) = fact.pin else { return false };
         let mut stuck = self.living().filter(|process| process.runs_for_ever());
         match self.server(pin, usize::MAX) {
-            Server::Sits(place) | Server::Stands(Some(place)) => {
-                stuck.any(|process| process.who.index() == place)
-            }
-            // One that is about to go sits nowhere, and keeps others from beginning.
+            Server::Sits(place) => stuck.any(|process| process.who.index() == place),
+            // By then everybody has come who is needed, so nobody stands in. One that is about to go sits nowhere, and keeps others from beginning.
             _ => stuck.any(|process| {
                 self.slot_of(process).is_some_and(|slot| match &slot.phase {
                     Phase::Ready(ready) => ready.is_going(),

@@ -50,6 +50,25 @@ fn what_lies_behind_a_long_task_is_done_by_others_although_these_have_always_som
 }
 
 #[test]
+fn what_lies_behind_a_long_task_is_done_by_others_while_these_work_off_a_backlog() {
+    let mut pool = Bench::ready(Config { unpaced: 4, ..config(2) });
+    pool.submit(8, &plain());
+    let behind = *pool.sent(0).last().expect("four for each");
+    pool.submit(1000, &plain());
+    let begun = pool.now;
+    while pool.outcome(behind).is_none() {
+        pool.pass(MILLI);
+        pool.finish(1);
+        pool.yield_all();
+        assert!(
+            pool.now - begun < 3 * LONG,
+            "it waits for what may run for ever: {:?}",
+            pool.machine.slots()
+        );
+    }
+}
+
+#[test]
 fn a_suspect_does_not_wait_for_a_long_task_because_others_have_always_something_to_do() {
     let mut pool = Bench::ready(Config { unpaced: 2, ..config(3) });
     pool.submit(1, &plain());
@@ -92,4 +111,76 @@ fn whoever_stands_in_is_given_what_is_for_a_vacant_place_in_which_many_have_fail
     let key = pool.forget().submit(1, &piece(batch, 1))[0];
     assert_eq!(pool.spawns(), 1, "somebody is missing now");
     assert_eq!(pool.sent(0), [key], "nobody waits for one that has failed twice");
+}
+
+#[test]
+fn whoever_stands_in_gives_back_what_somebody_else_stands_in_for_now() {
+    let mut pool = Bench::ready(config(4));
+    let batch = pool.machine.open(GroupSpec::default());
+    pool.die(1, false);
+    let who = pool.who(1);
+    pool.on(Event::SpawnFailed(who, death(who)));
+    let own = pool.submit(1, &piece(batch, 2))[0];
+    let other = pool.submit(1, &piece(batch, 1))[0];
+    assert_eq!(pool.sent(2), [own, other], "the second of three");
+    pool.show_claim(2);
+    pool.die(0, false);
+    assert_eq!(pool.taken(), [(pool.who(2), vec![2])], "what it runs may take for ever");
+    pool.yield_all();
+    let who = pool.who(0);
+    pool.on(Event::SpawnFailed(who, death(who)));
+    assert_eq!(pool.sent(3), [other], "the second of two");
+}
+
+/// An elastic pool in which two are ready, and a third one has failed twice and is not there: nobody has needed him.
+fn two_of_three() -> Bench {
+    let staffing = Staffing { least: Some(1), idle: Some(Duration::from_secs(3600)), ..Staffing::default() };
+    let mut pool = Bench::ready(Config { staffing, ..config(3) });
+    pool.submit(3, &plain());
+    pool.on(Event::Ready(pool.who(1)));
+    pool.yield_all();
+    for _ in 0..2 {
+        let who = pool.who(2);
+        pool.on(Event::SpawnFailed(who, death(who)));
+    }
+    while pool.machine.pending() > 0 {
+        let holder = pool.holder();
+        pool.finish(holder);
+    }
+    pool.pass(Duration::from_secs(2));
+    assert!(!pool.machine.expects(pool.who(2)), "two are enough");
+    pool.forget();
+    pool
+}
+
+#[test]
+fn an_elastic_pool_goes_on_starting_somebody_for_what_waits_behind_a_long_task_of_who_stands_in() {
+    for retries in [0, 1] {
+        let mut pool = two_of_three();
+        let batch = pool.machine.open(GroupSpec::default());
+        let spec = TaskSpec { retries, retry_on: RetryOn::PANIC, ..piece(batch, 2) };
+        let panicked =
+            TaskError::Panicked { message: String::new(), location: None, backtrace: None, output: None };
+        if retries > 0 {
+            // It is given to whoever stands in, and will be again.
+            let first = pool.submit(1, &spec)[0];
+            assert_eq!(pool.sent(0), [first]);
+        }
+        let long = pool.submit(1, &piece(batch, 0))[0];
+        if retries > 0 {
+            let ticket = pool.machine.head(pool.who(0)).expect("it runs the first one").span.first;
+            pool.on(Event::Failed(pool.who(0), ticket, panicked));
+        } else {
+            pool.submit(1, &spec);
+        }
+        assert!(pool.sent(0).contains(&long), "{:?}", pool.machine.slots());
+        let who = pool.who(2);
+        pool.on(Event::SpawnFailed(who, death(who)));
+        pool.pass(Duration::from_secs(10));
+        assert!(pool.machine.expects(pool.who(2)), "retries {retries}: {:?}", pool.machine.slots());
+        let who = pool.who(2);
+        pool.forget().on(Event::Ready(who));
+        pool.yield_all();
+        assert_eq!(pool.sent(2).len(), 1, "retries {retries}: {:?}", pool.machine.slots());
+    }
 }
