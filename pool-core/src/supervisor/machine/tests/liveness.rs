@@ -66,6 +66,24 @@ fn what_lies_behind_a_long_task_is_done_by_others_while_these_work_off_a_backlog
             pool.machine.slots()
         );
     }
+    assert_eq!(pool.machine.load(0), 1, "all of it is given to others");
+}
+
+#[test]
+fn a_suspect_waits_for_one_worker_as_long_as_that_finishes_something() {
+    let mut pool = Bench::ready(Config { unpaced: 2, ..config(3) });
+    pool.submit(1, &plain());
+    pool.submit(1, &plain());
+    let suspect = pool.submit(1, &TaskSpec { retries: 1, ..plain() })[0];
+    pool.submit(1000, &plain());
+    assert_eq!(pool.sent(2)[0], suspect);
+    pool.forget().die(2, true);
+    let mut rounds = 0;
+    while (0..2).all(|worker| !pool.sent(worker).contains(&suspect)) {
+        rounds += 1;
+        assert!(rounds <= 3, "it goes from one to the other: {:?}", pool.machine.slots());
+        (0..2).for_each(|worker| pool.finish(worker));
+    }
 }
 
 #[test]
