@@ -154,7 +154,6 @@ impl<P> Machine<P> {
             }
             let Some(place) = self.seats.seats.pop() else { return };
             self.seats.seats[free] = place;
-            self.seats.strays = true;
         }
     }
 

@@ -202,3 +202,15 @@ fn an_elastic_pool_goes_on_starting_somebody_for_what_waits_behind_a_long_task_o
         assert_eq!(pool.sent(2).len(), 1, "retries {retries}: {:?}", pool.machine.slots());
     }
 }
+
+#[test]
+fn who_is_idle_finds_what_he_may_take_beside_what_is_for_others() {
+    let mut pool = Bench::ready(Config { unpaced: 2, ..config(3) });
+    let batch = pool.machine.open(GroupSpec::default());
+    (0..2).for_each(|_| _ = pool.submit(1, &piece(batch, 0)));
+    pool.submit(4, &plain());
+    assert_eq!([0, 1, 2].map(|worker| pool.machine.load(worker)), [2; 3]);
+    (0..2).for_each(|_| pool.finish(2));
+    let from: Vec<Incarnation> = pool.taken().into_iter().map(|(who, _)| who).collect();
+    assert_eq!(from, [pool.who(1)]);
+}
