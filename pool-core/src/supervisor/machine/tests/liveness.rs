@@ -19,8 +19,8 @@ impl Bench {
         }
     }
 
-    /// Worker 1 does a task a millisecond for so long, and there is always another one for it, as long as this is wanted.
-    fn stream(&mut self, time: Duration, mut is_wanted: impl FnMut(&mut Self) -> bool) -> bool {
+    /// One worker does a task a millisecond for so long, and there is always another one for it, as long as this is wanted.
+    fn stream(&mut self, worker: u32, time: Duration, mut is_wanted: impl FnMut(&mut Self) -> bool) -> bool {
         let end = self.now + time;
         while self.now < end {
             while self.machine.waiting().len() < 4 {
@@ -28,7 +28,7 @@ impl Bench {
             }
             self.on(Event::Pump);
             self.pass(MILLI);
-            self.finish(1);
+            self.finish(worker);
             self.yield_all();
             if !is_wanted(self) {
                 return true;
@@ -44,7 +44,7 @@ fn what_lies_behind_a_long_task_is_done_by_others_although_these_have_always_som
     let first = pool.submit(4, &plain());
     let behind = *pool.sent(0).last().expect("two for each");
     assert!(first.contains(&behind) && pool.machine.load(0) == 2);
-    let done = pool.stream(20 * LONG, |pool| pool.outcome(behind).is_none());
+    let done = pool.stream(1, 20 * LONG, |pool| pool.outcome(behind).is_none());
     assert!(done, "it waits for what may run for ever: {:?}", pool.machine.slots()[0]);
     assert!(pool.machine.load(0) == 1, "nothing else is put there");
 }
@@ -71,32 +71,36 @@ fn what_lies_behind_a_long_task_is_done_by_others_while_these_work_off_a_backlog
 
 #[test]
 fn a_suspect_waits_for_one_worker_as_long_as_that_finishes_something() {
-    let mut pool = Bench::ready(Config { unpaced: 2, ..config(3) });
+    let mut pool = Bench::ready(Config { unpaced: 8, ..config(3) });
     pool.submit(1, &plain());
     pool.submit(1, &plain());
     let suspect = pool.submit(1, &TaskSpec { retries: 1, ..plain() })[0];
     pool.submit(1000, &plain());
     assert_eq!(pool.sent(2)[0], suspect);
-    pool.forget().die(2, true);
+    pool.die(2, true);
+    pool.forget();
     let mut rounds = 0;
     while (0..2).all(|worker| !pool.sent(worker).contains(&suspect)) {
         rounds += 1;
-        assert!(rounds <= 3, "it goes from one to the other: {:?}", pool.machine.slots());
+        assert!(rounds <= 8, "it goes from one to the other: {:?}", pool.machine.slots());
         (0..2).for_each(|worker| pool.finish(worker));
     }
+    let other = (0..2).find(|worker| !pool.sent(*worker).contains(&suspect)).expect("it is sent once");
+    assert!(!pool.sent(other).is_empty(), "the other one is given others");
 }
 
 #[test]
 fn a_suspect_does_not_wait_for_a_long_task_because_others_have_always_something_to_do() {
-    let mut pool = Bench::ready(Config { unpaced: 2, ..config(3) });
-    pool.submit(1, &plain());
-    pool.submit(1, &plain());
+    let mut pool = Bench::ready(Config { unpaced: 2, ..config(4) });
+    (0..3).for_each(|_| _ = pool.submit(1, &plain()));
     let suspect = pool.submit(1, &TaskSpec { retries: 1, ..plain() })[0];
-    pool.submit(3, &plain());
-    assert_eq!([0, 1, 2].map(|worker| pool.machine.load(worker)), [2; 3]);
-    pool.die(2, true);
-    let done = pool.stream(20 * LONG, |pool| pool.outcome(suspect).is_none());
-    assert!(done, "{:?}", pool.machine.slots());
+    pool.submit(4, &plain());
+    assert_eq!([0, 1, 2, 3].map(|worker| pool.machine.load(worker)), [2; 4]);
+    pool.stream(2, 3 * LONG, |_| true);
+    assert_eq!([0, 1].map(|worker| pool.machine.load(worker)), [1; 2], "the emptiest ones");
+    pool.die(3, true);
+    let done = pool.stream(2, 20 * LONG, |pool| pool.outcome(suspect).is_none());
+    assert!(done, "two run something long, the third one does not: {:?}", pool.machine.slots());
 }
 
 #[test]
@@ -213,4 +217,24 @@ fn who_is_idle_finds_what_he_may_take_beside_what_is_for_others() {
     (0..2).for_each(|_| pool.finish(2));
     let from: Vec<Incarnation> = pool.taken().into_iter().map(|(who, _)| who).collect();
     assert_eq!(from, [pool.who(1)]);
+}
+
+#[test]
+fn a_suspect_leaves_whoever_stands_in_when_somebody_sits_there() {
+    let mut pool = Bench::ready(config(3));
+    let batch = pool.machine.open(GroupSpec::default());
+    pool.die(1, false);
+    let who = pool.who(1);
+    pool.on(Event::SpawnFailed(who, death(who)));
+    let spec = TaskSpec { retries: 1, retry_on: RetryOn::PANIC, ..piece(batch, 1) };
+    let suspect = pool.submit(1, &spec)[0];
+    let long = pool.submit(1, &piece(batch, 2))[0];
+    assert_eq!(pool.sent(2), [suspect, long]);
+    let panicked =
+        TaskError::Panicked { message: String::new(), location: None, backtrace: None, output: None };
+    pool.on(Event::Failed(pool.who(2), 1, panicked));
+    pool.pass(Duration::from_millis(150));
+    assert!(pool.machine.expects(pool.who(1)) && pool.sent(2).len() == 2, "it waits for the long one");
+    pool.on(Event::Ready(pool.who(1)));
+    assert_eq!(pool.sent(1), [suspect]);
 }
