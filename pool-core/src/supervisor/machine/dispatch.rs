@@ -51,6 +51,8 @@ impl<P> Machine<P> {
         }
         if self.queued > 0 {
             self.feed_hungry(now);
+            // Where tasks kill their workers nobody comes for more.
+            self.unload(now);
         }
         if self.is_taken() {
             for _ in 0..self.crew.idle.len() {
