@@ -11,10 +11,9 @@ use crate::call::{Call, CallParts, RetryOn};
 use crate::handle::decode;
 use crate::outcome::{Cell, Results, Watched};
 use crate::packed::Packed;
-use crate::policy::RestartPolicy;
 use crate::reply::Reply;
 use crate::supervisor::event::{Action, Event, Incarnation, TaskSpec, Ticket};
-use crate::supervisor::machine::{Config, Machine, Staffing};
+use crate::supervisor::machine::{Config, Machine};
 
 /// The state machine, with one worker that finishes at once what it is given. A result is a number.
 #[derive(Debug)]
@@ -37,29 +36,7 @@ impl Shop {
     /// The worker is ready.
     pub fn new() -> Self {
         let now = Instant::now();
-        let limit = Duration::from_secs(10);
-        // As the builder sets it.
-        let config = Config {
-            workers: 1,
-            staffing: Staffing::default(),
-            executable: String::new(),
-            restart: RestartPolicy::default(),
-            start_timeout: limit,
-            init_timeout: limit,
-            start_up: Duration::ZERO,
-            states: 0,
-            exit_timeout: limit,
-            cancel_grace: limit,
-            claim_timeout: limit,
-            ahead: Duration::from_millis(1),
-            wake: Duration::from_micros(50),
-            cores: 2,
-            unpaced: 2,
-            prefetch: 2048,
-            prefetch_bytes: 1 << 20,
-            ticket_window: pool_ipc::SLOTS as u64,
-            seed: 1,
-        };
+        let config = Config { start_up: Duration::ZERO, cores: 2, ..Config::of(1) };
         let machine = Machine::new(config, now);
         let mut shop = Self { machine, now, actions: VecDeque::new(), sent: VecDeque::new(), ended: 0 };
         let who = shop.machine.slots()[0].incarnation();

@@ -1,64 +1,27 @@
 //! Making a pool.
 
-use std::collections::HashSet;
+mod building;
+mod checks;
+
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
-use nix::sys::eventfd::{EfdFlags, EventFd};
-
-use crate::error::BuildError;
-use crate::events::{Events, Hook, WorkerEvent};
+use crate::events::{Hook, WorkerEvent};
 use crate::executable::WorkerExe;
-use crate::gate::Gate;
 use crate::limits::WorkerLimits;
-use crate::memory::Scales;
-use crate::output::{Forwarder, Output};
-use crate::policy::{RestartPolicy, bounded};
-use crate::pool::Pool;
+use crate::output::Output;
+use crate::policy::RestartPolicy;
 use crate::sandbox::Sandbox;
 use crate::sharing::Offer;
-use crate::signals;
 use crate::start_method::StartMethod;
 use crate::state::{StateEntry, WorkerState};
-use crate::supervisor::cgroup::Groups;
-use crate::supervisor::confined::Confiner;
-use crate::supervisor::engine::seeing::Seeing;
-use crate::supervisor::engine::weigh::Limits;
-use crate::supervisor::engine::{Engine, Parts};
-use crate::supervisor::launch::{Launcher, WorkerEnv};
-use crate::supervisor::lead::Lead;
-use crate::supervisor::machine::{Config, Machine, Staffing};
-use crate::supervisor::reactor;
-use crate::supervisor::shared::Shared;
-use crate::supervisor::token::{MAX_WORKERS, TIMER, WAKE};
-use crate::sys::{cpus, process, setup, stdio};
+use crate::supervisor::launch::WorkerEnv;
 use crate::transport::Transport;
-use crate::worker::init;
 
 /// How deeply pools may be nested: a task may build a pool whose tasks build pools, and so on.
 pub const MAX_DEPTH: u32 = 4;
-/// Tasks given to a worker ahead of time, the running one included.
-const PREFETCH: usize = 2048;
-/// How much work a worker is given ahead of time: many times what it takes to send it more.
-const AHEAD: Duration = Duration::from_millis(1);
-/// About what it takes to wake a sleeping core, and on it a worker.
-const WAKE_UP: Duration = Duration::from_micros(50);
-/// How many tasks a worker is given whose pace is not known yet.
-const UNPACED: usize = 2;
-/// Bytes of arguments given to a worker ahead of time, unless a single task has more.
-const PREFETCH_BYTES: usize = 1 << 20;
-
-/// About what it takes to start a worker: no elastic pool grows for less work than that.
-const START_UP: Duration = Duration::from_millis(5);
-
-/// After how long an idle worker exits, unless the builder says otherwise.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The settings of a [`Pool`].
+/// The settings of a [`Pool`](crate::Pool).
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -483,15 +446,15 @@ impl Builder {
 
     /// Most single tasks that may wait besides those that could run, one for each worker. Default: no limit.
     ///
-    /// With more, [`apply`](Pool::apply) and [`apply_async`](Pool::apply_async) wait until one has ended, and
-    /// [`try_apply_async`](Pool::try_apply_async) gives the call back. Batches bound themselves, and do not count. Callbacks may
+    /// With more, [`apply`](crate::Pool::apply) and [`apply_async`](crate::Pool::apply_async) wait until one has ended, and
+    /// [`try_apply_async`](crate::Pool::try_apply_async) gives the call back. Batches bound themselves, and do not count. Callbacks may
     /// submit to a full queue; wakers of futures must not, as they must not wait for the pool in any other way.
     pub fn queue_limit(mut self, waiting: usize) -> Self {
         self.queue_limit = Some(waiting);
         self
     }
 
-    /// Whether workers measure how long tasks wait and run, for [`Pool::insights`]. Default: no.
+    /// Whether workers measure how long tasks wait and run, for [`Pool::insights`](crate::Pool::insights). Default: no.
     ///
     /// It costs a worker two looks at the clock for each task, some 50 ns. The encoded arguments of its five longest tasks are kept, up to
     /// 1 KiB each, and shown when they are asked for; see [`LongTask::arguments`](crate::LongTask::arguments).
@@ -504,7 +467,7 @@ impl Builder {
     /// replaces the first.
     ///
     /// It is called on a thread of its own, in the order of the events, and nobody waits for it, but for
-    /// [`join`](Pool::join), [`shutdown`](Pool::shutdown), [`terminate`](Pool::terminate) and the end of the pool: these wait
+    /// [`join`](crate::Pool::join), [`shutdown`](crate::Pool::shutdown), [`terminate`](crate::Pool::terminate) and the end of the pool: these wait
     /// until all events have been told, for one second at most. It may use the pool, and panic.
     ///
     /// ```no_run
@@ -585,298 +548,9 @@ impl Builder {
         self
     }
 
-    /// Makes the pool, and starts its workers. It does not wait for them: tasks can be submitted at once.
-    ///
-    /// # Errors
-    /// [`BuildError`] when a setting is wrong, the worker executable cannot be opened or executed,
-    /// [`pool_core::init()`](crate::init) has not been called, or the operating system refuses a thread or a descriptor. A
-    /// worker executable that turns out to be none breaks the pool instead
-    /// ([`TaskError::PoolBroken`](crate::TaskError::PoolBroken)).
-    pub fn build(self) -> Result<Pool, BuildError> {
-        let depth = init::depth().ok_or(BuildError::NotInitialised)?;
-        if depth >= MAX_DEPTH {
-            return Err(BuildError::TooDeep { depth, limit: MAX_DEPTH });
-        }
-        let (workers, spares) = self.check()?;
-        stdio::plug().map_err(|source| BuildError::Os {
-            what: "open /dev/null in place of a closed standard stream",
-            source,
-        })?;
-        let exe = self.worker.open()?;
-        if self.nice < 0 && !setup::gains_privileges(&exe.launch) {
-            self.try_nice()?;
-        }
-        let executable = exe.shown.display().to_string();
-
-        let signals = match self.terminate_on_signals && depth == 0 {
-            true => {
-                Some(signals::prepare().map_err(|source| BuildError::Os { what: "handle signals", source })?)
-            }
-            false => None,
-        };
-        let staffing = self.staffing(workers);
-        let confiner = self.confiner()?;
-        let shared = self.sharing.seal()?;
-        let os = |what| move |source: nix::errno::Errno| BuildError::Os { what, source: source.into() };
-        let epoll =
-            Arc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(os("create an epoll instance"))?);
-        let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
-            .map_err(os("create an eventfd"))?;
-        let wake = Arc::new(wake);
-        let timer = process::timer().map_err(|source| BuildError::Os { what: "create a timer", source })?;
-        let watch = os("watch a descriptor");
-        epoll.add(&*wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE)).map_err(watch)?;
-        epoll.add(&timer, EpollEvent::new(EpollFlags::EPOLLIN, TIMER)).map_err(watch)?;
-
-        let lead = Arc::new(Lead::new(&epoll).map_err(os("create an epoll instance"))?);
-        let config = Config {
-            workers,
-            staffing,
-            executable: executable.clone(),
-            restart: self.restart.bounded(),
-            start_timeout: bounded(self.start_timeout),
-            init_timeout: bounded(self.init_timeout),
-            start_up: START_UP,
-            states: self.states.len(),
-            exit_timeout: bounded(self.exit_timeout),
-            cancel_grace: bounded(self.cancel_grace),
-            claim_timeout: bounded(self.start_timeout),
-            ahead: AHEAD,
-            wake: WAKE_UP,
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
-            unpaced: UNPACED,
-            prefetch: PREFETCH,
-            prefetch_bytes: PREFETCH_BYTES,
-            ticket_window: pool_ipc::SLOTS as u64,
-            seed: pool_ipc::now_ns() ^ u64::from(std::process::id()) << 32,
-        };
-        let wake_up = {
-            let wake = Arc::clone(&wake);
-            Arc::new(move || {
-                // A full counter means that the reactor is being woken anyway.
-                let _ = wake.write(1);
-            })
-        };
-        let events = self.on_event.map(|hook| Events::start(&self.name, hook)).transpose();
-        let events =
-            events.map_err(|source| BuildError::Os { what: "start the thread for worker events", source })?;
-        let now = Instant::now();
-        let marks = matches!(self.output, Output::Capture(_));
-        let engine = Engine::new(Parts {
-            machine: Machine::new(config, now).with_spares(spares, now),
-            epoll: Arc::clone(&epoll),
-            lead,
-            timer,
-            forwarder: Forwarder::new(self.output, self.name.clone(), wake_up),
-            executable,
-            pool: self.name.clone(),
-            frame_limit: self.frame_limit,
-            seeing: Seeing::new(self.name.clone(), events, self.insights),
-            limits: Limits {
-                recycle: self.recycle_above,
-                kill: self.memory_limit,
-                processes: confiner.groups.as_ref().and_then(|groups| groups.processes()),
-            },
-        });
-        let launcher = Launcher {
-            exe,
-            pool: self.name.clone(),
-            env: self.inner_threads.map(thread_variables).into_iter().flatten().chain(self.env).collect(),
-            worker_env: self.worker_env,
-            nice: self.nice,
-            cpu_affinity: self.cpu_affinity.unwrap_or_default(),
-            states: self.states.iter().map(|state| state.name().to_owned()).collect(),
-            current_dir: self.current_dir,
-            depth,
-            frame_limit: self.frame_limit,
-            core_dumps: self.core_dumps,
-            transport: self.transport,
-            start: self.start,
-            measured: self.insights,
-            marks,
-            zygote: Mutex::default(),
-            confiner,
-            shared,
-        };
-        let gate = Gate::new(self.queue_limit, workers as usize);
-        let shared =
-            Arc::new(Shared::new(engine, wake, epoll, self.name.clone(), workers as usize, launcher, gate));
-        // The spawns that the machine wants from the start are waiting when the thread begins.
-        shared.with(|_, _| ());
-        let reactor = {
-            let shared = Arc::clone(&shared);
-            std::thread::Builder::new()
-                .name(format!("{}-reactor", self.name))
-                .spawn(move || reactor::run(&shared))
-        };
-        if let Some(place) = signals {
-            place.take(&shared);
-        }
-        let reactor =
-            reactor.map_err(|source| BuildError::Os { what: "start the reactor thread", source })?;
-        Ok(Pool::assemble(shared, reactor, PREFETCH, self.task_timeout))
-    }
-
     /// How tasks and results travel; rings in shared memory by default.
     pub fn transport(mut self, transport: Transport) -> Self {
         self.transport = transport;
         self
     }
-
-    /// Finds out whether workers can be confined as they are to be.
-    fn confiner(&self) -> Result<Confiner, BuildError> {
-        self.limits.check()?;
-        let groups = Groups::find(&self.limits);
-        Ok(Confiner {
-            limits: self.limits.clone(),
-            groups: groups.map_err(|why| BuildError::Setting { setting: "limits", why })?,
-            jail: self.sandbox.as_ref().map(Sandbox::jail).transpose()?,
-            clears_env: self.sandbox.as_ref().is_some_and(Sandbox::clears_env),
-            has_scratch: self.sandbox.as_ref().is_some_and(Sandbox::has_scratch),
-        })
-    }
-
-    fn staffing(&self, workers: u32) -> Staffing {
-        // `check` has seen that it fits.
-        let least = self.min_workers.map(|least| least as u32).filter(|least| *least < workers);
-        Staffing {
-            least,
-            idle: self.min_workers.map(|_| bounded(self.idle_timeout.unwrap_or(IDLE_TIMEOUT))),
-            quota: self.max_tasks_per_worker,
-            jitter: self.recycle_jitter,
-            overlap: self.recycle_overlap,
-            weighs: self.recycle_above.is_some(),
-        }
-    }
-
-    /// Whether niceness may be lowered: tried out on a thread that ends then, as workers inherit what this one may. No file says it
-    /// as surely: limits, capabilities, user namespaces and security modules have a say.
-    fn try_nice(&self) -> Result<(), BuildError> {
-        let by = self.nice;
-        let tried =
-            std::thread::Builder::new().name(format!("{}-nice", self.name)).spawn(move || setup::renice(by));
-        let tried = tried.map_err(|source| BuildError::Os { what: "start a thread", source })?;
-        let refused = match tried.join() {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "its thread panicked".to_owned(),
-        };
-        Err(BuildError::Setting {
-            setting: "nice",
-            why: format!(
-                "{by} cannot be added to the niceness of this program: {refused}; it needs CAP_SYS_NICE or a higher RLIMIT_NICE"
-            ),
-        })
-    }
-
-    /// Checks the settings, and returns the number of workers.
-    fn check(&self) -> Result<(u32, u32), BuildError> {
-        let wrong = |setting, why: String| Err(BuildError::Setting { setting, why });
-        let workers = match self.workers {
-            Some(0) => return Err(BuildError::NoWorkers),
-            Some(workers) => workers,
-            // Where the system does not tell, one worker is right for sure.
-            None => std::thread::available_parallelism().map_or(1, usize::from),
-        };
-        let most = MAX_WORKERS as usize;
-        if workers > most {
-            return wrong("workers", format!("{workers} are too many, {MAX_WORKERS} is the limit"));
-        }
-        if self.spares > most - workers {
-            let with = format!("{} with {workers} workers are too many", self.spares);
-            return wrong("spares", format!("{with}, {MAX_WORKERS} of both is the limit"));
-        }
-        if let Some(least) = self.min_workers.filter(|least| *least > workers) {
-            return wrong("min_workers", format!("{least} are more than the {workers} workers"));
-        }
-        if self.name.is_empty() || self.name.contains('\0') {
-            return wrong("name", format!("{:?} is empty or contains a NUL", self.name));
-        }
-        for (name, value) in &self.env {
-            let bad = |text: &OsStr| text.as_bytes().contains(&0);
-            if name.is_empty()
-                || name.as_bytes().contains(&b'=')
-                || bad(name)
-                || value.as_deref().is_some_and(bad)
-            {
-                return wrong(
-                    "env",
-                    format!("{name:?} is empty, or contains `=` or a NUL, or its value does"),
-                );
-            }
-        }
-        if self.worker_env.is_some() && self.start == StartMethod::Zygote {
-            return wrong("worker_env", "workers that a zygote forks share its environment".to_owned());
-        }
-        if self.inner_threads == Some(0) {
-            return wrong("inner_threads", "a library needs at least one thread".to_owned());
-        }
-        if !(-20..=19).contains(&self.nice) {
-            return wrong("nice", format!("{} is not from -20 to 19", self.nice));
-        }
-        if let Some(sets) = &self.cpu_affinity {
-            if sets.is_empty() || sets.iter().any(Vec::is_empty) {
-                return wrong("cpu_affinity", "a worker needs at least one CPU".to_owned());
-            }
-            let allowed = cpus::allowed()
-                .map_err(|source| BuildError::Os { what: "ask which CPUs may be used", source })?;
-            if let Some(cpu) = sets.iter().flatten().find(|cpu| !allowed.contains(cpu)) {
-                return wrong(
-                    "cpu_affinity",
-                    format!("CPU {cpu} is none of those that may be used: {allowed:?}"),
-                );
-            }
-        }
-        if self.memory_limit == Some(0) {
-            return wrong("memory_limit", "no worker can run without memory".to_owned());
-        }
-        if self.recycle_above == Some(0) {
-            return wrong("recycle_above", "no worker can run without memory".to_owned());
-        }
-        if self.memory_limit.is_some() || self.recycle_above.is_some() {
-            let setting = if self.memory_limit.is_some() { "memory_limit" } else { "recycle_above" };
-            if Scales::of(std::process::id()).is_none_or(|scales| scales.private().is_none()) {
-                return wrong(
-                    setting,
-                    "the memory of a worker is read in `/proc`, which cannot be read".to_owned(),
-                );
-            }
-        }
-        if self.init_timeout.is_zero() {
-            return wrong("init_timeout", "no state can be built in no time".to_owned());
-        }
-        if let Some(dir) = self.current_dir.as_ref().filter(|dir| !dir.is_dir()) {
-            return wrong("current_dir", format!("{} is no directory", dir.display()));
-        }
-        if (self.frame_limit as usize) < 4096 {
-            return wrong(
-                "frame_limit",
-                format!("{} bytes are too few, 4096 is the least", self.frame_limit),
-            );
-        }
-        if self.start_timeout.is_zero() {
-            return wrong("start_timeout", "no worker can start in no time".to_owned());
-        }
-        let mut names = HashSet::new();
-        if let Some(twice) = crate::task::table().iter().find(|task| !names.insert(task.name)) {
-            return Err(BuildError::DuplicateTask { name: twice.name.to_owned() });
-        }
-        Ok((workers as u32, self.spares as u32))
-    }
-}
-
-/// The environment variables from which numeric libraries learn how many threads to use.
-const THREAD_VARIABLES: [&str; 8] = [
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMBA_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "RAYON_NUM_THREADS",
-];
-
-fn thread_variables(threads: usize) -> impl Iterator<Item = (OsString, Option<OsString>)> {
-    THREAD_VARIABLES.iter().map(move |name| ((*name).into(), Some(threads.to_string().into())))
 }

@@ -72,6 +72,7 @@ mod call;
 mod callbacks;
 mod codec;
 mod context;
+mod death;
 mod describe;
 mod error;
 mod events;

@@ -1,11 +1,12 @@
 //! A task that writes down that it has run, and what it can be asked to do then.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::fs;
 use std::path::Path;
 
 use pool_core::{SharedBytes, TaskContext, task};
 use serde::{Deserialize, Serialize};
+
+use crate::line::{add_line, in_line};
 
 /// The environment variable with the file that [`written`] appends to.
 pub const DIARY: &str = "POOL_TESTS_DIARY";
@@ -54,10 +55,7 @@ pub fn written_shared(n: u64, len: usize) -> SharedBytes {
 
 fn write_down(n: u64) {
     let diary = std::env::var_os(DIARY).expect("the test says where it is");
-    let mut diary =
-        OpenOptions::new().append(true).create(true).open(diary).expect("the test has made the directory");
-    // One write, so that nothing comes between.
-    diary.write_all(format!("{n}\n").as_bytes()).expect("there is room");
+    add_line(Path::new(&diary), n);
 }
 
 /// The numbers in a diary, in their order; none if nothing has been written. A last line that its writer did not finish is left out.
@@ -68,5 +66,5 @@ fn write_down(n: u64) {
 pub fn read_diary(file: &Path) -> Vec<u64> {
     let text = fs::read_to_string(file).unwrap_or_default();
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    whole.lines().map(|line| line.parse().expect("a number")).collect()
+    whole.lines().map(in_line).collect()
 }

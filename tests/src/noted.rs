@@ -1,38 +1,31 @@
 //! Tasks that note in a file that they run, for tests of what need not run.
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pool_core::task;
 
-/// Notes that it runs.
-fn note(log: &Path, what: impl std::fmt::Display) {
-    let mut file =
-        OpenOptions::new().create(true).append(true).open(log).expect("the test has made the directory");
-    file.write_all(format!("{what}\n").as_bytes()).expect("there is room for a line");
-}
+use crate::line::{add_line, in_line};
 
 /// Notes `n`, and returns `3 n + 1`.
 #[task(version = 1)]
 pub fn noted(n: u64, log: &Path) -> u64 {
-    note(log, n);
+    add_line(log, n);
     3 * n + 1
 }
 
 /// Notes `n`, and returns an `Err` if it is odd.
 #[task]
 pub fn noted_or_not(n: u64, log: &Path) -> Result<u64, String> {
-    note(log, n);
+    add_line(log, n);
     if n.is_multiple_of(2) { Ok(n) } else { Err(format!("{n} is odd")) }
 }
 
 /// Notes `n`, sleeps for some milliseconds, and returns [`noted_bytes`].
 #[task]
 pub fn noted_slowly(n: u64, ms: u64, log: &Path) -> Vec<u8> {
-    note(log, n);
+    add_line(log, n);
     std::thread::sleep(Duration::from_millis(ms));
     noted_bytes(n)
 }
@@ -50,7 +43,7 @@ pub fn noted_bytes(n: u64) -> Vec<u8> {
 /// When the file does not come.
 #[task]
 pub fn noted_held(n: u64, begun: PathBuf, end: PathBuf, log: &Path) -> u64 {
-    note(log, n);
+    add_line(log, n);
     std::fs::write(&begun, []).expect("the test has made the directory");
     crate::held::wait_for_file(&end);
     3 * n + 1
@@ -59,7 +52,7 @@ pub fn noted_held(n: u64, begun: PathBuf, end: PathBuf, log: &Path) -> u64 {
 /// Notes `n`, and dies of it if it is `victim`.
 #[task]
 pub fn noted_to_death(n: u64, victim: u64, log: &Path) -> u64 {
-    note(log, n);
+    add_line(log, n);
     if n == victim {
         std::process::abort();
     }
@@ -74,7 +67,7 @@ pub fn noted_to_death(n: u64, victim: u64, log: &Path) -> u64 {
 pub fn notes(log: &Path) -> BTreeMap<u64, usize> {
     let mut times = BTreeMap::new();
     for line in std::fs::read_to_string(log).unwrap_or_default().lines() {
-        *times.entry(line.parse().expect("only numbers are noted")).or_default() += 1;
+        *times.entry(in_line(line)).or_default() += 1;
     }
     times
 }

@@ -48,6 +48,10 @@ pub enum Part {
     CpuLimit(u64),
     /// Stops itself.
     Stop,
+    /// Ends the thread that runs it, and leaves another one.
+    EndThread,
+    /// Asks to be debugged by its parent, and sends itself a signal.
+    StopForParent,
     /// Sleeps for ever.
     Hang,
     /// Dies while its argument is decoded.
@@ -116,6 +120,11 @@ fn act(n: u64, part: Part, cx: &TaskContext) -> Answer {
         Part::AllocFailure => drill::alloc_failure().run_here(),
         Part::CpuLimit(seconds) => drill::cpu_limit(seconds).run_here(),
         Part::Stop => drill::stop().run_here(),
+        Part::EndThread => crate::standstill::end_thread(),
+        Part::StopForParent => {
+            crate::standstill::stop_for_parent();
+            Ok(())
+        }
         Part::Hang => drill::hang().run_here(),
         Part::DieOnDecode(_) => Ok(()),
         Part::DieOnEncode => return Answer::Dying(drill::DieOnEncode),

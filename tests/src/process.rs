@@ -8,8 +8,9 @@ use nix::unistd::Pid;
 
 /// The fields of `/proc/<pid>/stat` behind the name, from the state (`R`, `S`, `T`, `Z`, …) on.
 fn stat(pid: u32) -> Option<Vec<String>> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name is in parentheses, and may contain both blanks and parentheses.
+    let text = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let text = String::from_utf8_lossy(&text);
+    // The name is in parentheses, and may contain anything.
     let (_, fields) = text.rsplit_once(") ")?;
     Some(fields.split_ascii_whitespace().map(str::to_owned).collect())
 }

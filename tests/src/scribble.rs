@@ -1,13 +1,13 @@
 //! Tasks that overwrite the memory which their worker shares with its supervisor.
 
 use std::fs;
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use pool_core::task;
 use serde::{Deserialize, Serialize};
 
+use crate::line::add_line;
 use crate::region::{NAME, Place, Ring};
 
 /// What is written.
@@ -129,10 +129,7 @@ pub fn mark(n: u64, file: PathBuf, us: u64) -> u64 {
     while start.elapsed() < std::time::Duration::from_micros(us) {
         std::hint::spin_loop();
     }
-    let mut file =
-        fs::File::options().append(true).create(true).open(file).expect("the directory is the test's own");
-    // One write, so that lines of several workers do not mix.
-    file.write_all(format!("{n}\n").as_bytes()).expect("there is room");
+    add_line(&file, n);
     marked(n)
 }
 

@@ -183,28 +183,7 @@ fn decode(encoded: Encoded<'_>) -> Result<u8, String> {
 }
 
 fn config(workers: u32) -> Config {
-    let limit = Duration::from_secs(10);
-    Config {
-        workers,
-        staffing: Staffing::default(),
-        executable: String::new(),
-        restart: RestartPolicy::default(),
-        start_timeout: limit,
-        init_timeout: limit,
-        start_up: Duration::ZERO,
-        states: 0,
-        exit_timeout: limit,
-        cancel_grace: limit,
-        claim_timeout: limit,
-        ahead: Duration::from_millis(1),
-        wake: Duration::from_micros(50),
-        cores: 1,
-        unpaced: 2,
-        prefetch: 16,
-        prefetch_bytes: 1 << 12,
-        ticket_window: pool_ipc::SLOTS as u64,
-        seed: 1,
-    }
+    Config { start_up: Duration::ZERO, prefetch: 16, prefetch_bytes: 1 << 12, ..Config::of(workers) }
 }
 
 /// It launches nothing.

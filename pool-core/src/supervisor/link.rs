@@ -28,6 +28,7 @@ use crate::supervisor::watched::Watched;
 use crate::sync::{across, ready};
 use crate::sys::process::{self, ExitStatus, Remains};
 use crate::sys::sigpipe;
+use crate::sys::standstill;
 use crate::transport::{BELL, pace_of};
 use crate::worker::serve::SCRIBBLED;
 use thiserror::Error;
@@ -436,6 +437,11 @@ impl Link {
     /// Collects the exit status, if the worker is dead.
     pub(crate) fn reap(&self) -> io::Result<Option<Remains>> {
         process::reap(self.pidfd.as_fd())
+    }
+
+    /// Why it will neither answer what it runs nor die, if that shows.
+    pub(crate) fn standstill(&self) -> Option<&'static str> {
+        standstill::standstill(self.pid, self.pidfd.as_fd())
     }
 
     /// What can be told of a worker that is dead and cannot be reaped, because somebody debugs it.

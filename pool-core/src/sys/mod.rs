@@ -13,5 +13,6 @@ pub(crate) mod setup;
 pub(crate) mod signals;
 pub(crate) mod sigpipe;
 pub(crate) mod stack;
+pub(crate) mod standstill;
 pub(crate) mod stdio;
 pub(crate) mod wipe;

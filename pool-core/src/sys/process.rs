@@ -154,7 +154,8 @@ pub(crate) fn is_over(pidfd: BorrowedFd<'_>) -> bool {
 
 /// How a process has ended that is dead and has not been reaped, as far as `/proc` shows it.
 pub(crate) fn shown_status(pid: u32) -> Option<ExitStatus> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let stat = String::from_utf8_lossy(&stat);
     // The name is in parentheses, and may contain anything. Behind it come the state, which is the third field, and all others.
     let (_, fields) = stat.rsplit_once(") ")?;
     let status: i32 = fields.split_ascii_whitespace().nth(52 - 3)?.parse().ok()?;

@@ -40,6 +40,7 @@ mod settings;
 mod sharing;
 mod signals;
 mod sizes;
+mod standstill;
 mod start_up;
 mod states;
 mod store;

@@ -27,6 +27,8 @@ const FAULTS: &[(&str, &[&str])] = &[
         "OOM kill by the kernel, in a memory cgroup",
         "RLIMIT_CPU",
         "SIGSTOP and a time limit",
+        "its thread ends, and others live on",
+        "asks its parent to debug it (`PTRACE_TRACEME`)",
         "in the program itself as its own worker",
     ]),
     ("Death at each step", &[

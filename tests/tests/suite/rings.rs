@@ -271,7 +271,7 @@ fn whatever_is_scribbled_at_whatever_moment_results_are_right_or_none() {
 fn runs(file: &Path) -> HashMap<u64, u32> {
     let mut runs = HashMap::new();
     let marks = std::fs::read_to_string(file).unwrap();
-    marks.lines().for_each(|line| *runs.entry(line.parse().unwrap()).or_default() += 1);
+    marks.lines().for_each(|line| *runs.entry(line.trim_start().parse().unwrap()).or_default() += 1);
     runs
 }
 

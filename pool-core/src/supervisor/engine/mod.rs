@@ -442,7 +442,12 @@ impl Engine {
             // It became the head just now, and has not been sent.
             _ if ticket > link.offered => None,
             Slot::Offered => None,
-            Slot::Claimed { since_ns } => Some(link.started_at(since_ns, now)),
+            Slot::Claimed { since_ns } => {
+                if let Some(why) = link.standstill() {
+                    return self.machine.on(now, Event::Violation(who, why.to_owned()));
+                }
+                Some(link.started_at(since_ns, now))
+            }
             other => {
                 // It may have finished since the results were read. Anything else cannot be.
                 self.read_results(now, who.index(), DRAIN_READS);

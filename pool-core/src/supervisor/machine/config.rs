@@ -45,6 +45,38 @@ pub(crate) struct Config {
     pub(crate) seed: u64,
 }
 
+/// A limit where none has been set.
+const LIMIT: Duration = Duration::from_secs(10);
+
+impl Config {
+    /// What a pool of so many workers on one core has, unless it is told otherwise.
+    pub(crate) fn of(workers: u32) -> Self {
+        Self {
+            workers,
+            staffing: Staffing::default(),
+            executable: String::new(),
+            restart: RestartPolicy::default(),
+            start_timeout: LIMIT,
+            init_timeout: LIMIT,
+            start_up: Duration::from_millis(5),
+            states: 0,
+            exit_timeout: LIMIT,
+            cancel_grace: LIMIT,
+            claim_timeout: LIMIT,
+            // Many times what it takes to send it more.
+            ahead: Duration::from_millis(1),
+            // A sleeping core, and a worker on it.
+            wake: Duration::from_micros(50),
+            cores: 1,
+            unpaced: 2,
+            prefetch: 2048,
+            prefetch_bytes: 1 << 20,
+            ticket_window: pool_ipc::SLOTS as u64,
+            seed: 1,
+        }
+    }
+}
+
 /// When workers come and go that are healthy.
 #[derive(Debug, Clone)]
 pub(crate) struct Staffing {

@@ -105,15 +105,24 @@ impl<P> Machine<P> {
     /// If somebody may serve other seats than before: has everybody asked for what it has not begun and does not serve any more.
     #[inline]
     pub(super) fn call_back_astray(&mut self) {
-        if self.seats.may_have_led_astray() && self.crew.hoarders > 0 {
-            if !self.queue.is_pinned() {
-                return self.seats.forget_strays();
-            }
-            for index in 0..self.slots.len() {
-                let astray = self.astray(index);
-                if !astray.is_empty() {
-                    self.take_back_of(index, usize::MAX, |_, unit| astray.contains(&unit.lane));
-                }
+        if self.seats.has_changed() {
+            self.after_change();
+        }
+    }
+
+    #[cold]
+    fn after_change(&mut self) {
+        let may_stray = self.seats.forget_change();
+        if !may_stray || self.crew.hoarders == 0 {
+            return;
+        }
+        if !self.queue.is_pinned() {
+            return self.seats.forget_strays();
+        }
+        for index in 0..self.slots.len() {
+            let astray = self.astray(index);
+            if !astray.is_empty() {
+                self.take_back_of(index, usize::MAX, |_, unit| astray.contains(&unit.lane));
             }
         }
     }

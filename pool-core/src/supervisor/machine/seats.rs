@@ -52,10 +52,16 @@ pub(super) struct Seats {
 }
 
 impl Seats {
-    /// Whether anything has changed since this was last asked, and anybody may hold what is for another seat than his own.
+    /// Whether somebody may serve other seats than when it was last looked.
     #[inline]
-    pub(super) fn may_have_led_astray(&mut self) -> bool {
-        std::mem::take(&mut self.changed) && self.strays
+    pub(super) fn has_changed(&self) -> bool {
+        self.changed
+    }
+
+    /// It is looked now; whether anybody may hold what is for another seat than his own.
+    pub(super) fn forget_change(&mut self) -> bool {
+        self.changed = false;
+        self.strays
     }
 
     /// Somebody is given something for a seat in which he does not sit.

@@ -8,8 +8,10 @@ use std::path::Path;
 /// The environment variable that names the file.
 pub(crate) const JOURNAL: &str = "POOL_CHAOS_JOURNAL";
 
-/// Bytes of an entry.
-const SIZE: usize = 24;
+/// Bytes of an entry. Pages hold whole ones: where a write goes from one page to the next, a signal that kills the writer may cut it in
+/// two, and all that comes behind would be read from the wrong place.
+const SIZE: usize = 32;
+const _: () = assert!(4096 % SIZE == 0);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -64,5 +66,9 @@ pub(crate) fn read(file: &Path) -> io::Result<Vec<Entry>> {
         let task = u64::from(word(4)) << 32 | u64::from(word(0));
         Ok(Entry { step, task, worker: word(8), attempt: word(12) })
     };
-    bytes.chunks_exact(SIZE).map(entry).collect()
+    let entries = bytes.chunks_exact(SIZE);
+    match entries.remainder() {
+        [] => entries.map(entry).collect(),
+        rest => Err(io::Error::other(format!("{} bytes at the end of the journal are no entry", rest.len()))),
+    }
 }

@@ -84,7 +84,7 @@ pub(crate) fn sabotage(
 }
 
 /// Only to children: the number of one that is gone may be somebody else's by now.
-fn send(hits: &mut Vec<Hit>, pid: u32, signal: Signal) {
+pub(crate) fn send(hits: &mut Vec<Hit>, pid: u32, signal: Signal) {
     if process::parent(pid) != Some(std::process::id()) {
         return;
     }

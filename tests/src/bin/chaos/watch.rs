@@ -9,8 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use pool_core::Pool;
-use pool_tests::dump;
+use nix::sys::signal::Signal;
+use pool_core::{Pool, WorkerStatus};
+use pool_tests::{dump, process};
+
+use crate::saboteur::send;
 
 /// How often everything is looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -92,6 +95,9 @@ impl Watch {
                 quiet = if now == moves { quiet + 1 } else { 0 };
                 moves = now;
                 actors = look_at(&theirs, actors);
+                if quiet == STALL / 2 || actors.iter().any(|(_, _, looks)| *looks == STUCK / 2) {
+                    thaw(&theirs);
+                }
                 let stuck: Vec<_> = actors.iter().filter(|(_, _, looks)| *looks >= STUCK).collect();
                 if quiet >= STALL || !stuck.is_empty() {
                     let names: Vec<_> = stuck.iter().map(|(station, ..)| &station.name).collect();
@@ -147,6 +153,17 @@ impl Drop for Watch {
         if let Some(thread) = self.thread.take() {
             thread.join().expect("the watch does not panic");
         }
+    }
+}
+
+/// Whoever was stopped for ever while it builds a state has a minute for it (`init_timeout`), longer than anybody waits here; and a
+/// shorter limit would break pools in which nobody has built it yet. So these go on.
+fn thaw(board: &Board) {
+    let pools = hold(&board.pools).clone();
+    let workers = pools.iter().flat_map(Pool::workers);
+    let preparing = workers.filter(|worker| worker.status == WorkerStatus::Preparing);
+    for pid in preparing.filter_map(|worker| worker.pid).filter(|pid| process::state(*pid) == Some('T')) {
+        send(&mut Vec::new(), pid, Signal::SIGCONT);
     }
 }
 
