@@ -5,8 +5,8 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use super::Machine;
-use super::tests::{config, plain};
-use crate::supervisor::event::{Action, Event, GroupSpec, Incarnation, TaskSpec, Ticket};
+use super::tests::{config, death, plain};
+use crate::supervisor::event::{Action, Autopsy, Event, GroupSpec, Incarnation, TaskSpec, Ticket};
 
 const TASKS: u32 = 1_000_000;
 
@@ -213,6 +213,38 @@ fn costs_together() {
             (0..workers).for_each(|worker| shop.finish_all(worker));
         }
         report("singles, by the 64     ", workers, began, &shop);
+    }
+}
+
+/// A death, and the hello of the next one, while the pieces of a batch go to the workers in turns and all have their hands full.
+#[test]
+#[ignore = "measures; run it alone, in release"]
+fn costs_of_deaths() {
+    for workers in [8, 100, 1000] {
+        let mut shop = Shop::new(workers);
+        let group = shop.machine.open(GroupSpec::default());
+        for piece in 0..1000 * u64::from(workers) {
+            let piece = Some(piece);
+            shop.machine.submit(&TaskSpec { group: Some(group), piece, ..plain() }).unwrap();
+        }
+        shop.on(Event::Pump);
+        for _ in 0..20 {
+            (0..workers).for_each(|worker| _ = shop.finish(worker, 1));
+        }
+        let held = shop.sent.iter().flatten().map(|(_, count)| u64::from(*count)).sum::<u64>();
+        let deaths = 200;
+        let began = used();
+        for worker in (0..deaths).map(|death| death % workers) {
+            let who = shop.who(worker);
+            shop.sent[worker as usize].clear();
+            shop.on(Event::Died(who, Autopsy { death: death(who), started: true }));
+            shop.on(Event::Ready(shop.who(worker)));
+        }
+        let each = (used() - began) / u64::from(deaths);
+        println!(
+            "deaths, {workers:>4} workers with {:>3} items each: {each:>9} ns",
+            held / u64::from(workers)
+        );
     }
 }
 

@@ -51,6 +51,8 @@ impl<P> Machine<P> {
         }
         if self.queued > 0 {
             self.feed_hungry(now);
+            // Where tasks kill their workers nobody comes for more.
+            self.unload(now);
         }
         if self.is_taken() {
             for _ in 0..self.crew.idle.len() {
@@ -94,6 +96,7 @@ impl<P> Machine<P> {
             self.place_reserved(now);
         }
         if self.queued > 0 {
+            self.unload(now);
             let Some(ready) = self.slots[index].active() else { return };
             if self.goes_in_turns() || ready.hand.items() <= self.target(ready) / 2 {
                 self.fill(index, now, usize::MAX);
@@ -245,8 +248,10 @@ impl<P> Machine<P> {
             let index = index as usize;
             self.slots[index].hungry = false;
             let before = self.held;
-            // Not too much behind an item that takes long.
-            let Some(ready) = self.slots[index].active() else { continue };
+            // Not too much behind an item that may take long, and nothing behind one that does.
+            let Some(ready) = self.slots[index].active().filter(|ready| !ready.pace.is_long(now)) else {
+                continue;
+            };
             let bound = if ready.pace.is_silent(now, self.config.ahead) { 2 } else { usize::MAX };
             self.fill(index, now, bound);
             misses = if self.held > before { 0 } else { misses + 1 };
@@ -343,12 +348,17 @@ impl<P> Machine<P> {
                 _ if load > self.piece(unit) => 0,
                 _ => self.piece(unit),
             };
+            let pin = self.queue.pin(lane);
+            let bound = if pin.is_some_and(|pin| self.is_stopgap(index, pin)) { 1 } else { bound };
             let most = self.config.prefetch.min(bound).saturating_sub(load);
             let count = self.fitting(ready, unit, wanted.min(most));
             if count == 0 {
                 break;
             }
             let whole = count >= unit.left() as usize;
+            if pin.is_some_and(|pin| self.stands_in(index, pin)) {
+                self.seats.note_stray();
+            }
             self.take_from_queue(key, count, whole);
             let charged = self.queue.charge(lane, count);
             self.send(index, now, key, charged);
@@ -425,8 +435,9 @@ impl<P> Machine<P> {
     }
 
     /// Sends the suspects whose workers have become empty. One whose worker is still busy is given to a worker that has
-    /// become idle meanwhile: what it waits for may take for ever.
+    /// become idle meanwhile: what it waits for may take for ever. If it seems to, it is left to one that comes for more.
     fn place_reserved(&mut self, now: Instant) {
+        let mut others_are_long = false;
         for index in 0..self.slots.len() {
             let Some(ready) = self.slots[index].ready() else { continue };
             let Some(task) = ready.reserved else { continue };
@@ -438,11 +449,19 @@ impl<P> Machine<P> {
                 self.fill(index, now, 1);
                 continue;
             }
-            let Some(&other) = self.crew.idle.last() else { continue };
-            ready.reserved = None;
+            let is_long = ready.pace.is_long(now);
+            let mut other = self.crew.idle.last().map(|idle| *idle as usize);
+            if other.is_none() && is_long && !others_are_long {
+                other = self.emptiest_of(|ready| !ready.pace.is_long(now));
+                others_are_long = other.is_none();
+            }
+            let Some(other) = other else { continue };
+            if let Some(ready) = self.slots[index].ready() {
+                ready.reserved = None;
+            }
             self.touch(index);
-            self.reserve(other as usize, task);
-            self.fill(other as usize, now, 1);
+            self.reserve(other, task);
+            self.fill(other, now, 1);
         }
     }
 
@@ -483,8 +502,13 @@ impl<P> Machine<P> {
 
     /// The open worker with the least to do.
     pub(super) fn emptiest(&self) -> Option<usize> {
-        let fits =
-            |slot: &Slot| slot.active().filter(|ready| ready.is_open()).map(|ready| ready.hand.items());
+        self.emptiest_of(|_| true)
+    }
+
+    fn emptiest_of(&self, may: impl Fn(&Ready) -> bool) -> Option<usize> {
+        let fits = |slot: &Slot| {
+            slot.active().filter(|ready| ready.is_open() && may(ready)).map(|ready| ready.hand.items())
+        };
         let slots = self.slots.iter().enumerate();
         slots.filter_map(|(index, slot)| fits(slot).map(|load| (load, index))).min().map(|(_, index)| index)
     }

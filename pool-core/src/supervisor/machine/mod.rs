@@ -53,6 +53,9 @@
 //! * *A second batch, or a single task, comes while workers hold much of the first.* What they hold too much of is taken back (see
 //!   [lanes] and `Machine::level_hands`).
 //! * *Something of a higher priority comes while workers hold others.* What would take long is taken back (see [urgent]).
+//! * *An item takes for ever, and the others have always something to do.* So nobody becomes idle, and takes over what lies behind that
+//!   item, or what is to run alone there. While others come for more, it is looked at now and then (see `Machine::unload`, and
+//!   `Machine::place_reserved`).
 
 mod config;
 #[cfg(test)]
@@ -171,6 +174,8 @@ pub(crate) struct Machine<P> {
     grow_due: bool,
     /// When workers are looked at that hold more than they should while lanes compete.
     level_at: Option<Instant>,
+    /// From when on it is looked again who runs something that takes long, and holds more.
+    unload_from: Instant,
     life: Life,
     drained: bool,
     ever_ready: bool,
@@ -216,6 +221,7 @@ impl<P> Machine<P> {
             grow_at: None,
             grow_due: false,
             level_at: None,
+            unload_from: now,
             life: Life::Open,
             drained: false,
             ever_ready: false,
@@ -324,6 +330,7 @@ impl<P> Machine<P> {
             Event::Fault(what) => self.break_pool(BrokenReason::Internal(what)),
         }
         self.staff(now);
+        self.hand_over(now);
         self.wind_up(now);
     }
 
@@ -338,6 +345,7 @@ impl<P> Machine<P> {
     pub(crate) fn reported(&mut self, now: Instant) {
         self.catch_up(now);
         self.staff(now);
+        self.hand_over(now);
         self.wind_up(now);
     }
 

@@ -100,6 +100,11 @@ impl Pace {
         now.saturating_duration_since(self.since) > 2 * ahead
     }
 
+    /// Whether it has reported nothing for so long that nothing should wait behind what it does.
+    pub(super) fn is_long(&self, now: Instant) -> bool {
+        self.silence(now) >= LONG
+    }
+
     /// Nanoseconds an item, as far as one can tell now, one at least.
     pub(super) fn item(&self, now: Instant, ahead: Duration) -> u64 {
         let silent = now.saturating_duration_since(self.since);

@@ -64,10 +64,13 @@ impl<P> Machine<P> {
     pub(super) fn reserve_for_seats(&mut self, now: Instant) {
         let suspects: Vec<TaskKey> = self.suspects.iter(&self.units).map(|(key, _)| key).collect();
         for key in suspects {
-            let is_open = |index: &usize| self.slots[*index].active().is_some_and(|ready| ready.is_open());
+            let may_wait = |index: usize, pin| {
+                let ready = self.slots[index].active().filter(|ready| ready.is_open());
+                ready.is_some_and(|ready| ready.hand.is_empty() || !self.is_stopgap(index, pin))
+            };
             let worker = match self.pin_of_unit(key) {
                 None => self.emptiest(),
-                Some(pin) => self.server(pin).filter(is_open),
+                Some(pin) => self.server(pin).filter(|index| may_wait(*index, pin)),
             };
             if let Some(index) = worker {
                 self.suspects.remove(&mut self.units, key);
@@ -109,9 +112,12 @@ impl<P> Machine<P> {
 
     #[cold]
     fn after_change(&mut self) {
-        self.seats.forget_change();
-        if !self.queue.is_pinned() || self.crew.hoarders == 0 {
+        let may_stray = self.seats.forget_change();
+        if !may_stray || self.crew.hoarders == 0 {
             return;
+        }
+        if !self.queue.is_pinned() {
+            return self.seats.forget_strays();
         }
         for index in 0..self.slots.len() {
             let astray = self.astray(index);

@@ -13,7 +13,10 @@
 //! * If nobody is coming, because a worker has failed again and again and waits for its back-off, or starts for the third
 //!   time, the pieces go to those that there are: to the one with the number `pin mod k` among these `k`.
 //!
-//! So a pinned piece never waits without somebody who serves it, or comes to.
+//! Of an elastic pool, who stands in is given nothing ahead, because somebody is started only for what waits.
+//!
+//! So a pinned piece never waits without somebody who serves it, or comes to. Who is given up is not always told by an event after
+//! which something is handed out: what waited for him is handed over when all is decided (`Machine::hand_over`).
 //!
 //! # Events and races
 //! * *A worker dies, is condemned, leaves or retires.* Its seat is free. What it held and had not begun is requeued in its lane.
@@ -24,6 +27,8 @@
 //! * *A worker holds something for a seat that it does not serve any more:* it stood in for somebody who sits there now, or there
 //!   are fewer seats, or others stand in. What it has not begun is asked back (`Machine::call_back_astray`), and waits for whoever
 //!   serves the seat now: what it runs may take for ever.
+
+use std::time::Instant;
 
 use super::Machine;
 use crate::supervisor::slot::{Phase, Slot};
@@ -40,6 +45,10 @@ pub(super) struct Seats {
     seats: Vec<u32>,
     /// Whether anything has changed since it was last looked who holds what is for others now.
     changed: bool,
+    /// Whether anybody may hold what is for a seat in which he does not sit, so that it is worth while to look.
+    strays: bool,
+    /// Whether somebody may be waited for no longer.
+    given_up: bool,
 }
 
 impl Seats {
@@ -49,13 +58,25 @@ impl Seats {
         self.changed
     }
 
-    pub(super) fn forget_change(&mut self) {
+    /// It is looked now; whether anybody may hold what is for another seat than his own.
+    pub(super) fn forget_change(&mut self) -> bool {
         self.changed = false;
+        self.strays
     }
 
-    /// Somebody may serve other seats than before.
-    pub(super) fn note_change(&mut self) {
-        self.changed = true;
+    /// Somebody is given something for a seat in which he does not sit.
+    pub(super) fn note_stray(&mut self) {
+        self.strays = true;
+    }
+
+    /// Nothing is for anybody in particular.
+    pub(super) fn forget_strays(&mut self) {
+        self.strays = false;
+    }
+
+    /// Another number of seats may count: what was for one of them may be for another.
+    pub(super) fn recount(&mut self) {
+        (self.changed, self.strays) = (true, true);
     }
 
     /// The place of the worker in a seat.
@@ -114,12 +135,12 @@ impl<P> Machine<P> {
             .or_else(|| (0..).find(|seat| self.seats.is_free(*seat)))
             .unwrap_or(index);
         self.seats.seat(seat, index);
-        self.seats.note_change();
+        self.seats.changed = true;
     }
 
     /// A worker is active no longer, or about to go.
     pub(super) fn rise(&mut self, index: usize) {
-        self.seats.note_change();
+        self.seats.changed = true;
         self.seats.seats.iter_mut().filter(|place| **place == index as u32).for_each(|place| *place = NOBODY);
         self.move_up();
     }
@@ -140,6 +161,17 @@ impl<P> Machine<P> {
             let Some(place) = self.seats.seats.pop() else { return };
             self.seats.seats[free] = place;
         }
+    }
+
+    /// Whether a worker that serves a pin only stands in for somebody.
+    pub(super) fn stands_in(&self, index: usize, pin: u32) -> bool {
+        self.seats.worker(self.seat_of(pin)) != Some(index)
+    }
+
+    /// Whether a worker stands in for somebody who is started only as long as something waits for him, as in an elastic pool. What
+    /// somebody holds does not wait: so whoever stands in there holds nothing ahead.
+    pub(super) fn is_stopgap(&self, index: usize, pin: u32) -> bool {
+        self.sizing.least < self.sizing.most && self.stands_in(index, pin)
     }
 
     /// The free seats that something waits for.
@@ -181,12 +213,32 @@ impl<P> Machine<P> {
 
     /// Whether somebody is coming who may take a free seat.
     pub(super) fn awaits_somebody(&self) -> bool {
-        let comes = |slot: &Slot| match &slot.phase {
-            Phase::Starting { .. } => slot.strikes.len() < HOPELESS,
-            Phase::Dying { going, .. } => !going,
-            Phase::Ready(ready) => !slot.active && !ready.is_going(),
-            Phase::Waiting { .. } | Phase::Retiring { .. } | Phase::Stopped => false,
-        };
         self.least_staff() > self.crew.staffed || self.slots.iter().any(comes)
+    }
+
+    /// The next one in a place starts, or will later: perhaps so much later that nobody waits for him.
+    pub(super) fn note_successor(&mut self, index: usize) {
+        self.seats.given_up |= !comes(&self.slots[index]);
+    }
+
+    /// If somebody is waited for no longer: gives what is for his seat to others.
+    #[inline]
+    pub(super) fn hand_over(&mut self, now: Instant) {
+        if self.seats.given_up {
+            self.seats.given_up = false;
+            if self.queue.is_pinned() {
+                self.dispatch(now);
+            }
+        }
+    }
+}
+
+/// Whether somebody is coming in this place.
+fn comes(slot: &Slot) -> bool {
+    match &slot.phase {
+        Phase::Starting { .. } => slot.strikes.len() < HOPELESS,
+        Phase::Dying { going, .. } => !going,
+        Phase::Ready(ready) => !slot.active && !ready.is_going(),
+        Phase::Waiting { .. } | Phase::Retiring { .. } | Phase::Stopped => false,
     }
 }

@@ -219,6 +219,7 @@ impl<P> Machine<P> {
             self.enter(index, Phase::Waiting { until });
             self.schedule(index, until);
         }
+        self.note_successor(index);
     }
 
     /// Puts the next incarnation into the place of one that is gone, now or later, unless there are enough without it.
@@ -249,7 +250,7 @@ impl<P> Machine<P> {
         self.unsettled = true;
         self.shrink(now);
         self.move_up();
-        self.seats.note_change();
+        self.seats.recount();
         if self.crew.active > self.sizing.most {
             // Some are busy, and leave. Until they have gone, no suspect may begin in addition.
             for index in 0..self.slots.len() {

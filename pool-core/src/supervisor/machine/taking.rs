@@ -81,6 +81,29 @@ impl<P> Machine<P> {
         true
     }
 
+    /// While there is always something to hand out, nobody becomes idle and takes over what lies behind an item that takes long. So
+    /// it is looked now and then, when somebody comes for more: who has reported nothing for so long keeps what it runs.
+    #[inline]
+    pub(super) fn unload(&mut self, now: Instant) {
+        if now >= self.unload_from && self.crew.hoarders > 0 {
+            self.unload_from = now + LONG;
+            self.unload_silent(now);
+        }
+    }
+
+    #[cold]
+    fn unload_silent(&mut self, now: Instant) {
+        for index in 0..self.slots.len() {
+            if let Phase::Ready(ready) = &self.slots[index].phase
+                && ready.hand.items() > 1
+                && !ready.hand.is_taking()
+                && ready.pace.is_long(now)
+            {
+                self.take_back_loose(index, usize::MAX);
+            }
+        }
+    }
+
     /// Whether a worker should have done everything it holds by the time another could be woken for it.
     fn is_done_soon(&self, index: usize, now: Instant) -> bool {
         let Some(ready) = self.slots[index].active().filter(|ready| ready.is_open()) else { return false };

@@ -7,6 +7,7 @@
 //! What the machine does is compared with a model of its own:
 //! * [`oracle`] knows what really happened, and objects to whatever does not follow from it.
 //! * [`promptness`] knows how long each thing may take, and objects to whatever waits longer.
+//! * [`liveness`] knows what waits behind an item that may run for ever, and objects if others could do it.
 //! * [`tally`] counts what it sees, and compares the figures of the pool with that.
 //! * [`seats`] knows who is given the pieces of a batch that go to the workers in turns.
 //! * [`shares`] measures what each lane has had of the workers' time.
@@ -20,6 +21,7 @@ mod caller;
 mod coverage;
 mod fact;
 mod ghosts;
+mod liveness;
 mod oracle;
 mod process;
 mod promptness;

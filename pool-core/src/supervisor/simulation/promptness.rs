@@ -21,7 +21,7 @@ pub(super) struct Waits {
 
 impl World<'_> {
     /// How late the supervisor may be, all told: for a timer, an answer, and what comes of it.
-    fn delay(&self) -> Duration {
+    pub(super) fn delay(&self) -> Duration {
         let hop = match (self.scenario.sluggish, self.scenario.remote) {
             (false, false) => 5,
             (false, true) => 60,

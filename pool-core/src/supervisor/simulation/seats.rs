@@ -14,7 +14,7 @@ pub(super) type Seating = Vec<Option<Incarnation>>;
 
 /// Who is to be given what is for a seat.
 #[derive(Debug, PartialEq, Eq)]
-enum Server {
+pub(super) enum Server {
     /// The worker in this place, because it sits there.
     Sits(usize),
     /// Nobody yet: somebody is about to start who has not failed.
@@ -32,7 +32,7 @@ impl World<'_> {
     }
 
     /// Of those that start, only the ones up to this generation count: others have begun after the choice was made.
-    fn server(&self, pin: usize, latest: usize) -> Server {
+    pub(super) fn server(&self, pin: usize, latest: usize) -> Server {
         let seating = self.machine.seating();
         if let Some(place) = seating.get(pin % self.most as usize).copied().flatten() {
             return Server::Sits(place);
@@ -147,10 +147,8 @@ impl World<'_> {
         let Some(pin) = fact.pin else { return false };
         let mut stuck = self.living().filter(|process| process.runs_for_ever());
         match self.server(pin, usize::MAX) {
-            Server::Sits(place) | Server::Stands(Some(place)) => {
-                stuck.any(|process| process.who.index() == place)
-            }
-            // One that is about to go sits nowhere, and keeps others from beginning.
+            Server::Sits(place) => stuck.any(|process| process.who.index() == place),
+            // By then everybody has come who is needed, so nobody stands in. One that is about to go sits nowhere, and keeps others from beginning.
             _ => stuck.any(|process| {
                 self.slot_of(process).is_some_and(|slot| match &slot.phase {
                     Phase::Ready(ready) => ready.is_going(),

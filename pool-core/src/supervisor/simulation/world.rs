@@ -8,6 +8,7 @@ use super::aims::Aim;
 use super::caller::Caller;
 use super::coverage::{Coverage, Watch};
 use super::fact::{Answers, Batch, Fact, Item, Lane, Parcel};
+use super::liveness::Astray;
 use super::process::Process;
 use super::promptness::Waits;
 use super::random::Random;
@@ -191,6 +192,8 @@ pub(super) struct World<'a> {
     pub(super) caller: Caller,
     /// What the machine wants and has not got yet.
     pub(super) pending: VecDeque<Action<Answers>>,
+    /// Something has happened since it was last looked whether anything waits that need not.
+    unjudged: bool,
     /// Results have been reported, and others may follow.
     reporting: bool,
     /// The next event is a result behind which others may be reported.
@@ -230,6 +233,7 @@ pub(super) struct World<'a> {
     pub(super) sights: Sights,
     pub(super) shares: Shares,
     pub(super) waits: Waits,
+    pub(super) astray: Astray,
     pub(super) order: Order,
     pub(super) coverage: Coverage,
     pub(super) tally: Tally,
@@ -278,6 +282,7 @@ impl<'a> World<'a> {
             handed: Vec::new(),
             processes: Vec::new(),
             pending: VecDeque::new(),
+            unjudged: false,
             reporting: false,
             others_may_follow: false,
             calm: false,
@@ -300,6 +305,7 @@ impl<'a> World<'a> {
             sights: Sights::default(),
             shares: Shares::default(),
             waits: Waits::default(),
+            astray: Astray::default(),
             order: Order::default(),
             coverage: Coverage::default(),
             tally: Tally::default(),
@@ -385,6 +391,10 @@ impl<'a> World<'a> {
             self.settle();
             return true;
         }
+        if at > self.now && self.unjudged {
+            // Nothing came of what happened last. Perhaps something should have.
+            self.settle();
+        }
         if at > self.now {
             (self.now, self.standstill) = (at, 0);
         }
@@ -424,6 +434,7 @@ impl<'a> World<'a> {
     /// Gives the machine an event, and checks what comes of it. `back` are tasks which that event returns to the queue.
     pub(super) fn feed(&mut self, event: Event<Answers>, back: &[Item]) {
         self.steps += 1;
+        self.unjudged = true;
         let may_follow = std::mem::take(&mut self.others_may_follow);
         if !may_follow {
             self.end_reports();
@@ -465,6 +476,7 @@ impl<'a> World<'a> {
         self.check_seats(&seats);
         self.check_order(back, &before, &sent);
         self.check_pieces();
+        self.check_overtaken();
         self.check_turns(&sent);
         if let Err(what) = self.machine.check_invariants() {
             panic!("{what}");
@@ -482,6 +494,7 @@ impl<'a> World<'a> {
         let sent = self.collect();
         self.check_seats(&seats);
         self.check_pieces();
+        self.check_overtaken();
         self.check_order(&[], &before, &sent);
         self.check_turns(&sent);
         if let Err(what) = self.machine.check_invariants() {
@@ -522,9 +535,11 @@ impl<'a> World<'a> {
         while let Some(action) = self.pending.pop_front() {
             self.perform(action);
         }
+        self.unjudged = false;
         self.check_tally();
         self.check_promptness();
         self.check_work_conservation();
+        self.check_astray();
     }
 
     /// How late a supervisor learns of something.

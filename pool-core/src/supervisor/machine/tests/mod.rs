@@ -6,6 +6,7 @@ mod groups;
 mod growth;
 mod lanes;
 mod limits;
+mod liveness;
 mod pace;
 mod preparing;
 mod recycling;
@@ -273,7 +274,7 @@ fn answers(tickets: &[(Ticket, bool)]) -> Vec<(Span, bool)> {
     tickets.iter().map(|(first, unclaimed)| (Span { first: *first, count: 1 }, *unclaimed)).collect()
 }
 
-fn death(who: Incarnation) -> Death {
+pub(in crate::supervisor::machine) fn death(who: Incarnation) -> Death {
     Death {
         pid: 1,
         worker: who.worker,

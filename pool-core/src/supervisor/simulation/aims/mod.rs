@@ -83,6 +83,11 @@ fn is_empty(state: WorkerState) -> bool {
     rests || matches!(state, Is::KilledEmpty | Is::Retiring | Is::RetiringBuilding | Is::RetiringKilled)
 }
 
+/// Whether nobody is there, or somebody else by now.
+fn is_gone(state: WorkerState) -> bool {
+    matches!(state, WorkerState::Outdated | WorkerState::Vacant | WorkerState::BackingOff)
+}
+
 impl World<'_> {
     /// Takes the opportunity, if there is one.
     pub(super) fn pursue(&mut self) {
@@ -92,7 +97,7 @@ impl World<'_> {
                 continue;
             }
             match aim {
-                Aim::Worker(state, WorkerEvent::Unsendable) => self.obstruct(state),
+                Aim::Worker(state, WorkerEvent::Unsendable) if !is_gone(state) => self.obstruct(state),
                 Aim::Worker(state, event) => self.pursue_worker(state, event),
                 Aim::Unit(state, event) => self.pursue_unit(state, event),
                 Aim::Batch(..) => self.obstruct(WorkerState::Spoiled),
@@ -111,13 +116,13 @@ impl World<'_> {
         }
         let asks = matches!(event, WorkerEvent::TookBack | WorkerEvent::Claimed | WorkerEvent::Illegible);
         let is_there = |who: &Incarnation| WorkerState::of(&self.machine, *who) == state;
-        let there: Vec<Incarnation> = match state {
+        let there: Vec<Incarnation> = match is_gone(state) {
             // Of those that are gone only those of which all has been heard.
-            WorkerState::Outdated | WorkerState::Vacant | WorkerState::BackingOff => {
+            true => {
                 let gone = self.processes.iter().filter(|process| process.reported);
                 gone.map(|process| process.who).filter(is_there).collect()
             }
-            _ => self.everybody().filter(is_there).collect(),
+            false => self.everybody().filter(is_there).collect(),
         };
         if there.is_empty() {
             if let Some(who) = self.anybody() {
@@ -131,12 +136,9 @@ impl World<'_> {
             if asks {
                 self.provoke(who);
             }
-            match state {
-                _ if event.is_of_all() => self.inject(who.generation.get(), event),
-                WorkerState::Outdated | WorkerState::Vacant | WorkerState::BackingOff => {
-                    self.haunt_with(who.generation.get(), event);
-                }
-                _ => self.inject(who.generation.get(), event),
+            match is_gone(state) && !event.is_of_all() {
+                true => self.haunt_with(who.generation.get(), event),
+                false => self.inject(who.generation.get(), event),
             }
         }
     }
