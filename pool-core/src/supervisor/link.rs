@@ -93,6 +93,8 @@ pub(crate) struct Link {
     pub(crate) fenced: bool,
     /// Whether it is dead, and cannot be reaped yet.
     pub(crate) held: bool,
+    /// It has been killed, and does not die because it sleeps in the kernel.
+    pub(crate) stuck: bool,
     pub(crate) finished: u64,
     /// It has begun to build a state.
     pub(crate) preparing: bool,
@@ -169,6 +171,7 @@ impl Link {
             killed: None,
             fenced: false,
             held: false,
+            stuck: false,
             finished: 0,
             preparing: false,
             scales: None,
@@ -444,13 +447,15 @@ impl Link {
         standstill::standstill(self.pid, self.pidfd.as_fd())
     }
 
-    /// What can be told of a worker that is dead and cannot be reaped, because somebody debugs it.
+    /// What can be told of a worker that is dead and cannot be reaped, because somebody debugs it, or that is stuck.
     pub(crate) fn held_remains(&self) -> Option<Remains> {
-        process::is_over(self.pidfd.as_fd()).then(|| Remains {
-            status: process::shown_status(self.pid),
-            max_rss: None,
-            cpu_time: None,
-        })
+        let status = match process::is_over(self.pidfd.as_fd()) {
+            true => process::shown_status(self.pid),
+            // It has been killed, and that will be its end.
+            false if self.stuck => None,
+            false => return None,
+        };
+        Some(Remains { status, max_rss: None, cpu_time: None })
     }
 
     /// Is not heard of any more: it is dead, its death has been told, and it cannot be reaped yet.

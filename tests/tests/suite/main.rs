@@ -46,6 +46,7 @@ mod start_up;
 mod states;
 mod store;
 mod store_programs;
+mod stuck;
 mod together;
 mod unreaped;
 mod wake_ups;

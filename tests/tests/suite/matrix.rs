@@ -62,6 +62,7 @@ const FAULTS: &[(&str, &[&str])] = &[
         "ignores SIGTERM while a sibling crashes",
         "SIGSTOP between task and result",
         "SIGSTOP between two tasks",
+        "cannot be killed: stuck in the kernel, or frozen",
         "never takes up its task",
         "garbage to the descriptors 0 to 9",
         "garbage into the result pipe",

@@ -9,7 +9,7 @@ use crate::programs::stock;
 
 const VICTIM: u64 = Trial::<(), ()>::VICTIM;
 /// A task is looked at after that time, and again after it.
-const PATIENCE: Duration = Duration::from_millis(1500);
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The victim has no limit, and is found all the same.
 #[track_caller]

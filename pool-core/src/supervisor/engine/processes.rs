@@ -34,7 +34,10 @@ impl Engine {
         let Some(link) = link else { return };
         self.seeing.killed(link, &why);
         link.kill(why);
-        if fenced && let Some(mut link) = self.links.get_mut(who.index()).and_then(Option::take) {
+        if !fenced {
+            return self.await_death(now, who);
+        }
+        if let Some(mut link) = self.links.get_mut(who.index()).and_then(Option::take) {
             link.fenced = true;
             // Nothing that it still writes is wanted; closing the pipes frees them now.
             link.turn_deaf();
@@ -71,6 +74,7 @@ impl Engine {
         if let Some(why) = decided {
             self.seeing.killed(&link, &why);
             link.kill(why);
+            self.await_death(now, who);
         }
         if self.machine.expects(who) {
             if self.links.len() <= who.index() {
@@ -205,7 +209,7 @@ impl Engine {
         started.map(report).collect()
     }
 
-    /// What a worker has left, if it is dead, and whether it is held by somebody who debugs it and so is not reaped.
+    /// What a worker has left, if it is dead, and whether it cannot be reaped: somebody debugs it, or it is stuck.
     fn remains(&self, who: Incarnation) -> Option<(process::Remains, bool)> {
         let link = match self.dying.iter().find(|link| link.who == who) {
             Some(link) => link,

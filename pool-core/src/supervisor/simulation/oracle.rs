@@ -149,7 +149,8 @@ impl World<'_> {
             RetireReason::Resized => self.shrunk.is_some_and(|at| process.spawned_at <= at),
             RetireReason::Idle => {
                 staffing.idle.is_some_and(|idle| now >= process.idle_since + idle)
-                    && self.staffed() >= self.at_rest()
+                    // With the last task of a closed pool all others may have gone in the same event; its end is told later.
+                    && (self.staffed() >= self.at_rest() || self.closed && self.machine.pending() == 0)
             }
         };
         assert!(right, "{who:?} retires for being {why:?}: {process:?}");
