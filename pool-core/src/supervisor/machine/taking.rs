@@ -57,6 +57,7 @@ impl<P> Machine<P> {
             return false;
         }
         let mut best: Option<(u64, usize, usize)> = None;
+        let mut soon = false;
         for (index, slot) in self.slots.iter().enumerate() {
             if let Phase::Ready(ready) = &slot.phase
                 && !ready.hand.is_taking()
@@ -66,17 +67,20 @@ impl<P> Machine<P> {
                 if spare == 0 {
                     continue;
                 }
+                if self.is_done_soon(index, now) {
+                    soon = true;
+                    continue;
+                }
                 let left = ready.pace.item(now, self.config.ahead).saturating_mul(spare as u64);
                 if best.is_none_or(|(most, ..)| left > most) {
                     best = Some((left, index, spare));
                 }
             }
         }
-        let Some((_, victim, spare)) = best else { return false };
-        if self.is_done_soon(victim, now) {
+        if soon {
             self.look_again(now);
-            return false;
         }
+        let Some((_, victim, spare)) = best else { return false };
         self.take_back_loose(victim, spare.div_ceil(2));
         true
     }

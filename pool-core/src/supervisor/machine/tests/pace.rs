@@ -147,7 +147,11 @@ fn waking(workers: u32) -> Config {
 impl Bench {
     /// The first worker has shown that an item takes a microsecond.
     fn quick(workers: u32) -> Self {
-        let mut pool = Self::ready(waking(workers));
+        Self::quick_in(waking(workers))
+    }
+
+    fn quick_in(config: Config) -> Self {
+        let mut pool = Self::ready(config);
         for _ in 0..20 {
             pool.submit(1, &TaskSpec { count: 200, ..plain() });
             while pool.machine.pending() > 0 {
@@ -189,6 +193,26 @@ fn what_waits_behind_an_item_that_takes_long_after_all_is_given_to_an_idle_worke
     assert!(pool.taken().is_empty(), "it has just done something");
     pool.pass(MILLI);
     assert_eq!(pool.taken().len(), 1, "half of what waits is asked for: {:?}", pool.now - before);
+}
+
+#[test]
+fn who_is_late_gives_back_also_while_somebody_else_will_soon_be_done_with_more() {
+    let mut pool = Bench::quick_in(Config { ahead: 50 * MILLI, ..waking(3) });
+    pool.submit(10, &plain());
+    pool.pass(MILLI);
+    assert_eq!(pool.taken().len(), 1, "half of what waits is asked for");
+    let (late, tickets) = pool.taken().remove(0);
+    pool.submit(30, &plain());
+    let busy = (1..3).find(|worker| pool.load(*worker) == 30).expect("one does it before another is woken");
+    let unclaimed: Vec<_> = tickets.into_iter().map(|ticket| (ticket, true)).collect();
+    pool.forget().on(Event::TookBack(late, answers(&unclaimed)));
+    assert_eq!(late, pool.who(0));
+    assert!(pool.load(0) > 1 && pool.load(0) < pool.load(busy), "{} and {}", pool.load(0), pool.load(busy));
+    for _ in 0..4 {
+        pool.pass(100 * MICRO);
+        pool.work(busy, 1, MICRO);
+    }
+    assert!(pool.taken().iter().any(|(who, _)| *who == late), "{:?}", pool.taken());
 }
 
 #[test]
