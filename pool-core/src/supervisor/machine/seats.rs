@@ -224,6 +224,13 @@ impl<P> Machine<P> {
     /// If somebody is waited for no longer: gives what is for his seat to others.
     #[inline]
     pub(super) fn hand_over(&mut self, now: Instant) {
+        if self.seats.given_up {
+            self.after_giving_up(now);
+        }
+    }
+
+    #[cold]
+    fn after_giving_up(&mut self, now: Instant) {
         while std::mem::take(&mut self.seats.given_up) && self.queue.is_pinned() {
             self.dispatch(now);
             // Those that were idle are not, so more may be missing. It ends when there are as many as there may be.
