@@ -26,9 +26,13 @@ impl World<'_> {
     fn feed_late(&mut self, event: Event<Answers>) {
         let (before, text) = (self.pending.len(), format!("{event:?}"));
         self.feed(event, &[]);
-        // What was to be sent anyway may be sent now.
-        let harmless = |action: &&Action<Answers>| {
-            matches!(action, Action::Split { .. } | Action::Send { .. } | Action::TakeBack(..))
+        // What was to be sent anyway may be sent now, and an elastic pool grow that has waited for long enough by now.
+        let config = &self.scenario.config;
+        let grows = config.staffing.least.is_some() && !config.start_up.is_zero();
+        let harmless = |action: &&Action<Answers>| match action {
+            Action::Split { .. } | Action::Send { .. } | Action::TakeBack(..) => true,
+            Action::Spawn(_) => grows,
+            _ => false,
         };
         let effect = self.pending.iter().skip(before).find(|action| !harmless(action));
         assert!(effect.is_none(), "late news of a dead worker have an effect: {text}: {effect:?}");
