@@ -53,14 +53,15 @@ impl World<'_> {
         }
     }
 
-    /// Nobody is given an item while an older one of its lane lies behind one that has run for long.
-    pub(super) fn check_overtaken(&mut self) {
+    /// Nobody is given an item while an older one of its lane lies behind one that has run for long; unless it has just come `back`:
+    /// who is idle takes over half of what lies there, and the next one half of the rest.
+    pub(super) fn check_overtaken(&mut self, back: &[Item]) {
         let builds =
             if self.scenario.temper.prepares > 0 { 2 * self.scenario.config.init_timeout } else { LONG };
         let patience = 2 * LONG + builds + 2 * self.delay();
         let fresh = |item: &&Item| {
             let fact = &self.facts[**item as usize - 1];
-            fact.claims.is_empty() && fact.pin.is_none()
+            fact.claims.is_empty() && fact.pin.is_none() && !back.contains(item)
         };
         let given: Vec<Item> = self.handed.iter().map(|(_, item)| item).filter(fresh).copied().collect();
         if given.is_empty() {
