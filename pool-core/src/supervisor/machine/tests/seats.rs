@@ -21,6 +21,16 @@ impl Bench {
         keys
     }
 
+    /// A worker dies, and its replacement, too, so that nobody waits for the next one.
+    fn fail_again_and_again(&mut self, worker: u32) {
+        for _ in 0..2 {
+            self.die(worker, false);
+            if self.machine.expects(self.who(worker)) {
+                self.on(Event::Ready(self.who(worker)));
+            }
+        }
+    }
+
     /// Lets everybody finish what they hold, until nobody holds anything.
     fn finish_all(&mut self) {
         let places = 0..self.machine.slots().len() as u32;
@@ -242,12 +252,7 @@ fn an_elastic_pool_grows_to_the_seats_that_are_needed() {
 fn pieces_do_not_wait_for_a_worker_that_fails_again_and_again() {
     let mut pool = Bench::ready(config(3));
     let batch = pool.open_ordered();
-    for _ in 0..2 {
-        pool.die(1, false);
-        if pool.machine.expects(pool.who(1)) {
-            pool.on(Event::Ready(pool.who(1)));
-        }
-    }
+    pool.fail_again_and_again(1);
     let early = pool.forget().submit_pieces(batch, 1..2)[0];
     assert_eq!(pool.sent(2), [early], "the second of the two that are there");
     pool.pass(Duration::from_millis(150));
@@ -264,12 +269,7 @@ fn pieces_do_not_wait_for_a_worker_that_fails_again_and_again() {
 fn who_stood_in_gives_back_what_it_has_not_begun_when_somebody_sits_there() {
     let mut pool = Bench::ready(config(3));
     let batch = pool.open_ordered();
-    for _ in 0..2 {
-        pool.die(1, false);
-        if pool.machine.expects(pool.who(1)) {
-            pool.on(Event::Ready(pool.who(1)));
-        }
-    }
+    pool.fail_again_and_again(1);
     let own = pool.forget().submit_pieces(batch, 2..3);
     let keys = pool.submit_pieces(batch, 1..2);
     let more = pool.submit_pieces(batch, 4..5);
