@@ -649,7 +649,11 @@ impl World<'_> {
             if ticket <= offered && (unclear || matches!(mark, Mark::Claimed(_) | Mark::Finished)) {
                 started.push(ticket);
                 let claims = &mut self.fact(item).claims;
-                if unclear && claims.last().is_none_or(|claim| claim.generation != generation) {
+                if unclear
+                    && claims
+                        .last()
+                        .is_none_or(|claim| (claim.generation, claim.ticket) != (generation, ticket))
+                {
                     claims.push(Claim { generation, ticket, at: now, end: None });
                 }
                 for claim in claims.iter_mut().filter(|claim| claim.generation == generation) {
