@@ -50,7 +50,7 @@ pub use diary::{DIARY, Ending, read_diary, written, written_bytes, written_share
 pub use dump::dump;
 pub use executor::block_on;
 pub use footprint::Footprint;
-pub use held::{Leash, pid_for, wait_for_file};
+pub use held::{Leash, held, pid_for, wait_for_file};
 pub use lack::without;
 pub use modes::{Mode, Trial};
 pub use noted::{noted, noted_bytes, noted_held, noted_or_not, noted_slowly, noted_to_death, notes};

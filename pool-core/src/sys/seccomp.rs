@@ -438,6 +438,81 @@ mod tests {
         expect(nothing(), libc::SYS_prctl, [libc::PR_SET_PDEATHSIG as u64, 0], REFUSE);
     }
 
+    /// Each that docs/security.md speaks of, and its relatives.
+    #[test]
+    fn what_concerns_the_whole_system_or_what_files_are_like_is_refused() {
+        let system = [
+            libc::SYS_mount,
+            libc::SYS_umount2,
+            libc::SYS_pivot_root,
+            libc::SYS_open_tree,
+            libc::SYS_move_mount,
+            libc::SYS_fsopen,
+            libc::SYS_fsconfig,
+            libc::SYS_fsmount,
+            libc::SYS_fspick,
+            libc::SYS_mount_setattr,
+            libc::SYS_unshare,
+            libc::SYS_setns,
+            libc::SYS_add_key,
+            libc::SYS_request_key,
+            libc::SYS_keyctl,
+            libc::SYS_init_module,
+            libc::SYS_finit_module,
+            libc::SYS_delete_module,
+            libc::SYS_bpf,
+            libc::SYS_perf_event_open,
+            libc::SYS_userfaultfd,
+            libc::SYS_io_uring_setup,
+            libc::SYS_io_uring_enter,
+            libc::SYS_io_uring_register,
+            libc::SYS_shmget,
+            libc::SYS_shmat,
+            libc::SYS_semget,
+            libc::SYS_msgget,
+            libc::SYS_mq_open,
+            libc::SYS_mq_unlink,
+            libc::SYS_settimeofday,
+            libc::SYS_clock_settime,
+            libc::SYS_clock_adjtime,
+            libc::SYS_adjtimex,
+            libc::SYS_chroot,
+            libc::SYS_reboot,
+            libc::SYS_kexec_load,
+        ];
+        let others = [
+            libc::SYS_ptrace,
+            libc::SYS_process_vm_readv,
+            libc::SYS_process_vm_writev,
+            libc::SYS_pidfd_getfd,
+            libc::SYS_process_madvise,
+            libc::SYS_ioprio_set,
+        ];
+        let all = Allowed { attributes: true, network: true, processes: true, signals: true };
+        for call in system.into_iter().chain(others) {
+            expect(nothing(), call, [0; 2], REFUSE);
+            // Nothing that can be allowed gives these up.
+            expect(all, call, [0; 2], REFUSE);
+        }
+        for call in [
+            libc::SYS_fchmodat,
+            FCHMODAT2,
+            libc::SYS_fchown,
+            libc::SYS_fchownat,
+            libc::SYS_utimensat,
+            libc::SYS_truncate,
+            libc::SYS_setxattr,
+            libc::SYS_lsetxattr,
+            libc::SYS_fsetxattr,
+            libc::SYS_removexattr,
+            libc::SYS_lremovexattr,
+            libc::SYS_fremovexattr,
+        ] {
+            expect(nothing(), call, [0; 2], REFUSE);
+            expect(all, call, [0; 2], ALLOW);
+        }
+    }
+
     #[test]
     fn what_is_allowed_by_name_is_allowed_and_nothing_else() {
         let with = |change: fn(&mut Allowed)| {

@@ -31,6 +31,27 @@ impl Status {
             tracer: number("TracerPid:")?,
         })
     }
+
+    /// Why the thread that runs the tasks of a child of this program will never run again, if that is so. `is_over` is whether its
+    /// end has been reported, `is_mine` whether a thread is one of this program's.
+    fn standstill(
+        &self,
+        own: u32,
+        is_over: impl FnOnce() -> bool,
+        is_mine: impl FnOnce(u32) -> bool,
+    ) -> Option<&'static str> {
+        match self.state {
+            // `/proc` is that of another namespace.
+            _ if self.parent != own => None,
+            b'Z' if !is_over() => {
+                Some("the thread that runs its tasks has ended, and others of its threads live on")
+            }
+            b't' if is_mine(self.tracer) => Some(
+                "it has asked to be debugged by this program (PTRACE_TRACEME), and has stopped at a signal",
+            ),
+            _ => None,
+        }
+    }
 }
 
 /// Why the thread that runs a child's tasks will never run again, if that is so and its end will not be reported.
@@ -38,17 +59,7 @@ impl Status {
 /// `child` is the number of the child that `pidfd` refers to; it has not been reaped.
 pub(crate) fn standstill(child: u32, pidfd: BorrowedFd<'_>) -> Option<&'static str> {
     let status = Status::parse(&std::fs::read(format!("/proc/{child}/status")).ok()?)?;
-    match status {
-        // `/proc` is that of another namespace.
-        Status { parent, .. } if parent != std::process::id() => None,
-        Status { state: b'Z', .. } if !process::is_over(pidfd) => {
-            Some("the thread that runs its tasks has ended, and others of its threads live on")
-        }
-        Status { state: b't', tracer, .. } if is_thread_of_mine(tracer) => {
-            Some("it has asked to be debugged by this program (PTRACE_TRACEME), and has stopped at a signal")
-        }
-        _ => None,
-    }
+    status.standstill(std::process::id(), || process::is_over(pidfd), is_thread_of_mine)
 }
 
 /// A parent debugs by the thread that has started the child.
@@ -67,6 +78,22 @@ mod tests {
         assert_eq!(Status::parse(text), Some(Status { state: b't', parent: 5, tracer: 6 }));
         assert_eq!(Status::parse(b"Name:\tx\nState:\tZ (zombie)\nPPid:\t5\n"), None);
         assert_eq!(Status::parse(b"State:\t\nPPid:\t5\nTracerPid:\t0\n"), None);
+    }
+
+    #[test]
+    fn only_a_child_stands_still_whose_end_is_not_reported_or_that_this_program_debugs() {
+        let (own, tracer, living) = (5, 6, || false);
+        let stands = |state, parent, is_over: bool| {
+            let status = Status { state, parent, tracer };
+            status.standstill(own, || is_over, |thread| thread == tracer).is_some()
+        };
+        assert!(stands(b'Z', own, false) && stands(b't', own, false));
+        assert!(!stands(b'Z', own, true), "its end will be reported");
+        assert!(!stands(b'Z', 4, false) && !stands(b't', 4, false), "another one of this number");
+        assert!([b'R', b'S', b'D', b'T', b'X'].iter().all(|state| !stands(*state, own, false)));
+        let debugged = Status { state: b't', parent: own, tracer };
+        assert_eq!(debugged.standstill(own, living, |_| false), None, "its debugger will look");
+        assert!(is_thread_of_mine(std::process::id()) && !is_thread_of_mine(0));
     }
 
     #[test]

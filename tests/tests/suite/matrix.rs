@@ -110,6 +110,7 @@ const FAULTS: &[(&str, &[&str])] = &[
         "ignores SIGCHLD, or waits for any child",
         "is killed with idle workers, busy workers and grandchildren",
         "runs out of descriptors",
+        "is stopped for longer than its limits",
         "its wall clock jumps by an hour",
         "drops the pool with work in flight",
         "drops handles",

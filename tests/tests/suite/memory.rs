@@ -72,6 +72,21 @@ fn what_a_task_leaves_behind_is_found_after_its_end() {
 }
 
 #[test]
+fn a_worker_that_has_rested_is_looked_at_again() {
+    let scene = Scene::new();
+    let pool = scene.builder().workers(1).memory_limit(LIMIT).build().unwrap();
+    for _ in 0..2 {
+        assert_eq!(pool.apply(innocent(3)).unwrap(), sevens(3));
+        // Time passing is the subject here: it is looked at for the last time a tenth of a second after its work.
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    let death = expect_death(pool.apply(grow()));
+    assert!(matches!(death.cause, DeathCause::MemoryLimit { .. }), "{death}");
+    expect_healthy(&pool);
+    assert_eq!(pool.stats().deaths.total(), 1);
+}
+
+#[test]
 fn a_worker_that_leaks_is_replaced_after_its_task_and_no_task_is_lost() {
     let scene = Scene::new();
     let pool = scene.builder().worker(stock()).workers(1).recycle_above(LIMIT).build().unwrap();

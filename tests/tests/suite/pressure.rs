@@ -3,9 +3,11 @@
 //! What concerns a whole process is tried in one of its own; see `src/bin/pressed`.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use pool_core::{MapError, TaskError};
@@ -130,6 +132,26 @@ fn only_the_monotonic_clock_matters() {
     assert_eq!(held, ["limits hold 3600", "limits hold -3600", "waits and deadlines hold"]);
     // CLOCK_MONOTONIC is number 1.
     assert_eq!((&timers[..], &asked[..]), (r#"timers on ["1"]"#, "asked 0 times"));
+}
+
+#[test]
+fn a_program_that_was_stopped_hears_what_workers_have_said_before_it_calls_time() {
+    let (scene, dir) = (Scene::new(), tempfile::tempdir().unwrap());
+    let (key, value) = scene.mark().split_once('=').unwrap();
+    let mut command = Command::new(pressed());
+    command.arg("stopped").arg(stock_path()).arg(dir.path()).env(key, value).stdout(Stdio::piped());
+    let mut program = command.spawn().unwrap();
+    let mut lines = BufReader::new(program.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert_eq!(lines.next().as_deref(), Some("stops"));
+    wait_until("it is stopped", || process::state(program.id()) == Some('T'));
+    // Time passing is the subject here: its limits are 3 s, and what its workers say then is said after its timers have run out.
+    std::thread::sleep(Duration::from_millis(3500));
+    fs::write(dir.path().join("end"), "").unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    process::send(program.id(), Signal::SIGCONT);
+    let found: Vec<String> = lines.collect();
+    assert!(program.wait().unwrap().success(), "{found:#?}");
+    assert_eq!(found, ["start None", "state None", "task None", "batch None", "[0, 0, 0, 0] deaths"]);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nix::pty::openpty;
-use pool_core::{OnFailure, Pool, Progress, ProgressReport};
+use pool_core::{OnFailure, Pool, Progress, ProgressReport, TaskError};
 use pool_tests::{Part, Scene, expect_healthy, play};
 use pool_worker::drill;
 
@@ -105,6 +105,15 @@ fn the_end_is_reported_however_it_comes() {
     pool.batch().progress(progress.total(500)).map(|n| play(n, part(n)), 0..).unwrap_err();
     let report = last(&reports);
     assert!(report.failed > 0 && report.total == Some(500), "{report:?}");
+    assert!(report.last_failure.is_some_and(|failure| failure.contains("exited with status 1")));
+    // What is cancelled because of that is counted, and is not the news.
+    let (progress, reports) = noted();
+    let part = |n| if n == 20 { Part::Exit(1) } else { Part::Sleep(1) };
+    let batch = pool.batch().on_failure(OnFailure::Abort).progress(progress);
+    let outcomes = batch.map_settled(|n| play(n, part(n)), 0..500);
+    assert!(outcomes.iter().filter(|outcome| matches!(outcome, Err(TaskError::Cancelled))).count() > 1);
+    let report = last(&reports);
+    assert!(report.failed > 1, "{report:?}");
     assert!(report.last_failure.is_some_and(|failure| failure.contains("exited with status 1")));
     // Dropped half-way.
     let (progress, reports) = noted();

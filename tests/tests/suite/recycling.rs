@@ -1,8 +1,9 @@
 //! Worker processes that are replaced while all is well.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
-use pool_core::{Builder, Pool, WorkerStatus};
+use pool_core::{Builder, Pool, WorkerEvent, WorkerStatus};
 use pool_tests::{Leash, Part, Scene, expect_death, pid_for, play, process, right, wait_until};
 
 use crate::programs::stock;
@@ -82,7 +83,13 @@ fn a_successor_is_ready_before_the_old_process_has_finished_and_waits_for_its_en
 #[test]
 fn without_overlap_the_old_process_is_gone_before_its_successor_starts() {
     let scene = Scene::new();
-    let pool = recycling(&scene, 1).workers(1).recycle_overlap(false).build().unwrap();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let hook = {
+        let told = Arc::clone(&told);
+        move |event: &WorkerEvent| told.lock().unwrap().push(event.clone())
+    };
+    let builder = recycling(&scene, 1).workers(1).recycle_overlap(false).on_worker_event(hook);
+    let pool = builder.build().unwrap();
     let mut before = None;
     for n in 0..10 {
         let pid = pool.apply(pid_for(n)).unwrap();
@@ -91,6 +98,17 @@ fn without_overlap_the_old_process_is_gone_before_its_successor_starts() {
             assert!(!process::is_alive(before), "{before} is still there beside {pid}");
         }
     }
+    pool.join();
+    let (mut there, mut spawned) = (0, 0);
+    for event in told.lock().unwrap().iter() {
+        match event {
+            WorkerEvent::Spawned { .. } => (there, spawned) = (there + 1, spawned + 1),
+            WorkerEvent::Exited { .. } | WorkerEvent::Died(_) => there -= 1,
+            _ => {}
+        }
+        assert!(there <= 1, "{spawned} have been started, and {there} are there");
+    }
+    assert!(spawned >= 10, "{spawned}");
 }
 
 #[test]

@@ -213,6 +213,8 @@ fn files_are_out_of_reach() {
         for what in all.clone() {
             expect_refused(&pool, what);
         }
+        // Where files have no attributes of this kind, it would be refused for that, and not like this.
+        expect_refused(&pool, Attempt::Xattr(file.clone()));
         expect_healthy(&pool);
     }
     assert_eq!(fs::read_to_string(&file).unwrap(), "text");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use pool_core::{BrokenReason, BuildError, Pool, StartMethod, TaskError, WorkerInfo, WorkerStatus, task};
-use pool_tests::{Scene, expect_healthy, innocent, process, start_method, wait_until};
+use pool_tests::{Scene, expect_healthy, innocent, process, skipped, start_method, wait_until};
 use pool_worker::drill;
 
 /// The pids of all workers by their place, once all are ready.
@@ -244,15 +244,28 @@ fn the_default_size_honours_the_quota_of_a_control_group() {
     let group = match Group::with_quota(1) {
         Ok(group) => group,
         Err(error) => {
-            eprintln!("skipped: a control group with a quota cannot be made here: {error}");
-            return;
+            return skipped(&format!("a control group with a quota cannot be made here: {error}"));
         }
     };
     let scene = Scene::new();
     let pool = scene.builder().workers(1).build().unwrap();
     match pool.apply(default_size(Some(group.0.clone()))).unwrap() {
         Ok(size) => assert_eq!(size, 1),
-        Err(error) => eprintln!("skipped: the control group cannot be joined: {error}"),
+        Err(error) => skipped(&format!("the control group cannot be joined: {error}")),
     }
     drop(pool);
+}
+
+/// As docs/tuning.md says.
+#[test]
+fn a_pool_has_six_descriptors_and_seven_for_each_worker() {
+    let scene = Scene::new();
+    let count = || fs::read_dir("/proc/self/fd").unwrap().count();
+    let before = count();
+    let pool = scene.builder().start(StartMethod::Spawn).workers(1).build().unwrap();
+    pids(&pool, 1);
+    let with_one = count();
+    pool.resize(4).unwrap();
+    pids(&pool, 4);
+    assert_eq!((with_one - before, count() - with_one), (6 + 7, 3 * 7));
 }

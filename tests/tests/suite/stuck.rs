@@ -3,7 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pool_tests::{Mode, Part, Scene, Trial, expect_healthy, play, process, right, skipped, wait_until};
 use pool_worker::drill;
@@ -44,6 +44,10 @@ impl Drop for Freezer {
     }
 }
 
+/// How long the tasks wait at most: after 1 s it is killed, and counts as dead 2 s later. The rest is for a machine that has other
+/// things to do.
+const MOST: Duration = Duration::from_secs(15);
+
 /// A frozen worker that nobody has given anything to is given all tasks, and killed because it takes up none.
 fn innocents_do_not_wait(mode: Mode) {
     const VICTIM: u64 = Trial::<(), ()>::VICTIM;
@@ -54,7 +58,9 @@ fn innocents_do_not_wait(mode: Mode) {
     let pid = pool.apply(drill::pid()).unwrap();
     freezer.freeze(pid);
     let trial = Trial { victim: || play(VICTIM, Part::Innocent), innocent: |n| play(n, Part::Innocent) };
+    let began = Instant::now();
     assert_eq!(trial.run(&pool, mode, right).unwrap(), right(VICTIM), "{mode:?}");
+    assert!(began.elapsed() < MOST, "{mode:?}: {:?}", began.elapsed());
     assert_eq!(process::state(pid), Some('D'), "{mode:?}: nobody has waited for its death");
     let stats = pool.stats();
     assert_eq!(
@@ -66,6 +72,28 @@ fn innocents_do_not_wait(mode: Mode) {
     freezer.thaw().unwrap();
     wait_until("it is reaped", || process::state(pid).is_none());
     drop(pool);
+    scene.expect_nothing_left();
+}
+
+#[test]
+fn the_end_of_a_pool_waits_for_a_worker_that_cannot_die_and_not_for_ever() {
+    let freezer = match Freezer::new("end") {
+        Ok(freezer) => freezer,
+        Err(error) => {
+            return skipped(&format!("no control group of the first version that can be frozen: {error}"));
+        }
+    };
+    let scene = Scene::new();
+    let pool = scene.builder().workers(1).worker(stock()).build().unwrap();
+    let pid = pool.apply(drill::pid()).unwrap();
+    freezer.freeze(pid);
+    let began = Instant::now();
+    drop(pool);
+    // 10 s, on a machine that has other things to do.
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    assert_eq!(process::state(pid), Some('D'), "it could not die");
+    freezer.thaw().unwrap();
+    wait_until("it is reaped", || process::state(pid).is_none());
     scene.expect_nothing_left();
 }
 

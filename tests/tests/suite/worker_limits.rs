@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use pool_core::{BuildError, Builder, DeathCause, Pool, TaskError, WorkerLimits, task};
+use pool_core::{
+    BuildError, Builder, DeathCause, Pool, StateContext, TaskError, WorkerLimits, WorkerState, task,
+};
 use pool_tests::{
     Fuse, Mode, Scene, Trial, cause_of, expect_death, expect_healthy, explode, innocent, is_signal, process,
     running, sevens, skipped, spin, touch, wait_until,
@@ -124,6 +126,31 @@ fn processor_time_is_that_of_one_task_and_not_of_its_worker() {
         assert_eq!(pool.apply(spin(1, half)).unwrap(), 1);
     }
     assert_eq!(pool.map(|_| spin(1, half / 3), 0..12).unwrap(), [1; 12]);
+    assert_eq!(pool.stats().deaths.total(), 0);
+}
+
+/// Takes more processor time to build than a task may use.
+struct Costly;
+
+impl WorkerState for Costly {
+    fn init(_: &StateContext) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
+        spin(1, 2 * CPU.as_millis() as u64).run_here()?;
+        Ok(Self)
+    }
+}
+
+#[task]
+fn with_costly_state(#[state] state: &mut Costly) {
+    let Costly = state;
+}
+
+#[test]
+fn processor_time_between_tasks_counts_for_none() {
+    let scene = Scene::new();
+    let pool = scene.builder().workers(1).limits(WorkerLimits::new().cpu_time(CPU)).build().unwrap();
+    // What it has left must not count down while the state is built.
+    assert_eq!(pool.apply(spin(1, CPU.as_millis() as u64 / 2)).unwrap(), 1);
+    pool.apply(with_costly_state()).unwrap();
     assert_eq!(pool.stats().deaths.total(), 0);
 }
 
@@ -373,5 +400,6 @@ fn limits_that_cannot_be_are_refused() {
             other => panic!("{other:?}"),
         }
     }
-    assert!(scene.builder().limits(WorkerLimits::new().memory(0)).build().is_err());
+    let none = scene.builder().limits(WorkerLimits::new().memory(0)).build();
+    assert!(matches!(none, Err(BuildError::Setting { setting: "memory_limit", .. })), "{none:?}");
 }

@@ -209,6 +209,7 @@ impl<P> Machine<P> {
                 self.note_room(index);
             }
             if self.held > before {
+                // So does `steal`, unless something of it is being taken back: then the answer comes by there.
                 self.look_again(now);
             } else {
                 misses += 1;
@@ -217,6 +218,9 @@ impl<P> Machine<P> {
     }
 
     /// Something waits behind a worker that should be done with it soon, while another is idle.
+    ///
+    /// The first time stays, so that timers need not be set again. A later one would do: whenever something is handed out until then,
+    /// `steal` looks at who is late by that time.
     pub(super) fn look_again(&mut self, now: Instant) {
         if self.again.is_none() {
             self.again = Some(self.again_from.max(now + LATE * self.config.wake));

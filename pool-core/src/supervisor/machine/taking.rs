@@ -128,6 +128,7 @@ impl<P> Machine<P> {
             if items < 2 || !self.competes(&ready.hand) {
                 continue;
             }
+            // From whom something is being taken back, the answer has him watched again; that he is looked at meanwhile does no harm.
             let has_too_much = items > 2 && ready.pace.is_silent(now, ahead) || silence >= LONG;
             if has_too_much && !ready.hand.is_taking() {
                 self.take_back(index, usize::MAX);

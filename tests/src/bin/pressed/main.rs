@@ -17,6 +17,7 @@
 //! | `adopts` | is given the children of tasks whose worker is dead |
 //! | `no-pidfd-signals` | may not send signals through pidfds |
 //! | `no-pidfds` | may have no pidfds |
+//! | `stopped` | stops itself while limits run that end when the test makes a file in the directory `MORE` |
 //!
 //! It has no name for what it is refused by the kernel, or by functions of the C library that it replaces: see `shortage.rs`.
 //! It prints one line for each finding, and exits with status 0 when it could play to the end.
@@ -31,6 +32,7 @@ mod oom;
 mod processes;
 mod scarce;
 mod shortage;
+mod stopped;
 mod without_proc;
 
 use std::io::Write;
@@ -41,6 +43,7 @@ use pool_core::{Builder, Output, Pool, RestartPolicy, WorkerExe};
 use pool_tests::{start_method, transport};
 
 fn main() {
+    stopped::hold_start();
     pool_core::init();
     let args: Vec<String> = std::env::args().skip(1).collect();
     let (Some(play), Some(worker)) = (args.first(), args.get(1)) else {
@@ -68,6 +71,7 @@ fn main() {
         "adopts" => children::adopts(worker),
         "no-pidfd-signals" => children::no_pidfd_signals(worker),
         "no-pidfds" => children::no_pidfds(worker),
+        "stopped" => stopped::play(worker, Path::new(args.get(2).expect("the directory"))),
         other => {
             eprintln!("pressed: `{other}` is no play");
             std::process::exit(2);

@@ -249,6 +249,21 @@ fn an_elastic_pool_grows_to_the_seats_that_are_needed() {
 }
 
 #[test]
+fn when_whoever_stands_in_is_idle_no_longer_somebody_is_started_for_what_still_waits() {
+    let mut pool = Bench::ready(elastic(1, 4));
+    let batch = pool.open_ordered();
+    let keys = [2, 6, 10].map(|piece| pool.submit_pieces(batch, piece..piece + 1)[0]);
+    for _ in 0..2 {
+        assert!(pool.sent(0).is_empty(), "it waits for who comes");
+        let who = pool.who(1);
+        assert!(pool.machine.expects(who), "the only one who is missing");
+        pool.forget().on(Event::SpawnFailed(who, death(who)));
+    }
+    assert_eq!(pool.sent(0), keys[..1], "nobody waits for one that has failed twice");
+    assert_eq!(pool.spawns(), 1, "two wait behind whoever stands in, and nobody is idle");
+}
+
+#[test]
 fn pieces_do_not_wait_for_a_worker_that_fails_again_and_again() {
     let mut pool = Bench::ready(config(3));
     let batch = pool.open_ordered();
