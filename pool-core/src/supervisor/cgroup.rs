@@ -356,6 +356,21 @@ mod tests {
     }
 
     #[test]
+    fn groups_of_programs_that_are_gone_are_removed_and_no_others() {
+        let place = std::env::temp_dir().join(format!("cgroups-{}", std::process::id()));
+        // No process has such a number; see proc_sys_kernel(5).
+        let gone = format!("{}7", prefix(4_194_304 + 1));
+        let others = [format!("{}7", prefix(std::process::id())), "system-4194305-7".to_owned()];
+        for name in others.iter().chain([&gone]) {
+            fs::create_dir_all(place.join(name)).expect("a writable /tmp");
+        }
+        clear(&place);
+        assert!(!place.join(&gone).exists());
+        assert!(others.iter().all(|name| place.join(name).exists()));
+        fs::remove_dir_all(&place).expect("it was made above");
+    }
+
+    #[test]
     fn whoever_is_in_a_group_can_be_killed_one_by_one() {
         use std::process::{Command, Stdio};
         let limits = WorkerLimits::new().processes(20);

@@ -52,6 +52,23 @@ fn say_number(#[context] cx: &TaskContext) -> u64 {
     number
 }
 
+/// Fails in the midst of a line.
+#[task]
+fn print_and_panic() {
+    print!("so far");
+    panic!("on purpose");
+}
+
+#[test]
+fn a_line_without_an_end_is_part_of_what_a_failed_task_has_printed() {
+    let scene = Scene::new();
+    for output in [Output::Null, Captured::default().output()] {
+        let pool = scene.builder().workers(1).output(output).build().unwrap();
+        let error = pool.apply(print_and_panic()).unwrap_err();
+        assert_eq!(error.output().map(|output| output.stdout), Some("so far".to_owned()), "{error:?}");
+    }
+}
+
 #[test]
 fn every_line_has_its_task_and_no_mark() {
     const TASKS: usize = 3000;

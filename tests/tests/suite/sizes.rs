@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use pool_core::TaskError;
+use pool_core::{SharedBytes, TaskError, task};
 use pool_tests::{Mode, Part, Scene, Trial, expect_healthy, play, process, right, wait_until};
 use pool_worker::drill;
 
@@ -225,6 +225,25 @@ fn a_frame_over_the_limit_fails_its_task_only_and_says_which_way_it_was_to_go() 
         expect_healthy(&pool);
         assert_eq!(pool.stats().deaths.total(), pool.stats().deaths.cancelled);
     }
+}
+
+/// Makes bytes that are not copied.
+#[task]
+fn shared(len: usize) -> SharedBytes {
+    SharedBytes::from(vec![1; len])
+}
+
+#[test]
+fn what_is_not_copied_counts_for_the_limit_of_a_result() {
+    let scene = Scene::new();
+    let pool = scene.builder().workers(1).frame_limit(1 << 20).build().unwrap();
+    match pool.apply(shared((1 << 20) + 1)) {
+        Err(TaskError::Encode { message, .. }) => assert!(message.contains("frame_limit"), "{message}"),
+        other => panic!("{:?}", other.map(|bytes| bytes.len())),
+    }
+    assert_eq!(pool.apply(shared(1 << 19)).unwrap().len(), 1 << 19);
+    expect_healthy(&pool);
+    assert_eq!(pool.stats().deaths.total(), 0);
 }
 
 /// The hello of the stock worker, the report of a panic with its backtrace, and an exit value are all larger than this limit.

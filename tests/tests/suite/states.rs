@@ -77,6 +77,8 @@ impl WorkerState for Moody {
             "fine" => {}
             "fails" => return Err("no such model".into()),
             "panics" => panic!("the model is of last year"),
+            // SAFETY: the worker has one thread, so the child may do whatever its parent does.
+            "forks" => assert!(unsafe { libc::fork() } >= 0, "no child"),
             "dies" => kill_itself(),
             "dies when released" => {
                 wait_for_file(&dir.join("released"));
@@ -194,6 +196,21 @@ fn a_state_is_built_before_its_first_task_whose_limit_does_not_count_it() {
     assert_eq!((stats.timed_out, stats.failed, stats.deaths.total()), (0, 0, 0), "{stats:?}");
     assert_eq!(mood.inits().len(), 1);
     expect_healthy(&pool);
+}
+
+#[test]
+fn the_child_of_an_init_that_forks_is_no_second_worker() {
+    let scene = Scene::new();
+    let mood = Mood::new("forks");
+    for builder in [mood.builder(&scene).workers(1), mood.builder(&scene).workers(1).state::<Moody>()] {
+        let pool = builder.build().unwrap();
+        assert_eq!(
+            (1..=50).map(|_| pool.apply(count()).unwrap()).collect::<Vec<_>>(),
+            Vec::from_iter(1..=50)
+        );
+        expect_healthy(&pool);
+        assert_eq!(pool.stats().deaths.total(), 0);
+    }
 }
 
 #[test]
