@@ -175,6 +175,8 @@ fn a_limit_is_exceeded_by_those_that_hang_or_were_stopped() {
     assert_finds(&case(Deed::Hang, limit, Vec::new()), &[]);
     assert_finds(&case(Deed::Hang, limit * 2, Vec::new()), &[Wrong::Blamed]);
     assert_finds(&case(Deed::Nothing, limit, Vec::new()), &[Wrong::Blamed]);
+    // Who prints a stack has symbols to read.
+    assert_finds(&case(Deed::DoublePanic, limit, Vec::new()), &[]);
     let stop = |pid| vec![Hit { pid, signal: Signal::SIGSTOP }];
     assert_finds(&case(Deed::Nothing, limit, stop(1)), &[]);
     assert_finds(&case(Deed::Nothing, limit, stop(2)), &[Wrong::Blamed]);

@@ -249,6 +249,10 @@ impl Deed {
             Self::UpToAttempt(_, deed) => deed.may_be_slow(),
             // They wait for a reader, for processes to start, for pages.
             Self::Spam(_) | Self::Nested | Self::Leak(_) => true,
+            // The runtime prints a stack, whatever RUST_BACKTRACE says. Reading this program's symbols takes a tenth of a second
+            // of a processor, which is seconds where a dozen do it at once and others are busy too.
+            Self::DoublePanic => true,
+            _ if self.panics() => true,
             _ => self.is_endless(),
         }
     }
