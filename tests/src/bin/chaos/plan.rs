@@ -101,6 +101,13 @@ impl Plan {
         call
     }
 
+    /// Whether its argument or its answer is too long for a sum, or nearly.
+    pub(crate) fn is_long(&self) -> bool {
+        const HEAD: u64 = 64;
+        let answer = if let Deed::Large(bytes) = self.deed { bytes } else { 0 };
+        self.burden.max(answer) + HEAD > pool_ipc::SUMMED_MAX as u64
+    }
+
     /// The right answer.
     pub(crate) fn reply(&self) -> Reply {
         let bytes = if let Deed::Large(bytes) = self.deed { bytes } else { 0 };
