@@ -79,7 +79,7 @@ impl World<'_> {
         };
         // Nobody may have come for more until now: then it is being called back, and the next one gets it.
         let is_called_back =
-            |process: &Process| process.called_back.is_some_and(|asked| self.now <= asked + 2 * self.delay());
+            |process: &Process| process.called_back.is_some_and(|asked| self.now <= asked + self.way_back());
         let is_stuck = |process: &&Process| {
             process.is_working()
                 && process.linked
