@@ -28,7 +28,7 @@ use crate::supervisor::watched::Watched;
 use crate::sync::{across, ready};
 use crate::sys::process::{self, ExitStatus, Remains};
 use crate::sys::sigpipe;
-use crate::sys::standstill;
+use crate::sys::standstill::Standstill;
 use crate::transport::{BELL, pace_of};
 use crate::worker::serve::SCRIBBLED;
 use thiserror::Error;
@@ -95,6 +95,7 @@ pub(crate) struct Link {
     pub(crate) held: bool,
     /// It has been killed, and does not die because it sleeps in the kernel.
     pub(crate) stuck: bool,
+    standstill: Standstill,
     pub(crate) finished: u64,
     /// It has begun to build a state.
     pub(crate) preparing: bool,
@@ -172,6 +173,7 @@ impl Link {
             fenced: false,
             held: false,
             stuck: false,
+            standstill: Standstill::default(),
             finished: 0,
             preparing: false,
             scales: None,
@@ -443,8 +445,8 @@ impl Link {
     }
 
     /// Why it will neither answer what it runs nor die, if that shows.
-    pub(crate) fn standstill(&self) -> Option<&'static str> {
-        standstill::standstill(self.pid, self.pidfd.as_fd())
+    pub(crate) fn standstill(&mut self) -> Option<&'static str> {
+        self.standstill.look(self.pid, self.pidfd.as_fd())
     }
 
     /// What can be told of a worker that is dead and cannot be reaped, because somebody debugs it, or that is stuck.

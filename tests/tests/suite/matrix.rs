@@ -63,6 +63,7 @@ const FAULTS: &[(&str, &[&str])] = &[
         "SIGSTOP between task and result",
         "SIGSTOP between two tasks",
         "cannot be killed: stuck in the kernel, or frozen",
+        "killed, and one of its threads needs long to die",
         "never takes up its task",
         "garbage to the descriptors 0 to 9",
         "garbage into the result pipe",

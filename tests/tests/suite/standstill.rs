@@ -2,10 +2,17 @@
 
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
+use pool_core::Pool;
 use pool_core::{DeathCause, TaskError};
-use pool_tests::{Part, Trial, expect_death, in_every_mode, play, right};
+use pool_tests::{
+    Leash, Part, Scene, Trial, expect_death, expect_healthy, in_every_mode, play, process, right, skipped,
+    wait_until,
+};
+use pool_worker::drill;
 
 use crate::programs::stock;
+use crate::stuck::Freezer;
 
 const VICTIM: u64 = Trial::<(), ()>::VICTIM;
 /// A task is looked at after that time, and again after it.
@@ -59,4 +66,43 @@ fn with_a_time_limit_they_are_told_apart_from_what_only_takes_long() {
             },
         );
     }
+}
+
+/// Gives the only worker a second thread that is frozen.
+fn half_frozen(pool: &Pool, freezer: &Freezer) -> u32 {
+    let pid = pool.apply(drill::pid()).unwrap();
+    pool.apply(drill::orphan_thread()).unwrap();
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let threads =
+        threads.map(|thread| thread.unwrap().file_name().into_string().unwrap().parse::<u32>().unwrap());
+    freezer.freeze_thread(threads.max().unwrap());
+    pid
+}
+
+/// Its first thread has ended, and another one has not, which cannot die before it is thawed: this is a death like any other.
+#[test]
+fn a_worker_that_needs_long_to_die_does_not_stand_still() {
+    let freezer = match Freezer::new("half") {
+        Ok(freezer) => freezer,
+        Err(error) => {
+            return skipped(&format!("no control group of the first version that can be frozen: {error}"));
+        }
+    };
+    let scene = Scene::new();
+    let pool = scene.builder().workers(1).worker(stock()).start_timeout(PATIENCE).build().unwrap();
+    let pid = half_frozen(&pool, &freezer);
+    let leash = Leash::new();
+    let handle = pool.apply_async(leash.task(VICTIM).timeout(7 * PATIENCE / 2));
+    wait_until("it runs", || leash.has_begun(VICTIM));
+    process::send(pid, Signal::SIGKILL);
+    wait_until("its first thread has ended", || process::state(pid) == Some('Z'));
+    // It is looked at three times, and at the limit.
+    let outcome = handle.get();
+    assert!(matches!(outcome, Err(TaskError::TimedOut { .. })), "{outcome:?}");
+    freezer.thaw().unwrap();
+    wait_until("it is reaped", || process::state(pid).is_none());
+    assert_eq!(pool.stats().deaths.protocol_violation, 0);
+    expect_healthy(&pool);
+    drop(pool);
+    scene.expect_nothing_left();
 }

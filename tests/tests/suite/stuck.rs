@@ -11,10 +11,10 @@ use pool_worker::drill;
 use crate::programs::stock;
 
 /// A control group of the first version that can be frozen; thawed and removed when dropped.
-struct Freezer(PathBuf);
+pub(crate) struct Freezer(PathBuf);
 
 impl Freezer {
-    fn new(name: &str) -> io::Result<Self> {
+    pub(crate) fn new(name: &str) -> io::Result<Self> {
         let group = PathBuf::from(format!("/sys/fs/cgroup/freezer/pool-tests-{}-{name}", std::process::id()));
         fs::create_dir(&group)?;
         Ok(Self(group))
@@ -22,13 +22,23 @@ impl Freezer {
 
     fn freeze(&self, pid: u32) {
         fs::write(self.0.join("cgroup.procs"), pid.to_string()).unwrap();
+        self.close();
+    }
+
+    /// Freezes one thread alone.
+    pub(crate) fn freeze_thread(&self, thread: u32) {
+        fs::write(self.0.join("tasks"), thread.to_string()).unwrap();
+        self.close();
+    }
+
+    fn close(&self) {
         fs::write(self.0.join("freezer.state"), "FROZEN").unwrap();
         wait_until("it is frozen", || {
             fs::read_to_string(self.0.join("freezer.state")).unwrap() == "FROZEN\n"
         });
     }
 
-    fn thaw(&self) -> io::Result<()> {
+    pub(crate) fn thaw(&self) -> io::Result<()> {
         fs::write(self.0.join("freezer.state"), "THAWED")
     }
 }

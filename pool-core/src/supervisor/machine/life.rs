@@ -90,7 +90,9 @@ impl<P> Machine<P> {
     }
 
     pub(super) fn on_unusable(&mut self, _now: Instant, who: Incarnation, reason: BrokenReason) {
-        if self.expects(who) {
+        // Once a closed pool has settled everything, all it waits for is that those go who have been killed.
+        let is_winding_up = matches!(self.life, Life::Closing) && self.pending == 0;
+        if self.expects(who) && !is_winding_up {
             self.break_pool(reason);
         }
     }

@@ -25,6 +25,11 @@ impl World<'_> {
         })
     }
 
+    /// How long it takes until what is called back is there.
+    fn way_back(&self) -> Duration {
+        if self.scenario.remote { 2 * self.delay() } else { Duration::ZERO }
+    }
+
     /// Nobody keeps what is for a seat that somebody else serves, whatever either of them does.
     pub(super) fn check_astray(&mut self) {
         let mut astray: Vec<(u64, Item)> = Vec::new();
@@ -39,7 +44,7 @@ impl World<'_> {
                 astray.extend(pinned.filter(is_for_another).map(|(item, _)| (generation, item)));
             }
         }
-        let patience = if self.scenario.remote { 2 * self.delay() } else { Duration::ZERO };
+        let patience = self.way_back();
         self.astray.retain(|item, _| astray.contains(item));
         for (generation, item) in astray {
             let since = *self.astray.entry((generation, item)).or_insert(self.now);
@@ -72,8 +77,14 @@ impl World<'_> {
             let overtakes = |given: &Item| given > item && self.facts[*given as usize - 1].lane() == lane;
             fact.claims.is_empty() && given.iter().any(overtakes)
         };
+        // Nobody may have come for more until now: then it is being called back, and the next one gets it.
+        let is_called_back =
+            |process: &Process| process.called_back.is_some_and(|asked| self.now <= asked + self.way_back());
         let is_stuck = |process: &&Process| {
-            process.is_working() && process.linked && self.now > process.head_since + patience
+            process.is_working()
+                && process.linked
+                && self.now > process.head_since + patience
+                && !is_called_back(process)
         };
         for process in self.living().filter(is_stuck) {
             let overtaken = self.unbegun(process).find(is_overtaken);

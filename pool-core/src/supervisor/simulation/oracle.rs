@@ -40,7 +40,9 @@ impl World<'_> {
                 self.judge_send(*to, *ticket, items, *attempt);
             }
             Action::TakeBack(who, spans) => {
+                let now = self.now;
                 let process = self.process(who.generation.get());
+                process.called_back = Some(now);
                 let mut tickets = spans.iter().flat_map(|span| span.tickets());
                 let known = tickets.all(|ticket| process.assigned.contains_key(&ticket));
                 // Or it is dead, and the machine has been told first which of its tasks were lost.

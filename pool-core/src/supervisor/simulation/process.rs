@@ -118,6 +118,8 @@ pub(super) struct Process {
 
     // What the observer knows.
     pub(super) spawned_at: Instant,
+    /// When the machine has last asked for what it has not begun.
+    pub(super) called_back: Option<Instant>,
     /// The machine knows it to be ready.
     pub(super) ready: bool,
     pub(super) killed: Option<KillReason>,
@@ -174,6 +176,7 @@ impl Process {
             arrivals: now,
             arrived_then: 0,
             asked: VecDeque::new(),
+            called_back: None,
             received: 0,
             spawned_at: now,
             ready: false,

@@ -28,7 +28,7 @@ impl World<'_> {
             (true, false) => 400,
             (true, true) => 500,
         };
-        Duration::from_millis(8 * hop)
+        Duration::from_millis(8 * hop) + self.leapt
     }
 
     pub(super) fn check_promptness(&mut self) {

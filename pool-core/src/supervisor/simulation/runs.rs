@@ -13,6 +13,8 @@ use crate::supervisor::machine::Counters;
 
 /// Events that a run of the test suite feeds; unoptimised, they take ten times as long.
 const STEPS: u64 = if cfg!(debug_assertions) { 300_000 } else { LONG };
+/// Events and actions that a failure shows, unless it is said.
+const TAIL: usize = 60;
 /// Events in which everything must have happened that can, except for what is rare.
 const LONG: u64 = 1_000_000;
 /// Pools that aim at something rare before it is said that it cannot be reached.
@@ -79,7 +81,8 @@ fn check(seed: u64) -> Story {
         Ok(story) => return story,
         Err(what) => what,
     };
-    let mut tail = Tail { wanted: true, ..Tail::default() };
+    let most = number("POOL_SIM_TAIL").map_or(TAIL, |lines| lines.max(2) as usize);
+    let mut tail = Tail { wanted: true, most, ..Tail::default() };
     let again = live(seed, &mut tail);
     let tail: Vec<String> = tail.lines.into();
     let same =

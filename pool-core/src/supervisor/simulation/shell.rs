@@ -364,7 +364,8 @@ impl World<'_> {
                 }
                 Out::BadHello if !process.greeted => {
                     process.readable = false;
-                    self.broken |= !process.fenced;
+                    // A closed pool that has nothing to do waits for it to go, whoever it is.
+                    self.broken |= !(process.fenced || self.closed && self.unresolved == 0);
                     let reason = BrokenReason::Incompatible { executable: String::new(), why: String::new() };
                     self.feed(Event::Unusable(who, reason), &[]);
                 }

@@ -81,11 +81,9 @@ impl Ord for Planned {
 #[derive(Debug, Default)]
 pub(super) struct Tail {
     pub(super) wanted: bool,
+    /// At most so many.
+    pub(super) most: usize,
     pub(super) lines: VecDeque<String>,
-}
-
-impl Tail {
-    const LINES: usize = 60;
 }
 
 /// Deaths in one place that no task explains.
@@ -174,6 +172,8 @@ impl Sights {
 #[derive(Debug)]
 pub(super) struct World<'a> {
     pub(super) base: Instant,
+    /// By how much an aim has let time pass in which nothing happened, all told.
+    pub(super) leapt: Duration,
     pub(super) now: Instant,
     pub(super) random: Random,
     pub(super) scenario: Scenario,
@@ -268,6 +268,7 @@ impl<'a> World<'a> {
         let machine = Machine::new(scenario.config.clone(), base).with_spares(scenario.spares, base);
         let mut world = Self {
             base,
+            leapt: Duration::ZERO,
             now: base,
             caller: Caller::new(scenario.operations),
             latest: Vec::new(),
@@ -577,7 +578,7 @@ impl<'a> World<'a> {
         if self.tail.wanted {
             let at = self.now.duration_since(self.base);
             let line = format!("{:>12.6} {}", at.as_secs_f64(), line(self));
-            if self.tail.lines.len() >= Tail::LINES {
+            if self.tail.lines.len() >= self.tail.most {
                 // The first one says what pool it is.
                 self.tail.lines.remove(1);
             }

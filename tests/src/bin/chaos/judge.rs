@@ -160,7 +160,7 @@ impl<'a> Index<'a> {
             Outcome::Missing => find(Wrong::Lost, "it has no outcome".to_owned()),
             // Longer payloads in rings have no sum: a vandal in the same worker may have overwritten them.
             Outcome::Wrong(_)
-                if record.plan.burden > pool_ipc::SUMMED_MAX as u64
+                if record.plan.is_long()
                     && begun.iter().any(|entry| self.tainted.contains(&entry.worker)) => {}
             Outcome::Wrong(reply) => find(Wrong::Blamed, format!("its answer is wrong: {reply}")),
             Outcome::Right if !record.plan.deed.may_return() => {

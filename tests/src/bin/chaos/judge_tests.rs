@@ -152,6 +152,25 @@ fn what_a_vandal_does_excuses_those_of_its_own_worker() {
 }
 
 #[test]
+fn what_a_vandal_overwrites_unnoticed_is_long() {
+    let case = |deed: Deed, vandals: u32| {
+        let wrong = record(deed, Outcome::Wrong("x".to_owned()));
+        let vandal = Record {
+            plan: Plan { deed: Deed::ScribbleAll(true), ..Plan::innocent(TASK + 1, 0) },
+            ..record(Deed::Nothing, Outcome::Right)
+        };
+        let journal = [run(TASK + 1, vandals, 1, true), run(TASK, 1, 1, true)].concat();
+        let mut evidence = evidence(wrong, journal);
+        evidence.records.push(vandal);
+        evidence
+    };
+    let long = pool_ipc::SUMMED_MAX as u64;
+    assert_finds(&case(Deed::Large(long), 1), &[]);
+    assert_finds(&case(Deed::Large(long / 2), 1), &[Wrong::Blamed]);
+    assert_finds(&case(Deed::Large(long), 2), &[Wrong::Blamed]);
+}
+
+#[test]
 fn who_is_cancelled_overdue_or_refused_was_to_be() {
     let cancelled = || failed(Deed::Nothing, &TaskError::Cancelled);
     assert_finds(&evidence(cancelled(), Vec::new()), &[Wrong::Blamed]);
@@ -175,6 +194,8 @@ fn a_limit_is_exceeded_by_those_that_hang_or_were_stopped() {
     assert_finds(&case(Deed::Hang, limit, Vec::new()), &[]);
     assert_finds(&case(Deed::Hang, limit * 2, Vec::new()), &[Wrong::Blamed]);
     assert_finds(&case(Deed::Nothing, limit, Vec::new()), &[Wrong::Blamed]);
+    // Who prints a stack has symbols to read.
+    assert_finds(&case(Deed::DoublePanic, limit, Vec::new()), &[]);
     let stop = |pid| vec![Hit { pid, signal: Signal::SIGSTOP }];
     assert_finds(&case(Deed::Nothing, limit, stop(1)), &[]);
     assert_finds(&case(Deed::Nothing, limit, stop(2)), &[Wrong::Blamed]);

@@ -101,6 +101,13 @@ impl Plan {
         call
     }
 
+    /// Whether its argument or its answer is too long for a sum, or nearly.
+    pub(crate) fn is_long(&self) -> bool {
+        const HEAD: u64 = 64;
+        let answer = if let Deed::Large(bytes) = self.deed { bytes } else { 0 };
+        self.burden.max(answer) + HEAD > pool_ipc::SUMMED_MAX as u64
+    }
+
     /// The right answer.
     pub(crate) fn reply(&self) -> Reply {
         let bytes = if let Deed::Large(bytes) = self.deed { bytes } else { 0 };
@@ -249,6 +256,10 @@ impl Deed {
             Self::UpToAttempt(_, deed) => deed.may_be_slow(),
             // They wait for a reader, for processes to start, for pages.
             Self::Spam(_) | Self::Nested | Self::Leak(_) => true,
+            // The runtime prints a stack, whatever RUST_BACKTRACE says. Reading this program's symbols takes a tenth of a second
+            // of a processor, which is seconds where a dozen do it at once and others are busy too.
+            Self::DoublePanic => true,
+            _ if self.panics() => true,
             _ => self.is_endless(),
         }
     }

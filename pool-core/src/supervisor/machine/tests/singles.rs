@@ -508,6 +508,21 @@ fn late_news_of_a_former_incarnation_are_dropped() {
 }
 
 #[test]
+fn who_is_killed_does_not_break_a_pool_that_has_done_everything() {
+    for closed in [false, true] {
+        let mut pool = Bench::new(config(1));
+        let who = pool.who(0);
+        pool.on(Event::Violation(who, "a greeting in Latin".to_owned()));
+        if closed {
+            pool.on(Event::Close);
+        }
+        pool.forget().on(Event::Unusable(who, BrokenReason::Internal("late".to_owned())));
+        let broken = pool.done.iter().any(|action| matches!(action, Action::Broken(_)));
+        assert_eq!(broken, !closed, "{:?}", pool.done);
+    }
+}
+
+#[test]
 fn a_drained_pool_does_nothing_more() {
     let mut pool = Bench::ready(config(1));
     pool.on(Event::Close);

@@ -285,6 +285,8 @@ impl World<'_> {
             }
             UnitEvent::Deadline => {
                 if let Some((at, _)) = group.and_then(|group| self.batches[group].deadline) {
+                    // Nothing else has happened until then: the supervisor was late for whatever was due.
+                    self.leapt += at.saturating_duration_since(self.now);
                     self.now = self.now.max(at);
                     self.feed(Event::Tick, &[]);
                 }
