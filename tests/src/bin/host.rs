@@ -12,6 +12,7 @@
 //! | `few-descriptors` | runs out of descriptors while workers are to be replaced, and has them again later |
 //! | `large-results-without-descriptors` | has a worker return large results while there is no descriptor for them, and then again |
 //! | `unprivileged` | builds a pool whose workers are to be nicer than it may make them, and says how that ends |
+//! | `gives-up-root` | becomes another user when its workers have started, and then has to kill them |
 //! | `interrupted` | has a map, a handle and a submitter wait until SIGINT or SIGTERM ends it, and says how they ended |
 //! | `interrupted-and-returns` | as above, and then returns from `main` |
 //! | `interrupted-twice` | as above, while what the first signal does is held up |
@@ -60,6 +61,7 @@ fn main() {
         "few-descriptors" => few_descriptors(&builder),
         "large-results-without-descriptors" => large_results_without_descriptors(&builder),
         "unprivileged" => unprivileged(&builder),
+        "gives-up-root" => gives_up_root(&builder),
         "interrupted" => {
             interrupted(&builder);
             wait_for_ever();
@@ -405,6 +407,26 @@ fn unprivileged(builder: &Builder) {
         other => say(&format!("not broken: {other:?}")),
     }
     say(&format!("{} spawned", pool.stats().spawned));
+}
+
+/// Kills workers that belong to root, and is nobody.
+fn gives_up_root(builder: &Builder) {
+    let pool = builder.clone().workers(3).build().expect("a pool");
+    wait_until("every worker is ready", || pool.stats().workers_ready == 3);
+    nix::unistd::setgid(65534.into()).expect("it is root");
+    nix::unistd::setuid(65534.into()).expect("it is root");
+    let late = pool.apply_async(drill::hang().timeout(Duration::from_millis(100)));
+    let pid = pool.apply(drill::pid()).expect("two others are there");
+    wait_until("it runs", || pool.workers().iter().any(|worker| worker.task.is_some()));
+    let hung = pool.workers().into_iter().find(|worker| worker.task.is_some()).and_then(|worker| worker.pid);
+    let hung = hung.expect("it lives");
+    let is_late = matches!(late.get(), Err(TaskError::TimedOut { .. }));
+    wait_until("it is dead", || process::state(hung).is_none());
+    say(&format!("told {is_late}, another one {}", pid != hung));
+    let _hanging = pool.apply_async(drill::hang());
+    wait_until("it runs", || pool.workers().iter().any(|worker| worker.task.is_some()));
+    drop(pool);
+    say(&format!("{} children left", process::children().len()));
 }
 
 static HANDLED: AtomicBool = AtomicBool::new(false);

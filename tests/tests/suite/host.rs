@@ -92,6 +92,15 @@ fn a_niceness_that_the_program_may_not_set_is_refused_at_once() {
     assert_eq!(spawned, "1 spawned");
 }
 
+#[test]
+fn a_program_that_has_given_up_root_can_still_kill_its_workers() {
+    if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
+        return pool_tests::skipped("it takes root to give it up");
+    }
+    let scene = Scene::new();
+    assert_eq!(findings(&scene, "gives-up-root"), ["told true, another one true", "0 children left"]);
+}
+
 /// Builds a pool whose worker builds a pool, and so on; how many there were, or why there were no more.
 #[task]
 fn descend(levels: u32) -> Result<u32, String> {
