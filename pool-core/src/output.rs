@@ -11,6 +11,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 use pool_ipc::mark;
 
 use crate::ids::{TaskId, WorkerId};
+use crate::sys::signals;
 use crate::told::caught;
 
 /// How much of each of a worker's streams is kept for reports, in bytes.
@@ -322,6 +323,11 @@ impl Forwarder {
         let (output, starved, wake) =
             (self.output.clone(), Arc::clone(&self.starved), Arc::clone(&self.wake));
         let spawned = std::thread::Builder::new().name(format!("{}-output", self.pool)).spawn(move || {
+            if matches!(output, Output::Forward) {
+                // This program's own output may be a file that is as long as it may be (RLIMIT_FSIZE). What workers print must
+                // not end it.
+                signals::block(libc::SIGXFSZ);
+            }
             for lines in &queue {
                 write_out(&output, &lines);
                 if starved.swap(false, Ordering::SeqCst) {

@@ -13,6 +13,8 @@
 //! | `large-results-without-descriptors` | has a worker return large results while there is no descriptor for them, and then again |
 //! | `unprivileged` | builds a pool whose workers are to be nicer than it may make them, and says how that ends |
 //! | `gives-up-root` | becomes another user when its workers have started, and then has to kill them |
+//! | `descriptors-on-the-way` | starts a pool while too many descriptors of its user are in sockets, and takes them out |
+//! | `full-log` | forwards what workers print to a file that may not become as long |
 //! | `interrupted` | has a map, a handle and a submitter wait until SIGINT or SIGTERM ends it, and says how they ended |
 //! | `interrupted-and-returns` | as above, and then returns from `main` |
 //! | `interrupted-twice` | as above, while what the first signal does is held up |
@@ -62,6 +64,8 @@ fn main() {
         "large-results-without-descriptors" => large_results_without_descriptors(&builder),
         "unprivileged" => unprivileged(&builder),
         "gives-up-root" => gives_up_root(&builder),
+        "descriptors-on-the-way" => descriptors_on_the_way(&builder),
+        "full-log" => full_log(&builder),
         "interrupted" => {
             interrupted(&builder);
             wait_for_ever();
@@ -413,8 +417,7 @@ fn unprivileged(builder: &Builder) {
 fn gives_up_root(builder: &Builder) {
     let pool = builder.clone().workers(3).build().expect("a pool");
     wait_until("every worker is ready", || pool.stats().workers_ready == 3);
-    nix::unistd::setgid(65534.into()).expect("it is root");
-    nix::unistd::setuid(65534.into()).expect("it is root");
+    become_nobody();
     let late = pool.apply_async(drill::hang().timeout(Duration::from_millis(100)));
     let pid = pool.apply(drill::pid()).expect("two others are there");
     wait_until("it runs", || pool.workers().iter().any(|worker| worker.task.is_some()));
@@ -427,6 +430,60 @@ fn gives_up_root(builder: &Builder) {
     wait_until("it runs", || pool.workers().iter().any(|worker| worker.task.is_some()));
     drop(pool);
     say(&format!("{} children left", process::children().len()));
+}
+
+fn become_nobody() {
+    nix::unistd::setgid(65534.into()).expect("it is root");
+    nix::unistd::setuid(65534.into()).expect("it is root");
+}
+
+/// The kernel counts the descriptors of a user that have been sent and not received, and refuses (`ETOOMANYREFS`) when there are more of
+/// them than descriptors may be open. Root is never refused.
+fn descriptors_on_the_way(builder: &Builder) {
+    use nix::sys::socket::{
+        AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair,
+    };
+    use std::os::fd::{AsFd, AsRawFd};
+    if nix::unistd::geteuid().is_root() {
+        become_nobody();
+    }
+    let restart = RestartPolicy {
+        max_restarts: u32::MAX,
+        first_delay: Duration::from_millis(2),
+        max_delay: Duration::from_millis(10),
+        ..RestartPolicy::default()
+    };
+    let builder = builder.clone().workers(1).restart(restart);
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    setrlimit(Resource::RLIMIT_NOFILE, 100, hard).expect("a lower limit");
+    let (sender, receiver) =
+        socketpair(AddressFamily::Unix, SockType::Datagram, None, SockFlag::SOCK_CLOEXEC).expect("a pair");
+    let many = [std::io::stdin().as_fd().as_raw_fd(); 60];
+    let hoard = || {
+        let rights = [ControlMessage::ScmRights(&many)];
+        sendmsg::<()>(sender.as_raw_fd(), &[std::io::IoSlice::new(&[0])], &rights, MsgFlags::empty(), None)
+    };
+    let refused = (0..10).find_map(|_| hoard().err());
+    say(&format!("refused: {refused:?}"));
+    let pool = builder.build().expect("a pool");
+    let task = pool.apply_async(play(1, Part::Innocent));
+    wait_until("starts have failed", || pool.stats().spawned >= 3 || task.is_finished());
+    drop((sender, receiver));
+    say(&format!("right: {}", task.get().is_ok_and(|answer| answer == right(1))));
+}
+
+/// What is over `RLIMIT_FSIZE` is an error for who asks for it, and a signal that ends who does not.
+fn full_log(builder: &Builder) {
+    const LIMIT: u64 = 1 << 20;
+    let log = tempfile::tempfile().expect("room");
+    nix::unistd::dup2_stderr(&log).expect("it is open");
+    let pool = builder.clone().workers(1).output(Output::Forward).build().expect("a pool");
+    wait_until("the worker is ready", || pool.stats().workers_ready == 1);
+    let (_, hard) = getrlimit(Resource::RLIMIT_FSIZE).expect("a limit");
+    setrlimit(Resource::RLIMIT_FSIZE, LIMIT, hard).expect("a lower limit");
+    pool.apply(drill::print_stderr(2000, "x".repeat(1000))).expect("it prints");
+    drop(pool);
+    say(&format!("the log is full: {}", log.metadata().expect("it is open").len() == LIMIT));
 }
 
 static HANDLED: AtomicBool = AtomicBool::new(false);

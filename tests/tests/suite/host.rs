@@ -101,6 +101,19 @@ fn a_program_that_has_given_up_root_can_still_kill_its_workers() {
     assert_eq!(findings(&scene, "gives-up-root"), ["told true, another one true", "0 children left"]);
 }
 
+#[test]
+fn a_pool_waits_until_there_are_fewer_descriptors_on_the_way() {
+    let scene = Scene::new();
+    let expected = ["refused: Some(ETOOMANYREFS)", "right: true"];
+    assert_eq!(findings(&scene, "descriptors-on-the-way"), expected);
+}
+
+#[test]
+fn a_log_that_may_not_become_longer_does_not_end_the_program() {
+    let scene = Scene::new();
+    assert_eq!(findings(&scene, "full-log"), ["the log is full: true"]);
+}
+
 /// Builds a pool whose worker builds a pool, and so on; how many there were, or why there were no more.
 #[task]
 fn descend(levels: u32) -> Result<u32, String> {

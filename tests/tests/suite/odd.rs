@@ -7,7 +7,8 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use pool_core::{DeathCause, Output, Pool, TaskError};
 use pool_tests::odd::{
-    PanicsAgain, endless, give_children_to_the_parent, panic_again_and_again, panic_while_decoding, take_name,
+    PanicsAgain, endless, give_children_to_the_parent, panic_again_and_again, panic_while_decoding,
+    panic_with_little_memory, take_name,
 };
 use pool_tests::{Part, Scene, expect_death, expect_healthy, play, process, right, wait_until};
 use pool_worker::drill;
@@ -171,4 +172,41 @@ fn a_result_without_end_is_refused_at_the_limit_and_nobody_dies() {
     }
     expect_healthy(&pool);
     assert_eq!(pool.stats().deaths.total(), 0);
+}
+
+#[test]
+fn a_panic_without_memory_for_its_backtrace_is_told_without_one() {
+    for setting in [None, Some("1")] {
+        let scene = Scene::new();
+        let builder = scene.builder().worker(stock()).workers(1);
+        let pool = match setting {
+            None => builder.env_remove("RUST_BACKTRACE").build().unwrap(),
+            Some(value) => builder.env("RUST_BACKTRACE", value).build().unwrap(),
+        };
+        let panics = pool.apply_async(panic_with_little_memory());
+        assert!(panics.wait_timeout(PATIENCE), "{setting:?}: it hangs");
+        match panics.get() {
+            Err(TaskError::Panicked { message, location, backtrace, .. }) => {
+                assert_eq!(message, "with little memory", "{setting:?}");
+                assert!(location.is_some_and(|location| location.contains("odd.rs")), "{setting:?}");
+                assert_eq!(backtrace, None, "{setting:?}");
+            }
+            other => panic!("{setting:?}: {other:?}"),
+        }
+        expect_healthy(&pool);
+        assert_eq!(pool.stats().deaths.total(), 0, "{setting:?}");
+    }
+}
+
+#[test]
+fn a_directory_of_workers_that_is_removed_is_named() {
+    let scene = Scene::new();
+    let dir = tempfile::tempdir().unwrap();
+    let pool = scene.builder().worker(stock()).workers(1).current_dir(dir.path()).build().unwrap();
+    pool.apply(play(1, Part::Innocent)).unwrap();
+    let path = dir.path().to_owned();
+    dir.close().unwrap();
+    expect_death(pool.apply(play(2, Part::Segv)));
+    let error = pool.apply(play(3, Part::Innocent)).unwrap_err().to_string();
+    assert!(error.contains(&format!("{} is not there", path.display())), "{error}");
 }
