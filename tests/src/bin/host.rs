@@ -413,22 +413,30 @@ fn unprivileged(builder: &Builder) {
     say(&format!("{} spawned", pool.stats().spawned));
 }
 
-/// Kills workers that belong to root, and is nobody.
+/// Kills workers and a zygote that belong to root, and is nobody.
 fn gives_up_root(builder: &Builder) {
-    let pool = builder.clone().workers(3).build().expect("a pool");
-    wait_until("every worker is ready", || pool.stats().workers_ready == 3);
+    let pools = [StartMethod::Spawn, StartMethod::Zygote].map(|method| {
+        let pool = builder.clone().start(method).workers(3).build().expect("a pool");
+        wait_until("every worker is ready", || pool.stats().workers_ready == 3);
+        if method == StartMethod::Zygote {
+            zygote::replace_workers(&pool);
+        }
+        pool
+    });
     become_nobody();
-    let late = pool.apply_async(drill::hang().timeout(Duration::from_millis(100)));
-    let pid = pool.apply(drill::pid()).expect("two others are there");
-    wait_until("it runs", || pool.workers().iter().any(|worker| worker.task.is_some()));
-    let hung = pool.workers().into_iter().find(|worker| worker.task.is_some()).and_then(|worker| worker.pid);
-    let hung = hung.expect("it lives");
-    let is_late = matches!(late.get(), Err(TaskError::TimedOut { .. }));
-    wait_until("it is dead", || process::state(hung).is_none());
-    say(&format!("told {is_late}, another one {}", pid != hung));
-    let _hanging = pool.apply_async(drill::hang());
-    wait_until("it runs", || pool.workers().iter().any(|worker| worker.task.is_some()));
-    drop(pool);
+    for pool in pools {
+        let running = || pool.workers().into_iter().find(|worker| worker.task.is_some());
+        let late = pool.apply_async(drill::hang().timeout(Duration::from_secs(2)));
+        wait_until("it runs", || running().is_some());
+        let hung = running().and_then(|worker| worker.pid).expect("it lives");
+        let is_late = matches!(late.get(), Err(TaskError::TimedOut { .. }));
+        wait_until("it is dead", || process::state(hung).is_none());
+        let pid = pool.apply(drill::pid()).expect("two others are there");
+        let _hanging = pool.apply_async(drill::hang());
+        wait_until("it runs", || running().is_some());
+        drop(pool);
+        say(&format!("told {is_late}, another one {}", pid != hung));
+    }
     say(&format!("{} children left", process::children().len()));
 }
 

@@ -21,6 +21,7 @@ const FAULTS: &[(&str, &[&str])] = &[
         "other signals",
         "stack overflow",
         "panic",
+        "panic without memory for its backtrace",
         "panic where panics abort",
         "double panic",
         "allocation failure",
@@ -118,6 +119,9 @@ const FAULTS: &[(&str, &[&str])] = &[
         "is given the children of tasks",
         "a debugger holds its dead workers",
         "may have no pidfds, or send no signals through them",
+        "gives up root when its workers have started",
+        "its output is a file that may not become longer",
+        "removes the directory of its workers",
     ]),
     ("A journal", &[
         "the program is killed at any moment, and started again",
@@ -154,6 +158,7 @@ const FAULTS: &[(&str, &[&str])] = &[
     ]),
     ("The supervisor under pressure", &[
         "no descriptor is left while a pool is built",
+        "too many descriptors are on their way",
         "no process can be had",
         "a low limit on the size of files (RLIMIT_FSIZE)",
         "no memory for a shared page",
