@@ -15,6 +15,7 @@
 //! | `gives-up-root` | becomes another user when its workers have started, and then has to kill them |
 //! | `descriptors-on-the-way` | starts a pool while too many descriptors of its user are in sockets, and takes them out |
 //! | `full-log` | forwards what workers print to a file that may not become as long |
+//! | `late-reader` | forwards what workers print to a pipe that is non-blocking, and read when it is full |
 //! | `interrupted` | has a map, a handle and a submitter wait until SIGINT or SIGTERM ends it, and says how they ended |
 //! | `interrupted-and-returns` | as above, and then returns from `main` |
 //! | `interrupted-twice` | as above, while what the first signal does is held up |
@@ -66,6 +67,7 @@ fn main() {
         "gives-up-root" => gives_up_root(&builder),
         "descriptors-on-the-way" => descriptors_on_the_way(&builder),
         "full-log" => full_log(&builder),
+        "late-reader" => late_reader(&builder),
         "interrupted" => {
             interrupted(&builder);
             wait_for_ever();
@@ -492,6 +494,32 @@ fn full_log(builder: &Builder) {
     pool.apply(drill::print_stderr(2000, "x".repeat(1000))).expect("it prints");
     drop(pool);
     say(&format!("the log is full: {}", log.metadata().expect("it is open").len() == LIMIT));
+}
+
+/// Whoever shares a pipe or a terminal with this program may set it to non-blocking.
+fn late_reader(builder: &Builder) {
+    use std::io::BufRead;
+    use std::os::fd::{AsFd, AsRawFd};
+    const LINES: u64 = 2000;
+    let (reader, writer) = std::io::pipe().expect("descriptors are left");
+    pool_ipc::set_nonblocking(writer.as_fd()).expect("it is open");
+    let own = nix::unistd::dup(std::io::stderr()).expect("it is open");
+    nix::unistd::dup2_stderr(&writer).expect("it is open");
+    drop(writer);
+    let pool = builder.clone().workers(1).output(Output::Forward).build().expect("a pool");
+    let prints = pool.apply_async(drill::print_stderr(LINES, "x".repeat(1000)));
+    wait_until("the pipe is full", || {
+        let mut waiting: libc::c_int = 0;
+        // SAFETY: FIONREAD writes one int.
+        let asked = unsafe { libc::ioctl(reader.as_raw_fd(), libc::FIONREAD, &raw mut waiting) };
+        asked == 0 && waiting > 60_000
+    });
+    let reads =
+        std::thread::spawn(move || std::io::BufReader::new(reader).lines().map_while(Result::ok).count());
+    prints.get().expect("it prints");
+    drop(pool);
+    nix::unistd::dup2_stderr(&own).expect("it is open");
+    say(&format!("all lines: {}", reads.join().expect("it reads") as u64 == LINES));
 }
 
 static HANDLED: AtomicBool = AtomicBool::new(false);

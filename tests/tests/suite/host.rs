@@ -115,6 +115,12 @@ fn a_log_that_may_not_become_longer_does_not_end_the_program() {
     assert_eq!(findings(&scene, "full-log"), ["the log is full: true"]);
 }
 
+#[test]
+fn what_workers_print_is_not_lost_where_the_output_is_non_blocking() {
+    let scene = Scene::new();
+    assert_eq!(findings(&scene, "late-reader"), ["all lines: true"]);
+}
+
 /// Builds a pool whose worker builds a pool, and so on; how many there were, or why there were no more.
 #[task]
 fn descend(levels: u32) -> Result<u32, String> {

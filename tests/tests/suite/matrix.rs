@@ -121,6 +121,7 @@ const FAULTS: &[(&str, &[&str])] = &[
         "may have no pidfds, or send no signals through them",
         "gives up root when its workers have started",
         "its output is a file that may not become longer",
+        "its output is non-blocking",
         "removes the directory of its workers",
     ]),
     ("A journal", &[
