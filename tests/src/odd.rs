@@ -109,3 +109,11 @@ pub fn panic_with_little_memory() {
     setrlimit(Resource::RLIMIT_DATA, (kib + 4096) * 1024, hard).expect("a lower limit");
     panic!("with little memory")
 }
+
+/// Reads from the terminal, as who asks for a password does; the error, if that fails.
+#[task]
+pub fn ask_the_terminal() -> Option<i32> {
+    use std::io::Read;
+    let asked = std::fs::File::open("/dev/tty").and_then(|mut terminal| terminal.read(&mut [0; 1]));
+    asked.err().and_then(|error| error.raw_os_error())
+}

@@ -16,6 +16,7 @@
 //! | `descriptors-on-the-way` | starts a pool while too many descriptors of its user are in sockets, and takes them out |
 //! | `full-log` | forwards what workers print to a file that may not become as long |
 //! | `late-reader` | forwards what workers print to a pipe that is non-blocking, and read when it is full |
+//! | `terminal` | has a task ask something on the terminal that this program has |
 //! | `interrupted` | has a map, a handle and a submitter wait until SIGINT or SIGTERM ends it, and says how they ended |
 //! | `interrupted-and-returns` | as above, and then returns from `main` |
 //! | `interrupted-twice` | as above, while what the first signal does is held up |
@@ -40,6 +41,7 @@ use nix::unistd::{ForkResult, fork};
 use pool_core::{
     BuildError, Builder, Output, Pool, Progress, RestartPolicy, StartMethod, TaskError, WorkerExe,
 };
+use pool_tests::odd::ask_the_terminal;
 use pool_tests::{Part, play, process, right, start_method, transport, wait_until, zygote};
 use pool_worker::drill;
 
@@ -68,6 +70,7 @@ fn main() {
         "descriptors-on-the-way" => descriptors_on_the_way(&builder),
         "full-log" => full_log(&builder),
         "late-reader" => late_reader(&builder),
+        "terminal" => terminal(&builder),
         "interrupted" => {
             interrupted(&builder);
             wait_for_ever();
@@ -520,6 +523,22 @@ fn late_reader(builder: &Builder) {
     drop(pool);
     nix::unistd::dup2_stderr(&own).expect("it is open");
     say(&format!("all lines: {}", reads.join().expect("it reads") as u64 == LINES));
+}
+
+fn terminal(builder: &Builder) {
+    say(&format!("a terminal: {}", std::fs::File::open("/dev/tty").is_ok()));
+    for method in [StartMethod::Spawn, StartMethod::Zygote] {
+        let pool = builder.clone().start(method).workers(1).build().expect("a pool");
+        if method == StartMethod::Zygote {
+            zygote::replace_workers(&pool);
+        }
+        let asks = pool.apply_async(ask_the_terminal());
+        let has_ended = asks.wait_timeout(Duration::from_secs(10));
+        say(&format!(
+            "there is none: {}",
+            has_ended && asks.get().is_ok_and(|error| error == Some(libc::ENXIO))
+        ));
+    }
 }
 
 static HANDLED: AtomicBool = AtomicBool::new(false);

@@ -72,6 +72,7 @@ const FAULTS: &[(&str, &[&str])] = &[
         "puts something else in the place of its pipes",
         "a grandchild holds the pipes after the death",
         "leaves grandchildren and threads running",
+        "asks something on the terminal",
         "gives children to the program (CLONE_PARENT)",
         "gives its worker a name that is no text, or looks like `/proc`",
         "panics with what panics again when it is dropped",
