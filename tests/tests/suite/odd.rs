@@ -5,7 +5,7 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use pool_core::{DeathCause, Output, Pool, TaskError};
+use pool_core::{DeathCause, Output, Pool, StartMethod, TaskError};
 use pool_tests::odd::{
     PanicsAgain, endless, give_children_to_the_parent, panic_again_and_again, panic_while_decoding,
     panic_with_little_memory, take_name,
@@ -128,7 +128,9 @@ fn what_panics_again_when_its_panic_is_dropped_silences_nobody() {
 fn a_function_for_the_environment_that_panics_again_and_again_is_named() {
     let scene = Scene::new();
     let panics = |_| -> [(&str, &str); 1] { std::panic::panic_any(PanicsAgain) };
-    let pool = scene.builder().worker(stock()).worker_env(panics).build().unwrap();
+    // Workers that a zygote forks share its environment.
+    let builder = scene.builder().worker(stock()).start(StartMethod::Spawn);
+    let pool = builder.worker_env(panics).build().unwrap();
     let error = pool.apply(play(1, Part::Innocent)).unwrap_err();
     assert!(error.to_string().contains("`Builder::worker_env` panicked"), "{error}");
 }
@@ -202,7 +204,9 @@ fn a_panic_without_memory_for_its_backtrace_is_told_without_one() {
 fn a_directory_of_workers_that_is_removed_is_named() {
     let scene = Scene::new();
     let dir = tempfile::tempdir().unwrap();
-    let pool = scene.builder().worker(stock()).workers(1).current_dir(dir.path()).build().unwrap();
+    let builder = scene.builder().worker(stock()).workers(1).current_dir(dir.path());
+    // A zygote is there already, and needs no directory.
+    let pool = builder.start(StartMethod::Spawn).build().unwrap();
     pool.apply(play(1, Part::Innocent)).unwrap();
     let path = dir.path().to_owned();
     dir.close().unwrap();
