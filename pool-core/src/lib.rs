@@ -84,6 +84,7 @@ pub mod faults;
 mod flight;
 mod flow;
 mod fork;
+mod forward;
 mod gate;
 mod handle;
 mod ids;

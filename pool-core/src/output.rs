@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -10,6 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use pool_ipc::mark;
 
+use crate::forward;
 use crate::ids::{TaskId, WorkerId};
 use crate::told::caught;
 
@@ -322,6 +322,9 @@ impl Forwarder {
         let (output, starved, wake) =
             (self.output.clone(), Arc::clone(&self.starved), Arc::clone(&self.wake));
         let spawned = std::thread::Builder::new().name(format!("{}-output", self.pool)).spawn(move || {
+            if matches!(output, Output::Forward) {
+                forward::prepare();
+            }
             for lines in &queue {
                 write_out(&output, &lines);
                 if starved.swap(false, Ordering::SeqCst) {
@@ -356,17 +359,7 @@ impl Forwarder {
 fn write_out(output: &Output, lines: &Lines) {
     match output {
         Output::Null => {}
-        Output::Forward => {
-            let bytes = &lines.text.bytes;
-            // Nobody can be told that this program's own stdout is closed.
-            let _ = match lines.stream {
-                OutputStream::Stdout => {
-                    let mut out = io::stdout().lock();
-                    out.write_all(bytes).and_then(|()| out.flush())
-                }
-                OutputStream::Stderr => io::stderr().lock().write_all(bytes),
-            };
-        }
+        Output::Forward => forward::forward(lines.stream, &lines.text.bytes),
         Output::Capture(function) => {
             for (task, line) in lines.text.lines() {
                 let text = String::from_utf8_lossy(line);

@@ -94,3 +94,26 @@ impl Drop for PanicsAgain {
 pub fn panic_again_and_again() {
     std::panic::panic_any(PanicsAgain)
 }
+
+/// Leaves itself no more than 4 MiB of memory to write to beyond what it has (`RLIMIT_DATA`), and panics.
+///
+/// # Panics
+/// Always.
+#[task]
+pub fn panic_with_little_memory() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let status = std::fs::read_to_string("/proc/self/status").expect("it is there");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmData:")).expect("a line for it");
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+    let (_, hard) = getrlimit(Resource::RLIMIT_DATA).expect("a limit");
+    setrlimit(Resource::RLIMIT_DATA, (kib + 4096) * 1024, hard).expect("a lower limit");
+    panic!("with little memory")
+}
+
+/// Reads from the terminal, as who asks for a password does; the error, if that fails.
+#[task]
+pub fn ask_the_terminal() -> Option<i32> {
+    use std::io::Read;
+    let asked = std::fs::File::open("/dev/tty").and_then(|mut terminal| terminal.read(&mut [0; 1]));
+    asked.err().and_then(|error| error.raw_os_error())
+}

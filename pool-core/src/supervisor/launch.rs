@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::sys::epoll::Epoll;
 use pool_ipc::boot::{send_descriptor, socket_pair};
-use pool_ipc::{BOOT_ENV, Board, Boot, Gauges, Region, Wake, pipe_pair, set_nonblocking};
+use pool_ipc::{BOOT_ENV, Board, Boot, BootError, Gauges, Region, Wake, pipe_pair, set_nonblocking};
 
 use crate::executable::OpenExe;
 use crate::sharing::SHARED;
@@ -181,7 +181,7 @@ impl Launcher {
             &boot,
             [task_reader.as_fd(), result_writer.as_fd(), region_fd.as_fd()],
         )
-        .map_err(io::Error::other)?;
+        .map_err(not_sent)?;
         // A socket of its own: the boot socket is closed on our side, so that a program that is no worker and reads its
         // standard input comes to its end.
         let (socket, their_socket) = socket_pair()?;
@@ -210,7 +210,7 @@ impl Launcher {
                     self.mark(&mut command, "1");
                 }
                 command.stdin(theirs).stdout(stdout_writer).stderr(stderr_writer);
-                spawn(command)?
+                spawn(command).map_err(|error| self.explained(error))?
             }
         };
         Ok(Launched {
@@ -260,6 +260,18 @@ impl Launcher {
         command.env(BOOT_ENV, boot).env(DEPTH_ENV, (self.depth + 1).to_string());
     }
 
+    /// Says what has gone that was there when the pool was built.
+    fn explained(&self, error: io::Error) -> io::Error {
+        if error.kind() != io::ErrorKind::NotFound {
+            return error;
+        }
+        let gone = self.current_dir.iter().chain([&self.exe.launch]).find(|path| !path.exists());
+        match gone {
+            Some(path) => io::Error::new(error.kind(), format!("{} is not there: {error}", path.display())),
+            None => error,
+        }
+    }
+
     fn cpus_of(&self, worker: usize) -> Vec<u32> {
         let set = worker.checked_rem(self.cpu_affinity.len()).map(|place| &self.cpu_affinity[place]);
         // Numbers of CPUs that exist, as was checked when the pool was built.
@@ -285,6 +297,15 @@ impl Launcher {
         }
         command.process_group(0);
         command
+    }
+}
+
+/// Why the boot message could not be sent, as the system has said it.
+fn not_sent(error: BootError) -> io::Error {
+    match error {
+        BootError::Io { source, .. } => source,
+        BootError::Message(why) => io::Error::new(io::ErrorKind::InvalidInput, why),
+        other => io::Error::other(other),
     }
 }
 
@@ -318,6 +339,16 @@ fn spawn(mut command: Command) -> io::Result<(u32, OwnedFd)> {
 pub(crate) fn may_pass(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
-        Some(libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE | libc::EINTR | libc::ETXTBSY)
+        Some(
+            libc::EAGAIN
+                | libc::ENOMEM
+                | libc::ENOBUFS
+                | libc::EMFILE
+                | libc::ENFILE
+                // Too many descriptors of this user are in sockets, on their way to somebody.
+                | libc::ETOOMANYREFS
+                | libc::EINTR
+                | libc::ETXTBSY
+        )
     )
 }

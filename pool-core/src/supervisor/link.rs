@@ -45,9 +45,9 @@ pub(crate) struct Link {
     pub(crate) stages: Stages,
     /// The task that it has been told to stop.
     pub(crate) doomed: Option<Doomed>,
+    /// While this is open, the kernel lets the worker live. Closed early where signals do not reach it.
+    lifeline: Option<OwnedFd>,
     /// The rings that frames travel through; without them they travel through the pipes.
-    /// While this is open, the kernel lets the worker live.
-    _lifeline: OwnedFd,
     pub(crate) rings: Option<Rings>,
     /// What passes outside of the frames; kept until it is dead.
     pub(crate) parcels: Parcels,
@@ -147,7 +147,7 @@ impl Link {
             stages: Stages::new(Instant::now()),
             doomed: None,
             rings: launched.rings,
-            _lifeline: launched.lifeline,
+            lifeline: Some(launched.lifeline),
             parcels: Parcels::new(launched.socket),
             deaf: false,
             suspect: false,
@@ -427,6 +427,8 @@ impl Link {
             if !process::is_over(self.pidfd.as_fd()) {
                 process::kill_child(self.pid);
             }
+            // This program has given up privileges that the worker still has: the kernel kills it with those of the worker.
+            self.lifeline = None;
         }
         self.kill_group();
     }

@@ -385,6 +385,8 @@ impl Process {
             if let Err(error) = process::kill_group(self.pidfd.as_fd(), self.pid) {
                 tracing::warn!(pid = self.pid, %error, "cannot kill the process group of the zygote");
             }
+            // One that this program may not kill any more, because it has given up privileges, ends with its socket.
+            drop(self.socket);
             process::reap_group(self.pid, Instant::now() + LAST_PATIENCE);
         }
         tracing::debug!(pool, pid = self.pid, "zygote gone");

@@ -8,6 +8,7 @@ pub(crate) mod landlock;
 pub(crate) mod passing;
 pub(crate) mod plain;
 pub(crate) mod process;
+pub(crate) mod room;
 pub(crate) mod seccomp;
 pub(crate) mod setup;
 pub(crate) mod signals;

@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// close_range(2) over everything above the three standard streams.
@@ -31,6 +31,23 @@ pub(crate) fn null_stdin() -> io::Result<()> {
     let null = std::fs::File::open("/dev/null")?;
     // SAFETY: dup2(2) on two descriptors; nobody in this process uses descriptor 0 yet.
     if unsafe { libc::dup2(null.as_raw_fd(), 0) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Gives up the terminal that this process could ask something (its controlling terminal), if there is one.
+///
+/// A worker is never in the foreground. Whoever asks for a password there, be it a program that a task has started, would be stopped
+/// (`SIGTTIN`), for ever and without a word. Without a terminal that is an error (`ENXIO`).
+#[doc(alias = "TIOCNOTTY")]
+pub(crate) fn leave_terminal() -> io::Result<()> {
+    let flags = libc::O_NOCTTY | libc::O_NONBLOCK;
+    let terminal = std::fs::File::options().read(true).write(true).custom_flags(flags).open("/dev/tty");
+    // There is none, or it cannot be opened by tasks either.
+    let Ok(terminal) = terminal else { return Ok(()) };
+    // SAFETY: the request takes an open descriptor, and nothing else.
+    if unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCNOTTY) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 /// Puts three descriptors in the place of the standard streams.

@@ -114,6 +114,18 @@ pub(crate) fn end_at_exit() -> io::Result<()> {
     }
 }
 
+/// Keeps a signal from the calling thread, for as long as it lives. What the kernel sends for something that this thread does, such
+/// as `SIGXFSZ`, is then an error of the call alone.
+pub(crate) fn block(signal: i32) {
+    // SAFETY: plain data, valid for the calls, which fail for wrong numbers only; only the mask of this thread is changed.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, signal);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, null_mut());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

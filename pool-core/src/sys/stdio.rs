@@ -9,8 +9,12 @@ use std::os::fd::IntoRawFd;
 /// Otherwise the next descriptors that the pool opens would be standard streams: what this program prints would go into a
 /// pipe of the pool, and a worker executable opened as descriptor 0 would be hidden by the worker's standard input.
 pub(crate) fn plug() -> std::io::Result<()> {
-    // SAFETY: fcntl(2) with F_GETFD only looks.
-    let closed = |fd: i32| unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0;
+    let closed = |fd: i32| {
+        // SAFETY: fcntl(2) with F_GETFD only looks.
+        let failed = unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0;
+        // Other errors come from a seccomp filter, and would never end.
+        failed && std::io::Error::last_os_error().raw_os_error() == Some(libc::EBADF)
+    };
     while (0..3).any(closed) {
         // The kernel gives out the lowest free number, so this is one of the three; it stays open.
         let null = File::options().read(true).write(true).open("/dev/null")?;

@@ -160,6 +160,11 @@ fn become_worker(is_forked: bool) -> Result<Ready> {
     }
     setup::reset_signals();
     setup::null_stdin()?;
+    if let Err(error) = setup::leave_terminal() {
+        serve::complain(&format!(
+            "keeps its terminal ({error}): a task that asks something there is stopped"
+        ));
+    }
     // There is one thread: all that are started later have the same.
     if !boot.cpus.is_empty() {
         cpus::bind_to(&boot.cpus).map_err(|error| {

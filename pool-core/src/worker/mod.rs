@@ -2,8 +2,8 @@
 //!
 //! # Order of events in a worker
 //! 1. [`init`](init) finds the boot socket on standard input and takes the descriptors out of it.
-//! 2. It puts the process in order: inherited descriptors closed, standard input emptied, signals reset, death signal set, and the
-//!    *lifeline* armed: when the supervisor closes its end, or dies, the kernel kills the process group.
+//! 2. It puts the process in order: inherited descriptors closed, standard input emptied, its terminal given up, signals reset, death
+//!    signal set, and the *lifeline* armed: when the supervisor closes its end, or dies, the kernel kills the process group.
 //! 3. It gives up what its sandbox denies, and says hello with its table of tasks. The states that are to be there
 //!    [from the start](crate::Builder::state) are built
 //!    before that.

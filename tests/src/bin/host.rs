@@ -12,6 +12,11 @@
 //! | `few-descriptors` | runs out of descriptors while workers are to be replaced, and has them again later |
 //! | `large-results-without-descriptors` | has a worker return large results while there is no descriptor for them, and then again |
 //! | `unprivileged` | builds a pool whose workers are to be nicer than it may make them, and says how that ends |
+//! | `gives-up-root` | becomes another user when its workers have started, and then has to kill them |
+//! | `descriptors-on-the-way` | starts a pool while too many descriptors of its user are in sockets, and takes them out |
+//! | `full-log` | forwards what workers print to a file that may not become as long |
+//! | `late-reader` | forwards what workers print to a pipe that is non-blocking, and read when it is full |
+//! | `terminal` | has a task ask something on the terminal that this program has |
 //! | `interrupted` | has a map, a handle and a submitter wait until SIGINT or SIGTERM ends it, and says how they ended |
 //! | `interrupted-and-returns` | as above, and then returns from `main` |
 //! | `interrupted-twice` | as above, while what the first signal does is held up |
@@ -36,6 +41,7 @@ use nix::unistd::{ForkResult, fork};
 use pool_core::{
     BuildError, Builder, Output, Pool, Progress, RestartPolicy, StartMethod, TaskError, WorkerExe,
 };
+use pool_tests::odd::ask_the_terminal;
 use pool_tests::{Part, play, process, right, start_method, transport, wait_until, zygote};
 use pool_worker::drill;
 
@@ -60,6 +66,11 @@ fn main() {
         "few-descriptors" => few_descriptors(&builder),
         "large-results-without-descriptors" => large_results_without_descriptors(&builder),
         "unprivileged" => unprivileged(&builder),
+        "gives-up-root" => gives_up_root(&builder),
+        "descriptors-on-the-way" => descriptors_on_the_way(&builder),
+        "full-log" => full_log(&builder),
+        "late-reader" => late_reader(&builder),
+        "terminal" => terminal(&builder),
         "interrupted" => {
             interrupted(&builder);
             wait_for_ever();
@@ -405,6 +416,129 @@ fn unprivileged(builder: &Builder) {
         other => say(&format!("not broken: {other:?}")),
     }
     say(&format!("{} spawned", pool.stats().spawned));
+}
+
+/// Kills workers and a zygote that belong to root, and is nobody.
+fn gives_up_root(builder: &Builder) {
+    let pools = [StartMethod::Spawn, StartMethod::Zygote].map(|method| {
+        let pool = builder.clone().start(method).workers(3).build().expect("a pool");
+        wait_until("every worker is ready", || pool.stats().workers_ready == 3);
+        if method == StartMethod::Zygote {
+            zygote::replace_workers(&pool);
+        }
+        pool
+    });
+    become_nobody();
+    for pool in pools {
+        let running = || pool.workers().into_iter().find(|worker| worker.task.is_some());
+        let late = pool.apply_async(drill::hang().timeout(Duration::from_secs(2)));
+        wait_until("it runs", || running().is_some());
+        let hung = running().and_then(|worker| worker.pid).expect("it lives");
+        let is_late = matches!(late.get(), Err(TaskError::TimedOut { .. }));
+        wait_until("it is dead", || process::state(hung).is_none());
+        let pid = pool.apply(drill::pid()).expect("two others are there");
+        let _hanging = pool.apply_async(drill::hang());
+        wait_until("it runs", || running().is_some());
+        drop(pool);
+        say(&format!("told {is_late}, another one {}", pid != hung));
+    }
+    say(&format!("{} children left", process::children().len()));
+}
+
+fn become_nobody() {
+    nix::unistd::setgid(65534.into()).expect("it is root");
+    nix::unistd::setuid(65534.into()).expect("it is root");
+}
+
+/// The kernel counts the descriptors of a user that have been sent and not received, and refuses (`ETOOMANYREFS`) when there are more of
+/// them than descriptors may be open. Root is never refused.
+fn descriptors_on_the_way(builder: &Builder) {
+    use nix::sys::socket::{
+        AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg, socketpair,
+    };
+    use std::os::fd::{AsFd, AsRawFd};
+    if nix::unistd::geteuid().is_root() {
+        become_nobody();
+    }
+    let restart = RestartPolicy {
+        max_restarts: u32::MAX,
+        first_delay: Duration::from_millis(2),
+        max_delay: Duration::from_millis(10),
+        ..RestartPolicy::default()
+    };
+    let builder = builder.clone().workers(1).restart(restart);
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    setrlimit(Resource::RLIMIT_NOFILE, 100, hard).expect("a lower limit");
+    let (sender, receiver) =
+        socketpair(AddressFamily::Unix, SockType::Datagram, None, SockFlag::SOCK_CLOEXEC).expect("a pair");
+    let many = [std::io::stdin().as_fd().as_raw_fd(); 60];
+    let hoard = || {
+        let rights = [ControlMessage::ScmRights(&many)];
+        sendmsg::<()>(sender.as_raw_fd(), &[std::io::IoSlice::new(&[0])], &rights, MsgFlags::empty(), None)
+    };
+    let refused = (0..10).find_map(|_| hoard().err());
+    say(&format!("refused: {refused:?}"));
+    let pool = builder.build().expect("a pool");
+    let task = pool.apply_async(play(1, Part::Innocent));
+    wait_until("starts have failed", || pool.stats().spawned >= 3 || task.is_finished());
+    drop((sender, receiver));
+    say(&format!("right: {}", task.get().is_ok_and(|answer| answer == right(1))));
+}
+
+/// What is over `RLIMIT_FSIZE` is an error for who asks for it, and a signal that ends who does not.
+fn full_log(builder: &Builder) {
+    const LIMIT: u64 = 1 << 20;
+    let log = tempfile::tempfile().expect("room");
+    nix::unistd::dup2_stderr(&log).expect("it is open");
+    let pool = builder.clone().workers(1).output(Output::Forward).build().expect("a pool");
+    wait_until("the worker is ready", || pool.stats().workers_ready == 1);
+    let (_, hard) = getrlimit(Resource::RLIMIT_FSIZE).expect("a limit");
+    setrlimit(Resource::RLIMIT_FSIZE, LIMIT, hard).expect("a lower limit");
+    pool.apply(drill::print_stderr(2000, "x".repeat(1000))).expect("it prints");
+    drop(pool);
+    say(&format!("the log is full: {}", log.metadata().expect("it is open").len() == LIMIT));
+}
+
+/// Whoever shares a pipe or a terminal with this program may set it to non-blocking.
+fn late_reader(builder: &Builder) {
+    use std::io::BufRead;
+    use std::os::fd::{AsFd, AsRawFd};
+    const LINES: u64 = 2000;
+    let (reader, writer) = std::io::pipe().expect("descriptors are left");
+    pool_ipc::set_nonblocking(writer.as_fd()).expect("it is open");
+    let own = nix::unistd::dup(std::io::stderr()).expect("it is open");
+    nix::unistd::dup2_stderr(&writer).expect("it is open");
+    drop(writer);
+    let pool = builder.clone().workers(1).output(Output::Forward).build().expect("a pool");
+    let prints = pool.apply_async(drill::print_stderr(LINES, "x".repeat(1000)));
+    wait_until("the pipe is full", || {
+        let mut waiting: libc::c_int = 0;
+        // SAFETY: FIONREAD writes one int.
+        let asked = unsafe { libc::ioctl(reader.as_raw_fd(), libc::FIONREAD, &raw mut waiting) };
+        asked == 0 && waiting > 60_000
+    });
+    let reads =
+        std::thread::spawn(move || std::io::BufReader::new(reader).lines().map_while(Result::ok).count());
+    prints.get().expect("it prints");
+    drop(pool);
+    nix::unistd::dup2_stderr(&own).expect("it is open");
+    say(&format!("all lines: {}", reads.join().expect("it reads") as u64 == LINES));
+}
+
+fn terminal(builder: &Builder) {
+    say(&format!("a terminal: {}", std::fs::File::open("/dev/tty").is_ok()));
+    for method in [StartMethod::Spawn, StartMethod::Zygote] {
+        let pool = builder.clone().start(method).workers(1).build().expect("a pool");
+        if method == StartMethod::Zygote {
+            zygote::replace_workers(&pool);
+        }
+        let asks = pool.apply_async(ask_the_terminal());
+        let has_ended = asks.wait_timeout(Duration::from_secs(10));
+        say(&format!(
+            "there is none: {}",
+            has_ended && asks.get().is_ok_and(|error| error == Some(libc::ENXIO))
+        ));
+    }
 }
 
 static HANDLED: AtomicBool = AtomicBool::new(false);

@@ -1,6 +1,8 @@
 //! Programs that treat their children, their descriptors or themselves in unusual ways.
 
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use pool_core::{MAX_DEPTH, Pool, task};
@@ -90,6 +92,53 @@ fn a_niceness_that_the_program_may_not_set_is_refused_at_once() {
         "{later}"
     );
     assert_eq!(spawned, "1 spawned");
+}
+
+#[test]
+fn a_program_that_has_given_up_root_can_still_kill_its_workers() {
+    if std::fs::metadata("/proc/self").unwrap().uid() != 0 {
+        return pool_tests::skipped("it takes root to give it up");
+    }
+    let scene = Scene::new();
+    let told = "told true, another one true";
+    assert_eq!(findings(&scene, "gives-up-root"), [told, told, "0 children left"]);
+}
+
+#[test]
+fn a_pool_waits_until_there_are_fewer_descriptors_on_the_way() {
+    let scene = Scene::new();
+    let expected = ["refused: Some(ETOOMANYREFS)", "right: true"];
+    assert_eq!(findings(&scene, "descriptors-on-the-way"), expected);
+}
+
+#[test]
+fn a_log_that_may_not_become_longer_does_not_end_the_program() {
+    let scene = Scene::new();
+    assert_eq!(findings(&scene, "full-log"), ["the log is full: true"]);
+}
+
+#[test]
+fn what_workers_print_is_not_lost_where_the_output_is_non_blocking() {
+    let scene = Scene::new();
+    assert_eq!(findings(&scene, "late-reader"), ["all lines: true"]);
+}
+
+#[test]
+fn a_task_that_asks_something_on_the_terminal_is_told_that_there_is_none() {
+    let scene = Scene::new();
+    // As in a shell: the program is in the foreground of a terminal.
+    let terminal = nix::pty::openpty(None, None).unwrap();
+    let slave = terminal.slave.as_raw_fd();
+    let mut program = Command::new(host());
+    // SAFETY: setsid(2) and ioctl(2) are async-signal-safe, and take integers; the descriptor is open until the program has ended.
+    unsafe {
+        program.pre_exec(move || match libc::setsid() >= 0 && libc::ioctl(slave, libc::TIOCSCTTY, 0) >= 0 {
+            true => Ok(()),
+            false => Err(std::io::Error::last_os_error()),
+        });
+    }
+    let found = findings_of(&scene, "terminal", program);
+    assert_eq!(found, ["a terminal: true", "there is none: true", "there is none: true"]);
 }
 
 /// Builds a pool whose worker builds a pool, and so on; how many there were, or why there were no more.

@@ -5,9 +5,10 @@ use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use pool_core::{DeathCause, Output, Pool, TaskError};
+use pool_core::{DeathCause, Output, Pool, StartMethod, TaskError};
 use pool_tests::odd::{
-    PanicsAgain, endless, give_children_to_the_parent, panic_again_and_again, panic_while_decoding, take_name,
+    PanicsAgain, endless, give_children_to_the_parent, panic_again_and_again, panic_while_decoding,
+    panic_with_little_memory, take_name,
 };
 use pool_tests::{Part, Scene, expect_death, expect_healthy, play, process, right, wait_until};
 use pool_worker::drill;
@@ -127,7 +128,9 @@ fn what_panics_again_when_its_panic_is_dropped_silences_nobody() {
 fn a_function_for_the_environment_that_panics_again_and_again_is_named() {
     let scene = Scene::new();
     let panics = |_| -> [(&str, &str); 1] { std::panic::panic_any(PanicsAgain) };
-    let pool = scene.builder().worker(stock()).worker_env(panics).build().unwrap();
+    // Workers that a zygote forks share its environment.
+    let builder = scene.builder().worker(stock()).start(StartMethod::Spawn);
+    let pool = builder.worker_env(panics).build().unwrap();
     let error = pool.apply(play(1, Part::Innocent)).unwrap_err();
     assert!(error.to_string().contains("`Builder::worker_env` panicked"), "{error}");
 }
@@ -171,4 +174,43 @@ fn a_result_without_end_is_refused_at_the_limit_and_nobody_dies() {
     }
     expect_healthy(&pool);
     assert_eq!(pool.stats().deaths.total(), 0);
+}
+
+#[test]
+fn a_panic_without_memory_for_its_backtrace_is_told_without_one() {
+    for setting in [None, Some("1")] {
+        let scene = Scene::new();
+        let builder = scene.builder().worker(stock()).workers(1);
+        let pool = match setting {
+            None => builder.env_remove("RUST_BACKTRACE").build().unwrap(),
+            Some(value) => builder.env("RUST_BACKTRACE", value).build().unwrap(),
+        };
+        let panics = pool.apply_async(panic_with_little_memory());
+        assert!(panics.wait_timeout(PATIENCE), "{setting:?}: it hangs");
+        match panics.get() {
+            Err(TaskError::Panicked { message, location, backtrace, .. }) => {
+                assert_eq!(message, "with little memory", "{setting:?}");
+                assert!(location.is_some_and(|location| location.contains("odd.rs")), "{setting:?}");
+                assert_eq!(backtrace, None, "{setting:?}");
+            }
+            other => panic!("{setting:?}: {other:?}"),
+        }
+        expect_healthy(&pool);
+        assert_eq!(pool.stats().deaths.total(), 0, "{setting:?}");
+    }
+}
+
+#[test]
+fn a_directory_of_workers_that_is_removed_is_named() {
+    let scene = Scene::new();
+    let dir = tempfile::tempdir().unwrap();
+    let builder = scene.builder().worker(stock()).workers(1).current_dir(dir.path());
+    // A zygote is there already, and needs no directory.
+    let pool = builder.start(StartMethod::Spawn).build().unwrap();
+    pool.apply(play(1, Part::Innocent)).unwrap();
+    let path = dir.path().to_owned();
+    dir.close().unwrap();
+    expect_death(pool.apply(play(2, Part::Segv)));
+    let error = pool.apply(play(3, Part::Innocent)).unwrap_err().to_string();
+    assert!(error.contains(&format!("{} is not there", path.display())), "{error}");
 }
