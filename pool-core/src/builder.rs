@@ -505,7 +505,7 @@ impl Builder {
         self
     }
 
-    /// Whether workers may dump core. Default: no (`RLIMIT_CORE` is 0).
+    /// Whether workers may dump core. Default: no, neither to a file nor to a program (`RLIMIT_CORE` is 1, see core(5)).
     pub fn core_dumps(mut self, allowed: bool) -> Self {
         self.core_dumps = allowed;
         self

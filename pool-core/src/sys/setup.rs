@@ -200,9 +200,14 @@ pub(crate) fn gains_privileges(program: &Path) -> bool {
     is_setuid || len > 0
 }
 
-/// Forbids core dumps (`RLIMIT_CORE` = 0).
+/// Forbids core dumps (`RLIMIT_CORE`).
+///
+/// The kernel hands a dump to a program (`core_pattern` begins with `|`, see core(5)) whatever the limit is, and who crashes is dead only when
+/// that program has read it. But it does not at the value 1, which is too little for a file.
 pub(crate) fn forbid_core_dumps() -> io::Result<()> {
-    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0).map_err(io::Error::from)
+    use nix::sys::resource::{Resource::RLIMIT_CORE, setrlimit};
+    // It may be 0 already, and not to be raised.
+    Ok(setrlimit(RLIMIT_CORE, 1, 1).or_else(|_| setrlimit(RLIMIT_CORE, 0, 0))?)
 }
 
 /// Sets the name of the calling thread, which `ps` and `top` show (`PR_SET_NAME`; the kernel keeps 15 bytes).

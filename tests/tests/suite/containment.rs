@@ -92,7 +92,7 @@ fn a_worker_inherits_nothing_that_it_should_not_have() {
         "stdin /dev/null",
         "blocked 0",
         "ignored 0",
-        "core 0 0",
+        "core 1 1",
         "leads its group true",
         "oom score raised true",
         // stdin, two output streams, the two ends of the protocol's pipes, the socket for descriptors; nothing of the host's.

@@ -25,6 +25,7 @@ const FAULTS: &[(&str, &[&str])] = &[
         "panic where panics abort",
         "double panic",
         "allocation failure",
+        "any of these where the system hands core dumps to a program",
         "OOM kill by the kernel, in a memory cgroup",
         "RLIMIT_CPU",
         "SIGSTOP and a time limit",

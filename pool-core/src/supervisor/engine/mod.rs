@@ -526,14 +526,17 @@ impl Engine {
     }
 
     /// Limits may be exceeded only because nobody has looked: this program was stopped, or had no processor. So who starts or
-    /// builds a state is heard before time is called. For tasks the claim board says it.
+    /// builds a state is heard before time is called. For tasks the claim board says it; for a batch, what has come by now counts.
     fn hear_who_was_in_time(&mut self, now: Instant) {
         if self.machine.deadline().is_none_or(|due| due > now) {
             return;
         }
+        let is_batch_due = self.machine.is_batch_due(now);
         for index in 0..self.links.len() {
             let Some(link) = &mut self.links[index] else { continue };
-            let (who, is_awaited) = (link.who, link.routes.is_none() || link.preparing);
+            // What is in rings has been read by then.
+            let counts = is_batch_due && link.rings.is_none() && self.machine.load(index) > 0;
+            let (who, is_awaited) = (link.who, link.routes.is_none() || link.preparing || counts);
             if is_awaited && (link.rings.is_none() || link.has_news()) {
                 self.on_ready(now, Token { who, source: Source::Results });
             }

@@ -44,6 +44,11 @@ impl<P> Machine<P> {
         self.looks().is_some_and(|look| look <= now)
     }
 
+    /// Whether the deadline of a batch has come.
+    pub(crate) fn is_batch_due(&self, now: Instant) -> bool {
+        self.groups.due().is_some_and(|due| due <= now)
+    }
+
     pub(super) fn schedule(&mut self, index: usize, at: Instant) {
         let slot = &mut self.slots[index];
         if slot.timer.is_none_or(|timer| at < timer) {
