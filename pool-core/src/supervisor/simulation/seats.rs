@@ -39,7 +39,8 @@ impl World<'_> {
         }
         let starts = |slot: &Slot| match &slot.phase {
             Phase::Starting { .. } => slot.strikes.is_empty() && slot.generation.get() <= latest as u64,
-            Phase::Dying { going, .. } => !going,
+            // Who has failed before may have been killed in this event, when the choice had been made.
+            Phase::Dying { going, .. } => !going && slot.strikes.is_empty(),
             _ => false,
         };
         if self.machine.slots().iter().any(starts) {
