@@ -56,7 +56,19 @@ fn all() -> impl Iterator<Item = u32> {
 /// The children of this process, zombies included.
 #[must_use]
 pub fn children() -> BTreeSet<u32> {
-    all().filter(|pid| parent(*pid) == Some(std::process::id())).collect()
+    children_of(std::process::id())
+}
+
+/// The children of a process, zombies included.
+#[must_use]
+pub fn children_of(of: u32) -> BTreeSet<u32> {
+    all().filter(|pid| parent(*pid) == Some(of)).collect()
+}
+
+/// The system call in which the first thread of a process waits, if it does; see proc_pid_syscall(5).
+#[must_use]
+pub fn system_call(pid: u32) -> Option<i64> {
+    fs::read_to_string(format!("/proc/{pid}/syscall")).ok()?.split_ascii_whitespace().next()?.parse().ok()
 }
 
 /// Every process whose environment contains this text, whoever has become its parent.

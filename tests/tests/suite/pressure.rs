@@ -144,10 +144,17 @@ fn a_program_that_was_stopped_hears_what_workers_have_said_before_it_calls_time(
     let mut lines = BufReader::new(program.stdout.take().unwrap()).lines().map(Result::unwrap);
     assert_eq!(lines.next().as_deref(), Some("stops"));
     wait_until("it is stopped", || process::state(program.id()) == Some('T'));
+    let workers = process::children_of(program.id());
+    assert_eq!(workers.len(), 4);
     // Time passing is the subject here: its limits are 3 s, and what its workers say then is said after its timers have run out.
     std::thread::sleep(Duration::from_millis(3500));
     fs::write(dir.path().join("end"), "").unwrap();
-    std::thread::sleep(Duration::from_secs(1));
+    // Until they have seen it, they look, and sleep, and look again.
+    let waits = |pid: &u32| process::system_call(*pid).filter(|call| *call >= 0);
+    let sleeps = |call: i64| [libc::SYS_nanosleep, libc::SYS_clock_nanosleep].contains(&call);
+    wait_until("its workers have said all they have to say", || {
+        workers.iter().all(|worker| waits(worker).is_some_and(|call| !sleeps(call)))
+    });
     process::send(program.id(), Signal::SIGCONT);
     let found: Vec<String> = lines.collect();
     assert!(program.wait().unwrap().success(), "{found:#?}");
