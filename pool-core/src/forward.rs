@@ -2,6 +2,9 @@
 //!
 //! It may be set to non-blocking by somebody else who has the same pipe or terminal: then it is waited for, and not held meanwhile. It may
 //! be a file that is as long as it may be (`RLIMIT_FSIZE`): then the rest is lost, and the program lives on.
+//!
+//! So nothing of it goes through the buffer of the standard library, which keeps what it could not write: the program would write that
+//! when it ends, in a thread that `SIGXFSZ` does reach.
 
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -21,9 +24,24 @@ pub(crate) fn prepare() {
 pub(crate) fn forward(stream: OutputStream, bytes: &[u8]) {
     // Nobody can be told that this program's own output is closed.
     let _ = match stream {
-        OutputStream::Stdout => whole(io::stdout().as_fd(), || io::stdout().lock(), bytes),
-        OutputStream::Stderr => whole(io::stderr().as_fd(), || io::stderr().lock(), bytes),
+        OutputStream::Stdout => whole(io::stdout().as_fd(), || Unbuffered(io::stdout().lock()), bytes),
+        OutputStream::Stderr => whole(io::stderr().as_fd(), || Unbuffered(io::stderr().lock()), bytes),
     };
+}
+
+/// A stream of this program, while it is held, without its buffer.
+struct Unbuffered<L>(L);
+
+impl<L: Write + AsFd> Write for Unbuffered<L> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // What the program has printed before comes first.
+        self.0.flush()?;
+        Ok(nix::unistd::write(&self.0, bytes)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn whole<W: Write>(fd: BorrowedFd<'_>, lock: impl Fn() -> W, mut bytes: &[u8]) -> io::Result<()> {
@@ -50,7 +68,7 @@ fn some(out: &mut impl Write, bytes: &mut &[u8]) -> io::Result<()> {
             Err(error) => return Err(error),
         }
     }
-    out.flush()
+    Ok(())
 }
 
 #[cfg(test)]

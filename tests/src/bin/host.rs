@@ -15,6 +15,7 @@
 //! | `gives-up-root` | becomes another user when its workers have started, and then has to kill them |
 //! | `descriptors-on-the-way` | starts a pool while too many descriptors of its user are in sockets, and takes them out |
 //! | `full-log` | forwards what workers print to a file that may not become as long |
+//! | `full-output` | as above, and what it prints itself goes there, too |
 //! | `late-reader` | forwards what workers print to a pipe that is non-blocking, and read when it is full |
 //! | `terminal` | has a task ask something on the terminal that this program has |
 //! | `interrupted` | has a map, a handle and a submitter wait until SIGINT or SIGTERM ends it, and says how they ended |
@@ -29,7 +30,7 @@
 
 use std::future::{Future, IntoFuture};
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -69,6 +70,7 @@ fn main() {
         "gives-up-root" => gives_up_root(&builder),
         "descriptors-on-the-way" => descriptors_on_the_way(&builder),
         "full-log" => full_log(&builder),
+        "full-output" => full_output(&builder),
         "late-reader" => late_reader(&builder),
         "terminal" => terminal(&builder),
         "interrupted" => {
@@ -497,6 +499,25 @@ fn full_log(builder: &Builder) {
     pool.apply(drill::print_stderr(2000, "x".repeat(1000))).expect("it prints");
     drop(pool);
     say(&format!("the log is full: {}", log.metadata().expect("it is open").len() == LIMIT));
+}
+
+/// The same for stdout, which the standard library writes out when the program ends.
+fn full_output(builder: &Builder) {
+    const LIMIT: u64 = 1 << 20;
+    let mut own = std::fs::File::from(nix::unistd::dup(std::io::stdout()).expect("it is open"));
+    let file = tempfile::tempfile().expect("room");
+    nix::unistd::dup2_stdout(&file).expect("it is open");
+    let pool = builder.clone().workers(1).output(Output::Forward).build().expect("a pool");
+    wait_until("the worker is ready", || pool.stats().workers_ready == 1);
+    print!("the program itself, ");
+    let (_, hard) = getrlimit(Resource::RLIMIT_FSIZE).expect("a limit");
+    setrlimit(Resource::RLIMIT_FSIZE, LIMIT, hard).expect("a lower limit");
+    pool.apply(drill::print_stdout(2000, "x".repeat(1000))).expect("it prints");
+    drop(pool);
+    let is_full = file.metadata().expect("it is open").len() == LIMIT;
+    let mut start = [0; 21];
+    file.read_exact_at(&mut start, 0).expect("it is long");
+    writeln!(own, "it is full: {is_full}, and begins with {:?}", str::from_utf8(&start)).expect("a reader");
 }
 
 /// Whoever shares a pipe or a terminal with this program may set it to non-blocking.

@@ -115,6 +115,8 @@ fn a_pool_waits_until_there_are_fewer_descriptors_on_the_way() {
 fn a_log_that_may_not_become_longer_does_not_end_the_program() {
     let scene = Scene::new();
     assert_eq!(findings(&scene, "full-log"), ["the log is full: true"]);
+    let expected = r#"it is full: true, and begins with Ok("the program itself, x")"#;
+    assert_eq!(findings(&scene, "full-output"), [expected]);
 }
 
 #[test]
