@@ -129,7 +129,7 @@ impl Builder {
         }
     }
 
-    /// The name that `ps`, traces and messages show. Default: `pool`.
+    /// The name that `ps`, traces and messages show, of 4096 bytes at most. Default: `pool`.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self

@@ -55,6 +55,10 @@ impl WorkerExe {
         self
     }
 
+    pub(crate) fn args(&self) -> &[OsString] {
+        &self.args
+    }
+
     pub(crate) fn open(&self) -> Result<OpenExe, BuildError> {
         let path = self.path.clone().unwrap_or_else(|| PathBuf::from("/proc/self/exe"));
         let shown = match &self.path {

@@ -11,6 +11,9 @@ use crate::start_method::StartMethod;
 use crate::supervisor::token::MAX_WORKERS;
 use crate::sys::{cpus, setup};
 
+/// More than any title of a process shows; the name travels to each worker in a message that has a limit, too.
+const LONGEST_NAME: usize = 4096;
+
 impl Builder {
     /// Checks the settings, and returns the number of workers.
     pub(super) fn check(&self) -> Result<(u32, u32), BuildError> {
@@ -34,6 +37,15 @@ impl Builder {
         }
         if self.name.is_empty() || self.name.contains('\0') {
             return wrong("name", format!("{:?} is empty or contains a NUL", self.name));
+        }
+        if self.name.len() > LONGEST_NAME {
+            return wrong(
+                "name",
+                format!("{} bytes are too many, {LONGEST_NAME} is the limit", self.name.len()),
+            );
+        }
+        if let Some(arg) = self.worker.args().iter().find(|arg| arg.as_bytes().contains(&0)) {
+            return wrong("worker", format!("its argument {arg:?} contains a NUL"));
         }
         for (name, value) in &self.env {
             let bad = |text: &OsStr| text.as_bytes().contains(&0);
@@ -90,7 +102,7 @@ impl Builder {
             return wrong("init_timeout", "no state can be built in no time".to_owned());
         }
         if let Some(dir) = self.current_dir.as_ref().filter(|dir| !dir.is_dir()) {
-            return wrong("current_dir", format!("{} is no directory", dir.display()));
+            return wrong("current_dir", format!("{dir:?} is no directory"));
         }
         if (self.frame_limit as usize) < 4096 {
             return wrong(

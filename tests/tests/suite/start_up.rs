@@ -255,8 +255,11 @@ fn a_pool_with_no_workers_or_wrong_settings_is_refused() {
         ("workers", scene.builder().workers(usize::MAX)),
         ("name", scene.builder().name("")),
         ("name", scene.builder().name("a\0b")),
+        ("name", scene.builder().name("a".repeat(4097))),
+        ("worker", scene.builder().worker(WorkerExe::current().arg("--quiet").arg("a\0b"))),
         ("env", scene.builder().env("A=B", "c")),
         ("current_dir", scene.builder().current_dir("/nonexistent")),
+        ("current_dir", scene.builder().current_dir("")),
         ("frame_limit", scene.builder().frame_limit(1)),
         ("start_timeout", scene.builder().start_timeout(Duration::ZERO)),
     ];
@@ -266,6 +269,7 @@ fn a_pool_with_no_workers_or_wrong_settings_is_refused() {
             other => panic!("{name}: {other:?}"),
         }
     }
+    assert!(scene.builder().name("a".repeat(4096)).build().is_ok());
 }
 
 #[test]
