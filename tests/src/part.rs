@@ -48,8 +48,10 @@ pub enum Part {
     CpuLimit(u64),
     /// Stops itself.
     Stop,
-    /// Ends the thread that runs it, and leaves another one.
+    /// Ends the thread that runs it, and leaves another one that sleeps.
     EndThread,
+    /// As above, and the other one is busy.
+    EndThreadBesideSpinner,
     /// Asks to be debugged by its parent, and sends itself a signal.
     StopForParent,
     /// Sleeps for ever.
@@ -120,7 +122,8 @@ fn act(n: u64, part: Part, cx: &TaskContext) -> Answer {
         Part::AllocFailure => drill::alloc_failure().run_here(),
         Part::CpuLimit(seconds) => drill::cpu_limit(seconds).run_here(),
         Part::Stop => drill::stop().run_here(),
-        Part::EndThread => crate::standstill::end_thread(),
+        Part::EndThread => crate::standstill::end_thread(|| std::thread::sleep(Duration::from_secs(3600))),
+        Part::EndThreadBesideSpinner => crate::standstill::end_thread(std::hint::spin_loop),
         Part::StopForParent => {
             crate::standstill::stop_for_parent();
             Ok(())

@@ -1,12 +1,10 @@
 //! What a task can do to go on for ever, without an end of its process.
 
-use std::time::Duration;
-
-/// Ends this thread alone. Another one lives on.
-pub(crate) fn end_thread() -> ! {
-    std::thread::spawn(|| {
+/// Ends this thread alone. Another one lives on, and does this again and again.
+pub(crate) fn end_thread(does: fn()) -> ! {
+    std::thread::spawn(move || {
         loop {
-            std::thread::sleep(Duration::from_secs(3600));
+            does();
         }
     });
     loop {

@@ -8,10 +8,12 @@
 //! A process that dies looks like the former for a moment, or for as long as one of its threads needs to die: its first thread has
 //! ended, and others have not. But these have SIGKILL pending, or have taken it up and are on their way out (see proc_pid_stat(5)
 //! for their flags). Nothing shows that of a thread between the moment in which it ends the process (`exit_group(2)`) and that in
-//! which it is marked as exiting; it does not sleep there. So who is not asleep is believed to live on when he is seen again.
+//! which it is marked as exiting; it does not sleep there. So who is not asleep is believed to live on when he is seen again, some
+//! time later.
 
 use std::os::fd::BorrowedFd;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use super::process;
 
@@ -19,6 +21,9 @@ use super::process;
 const LEAVING: u64 = 0x4 | 0x400;
 /// SIGKILL in a set of signals.
 const KILLED: u64 = 1 << (libc::SIGKILL - 1);
+
+/// Who runs after so long is not on his way out.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// What `/proc/<pid>/status` says of a child.
 #[derive(Debug, PartialEq, Eq)]
@@ -79,8 +84,8 @@ enum Rest {
 /// Looks at a child at which nothing moves.
 #[derive(Debug, Default)]
 pub(crate) struct Standstill {
-    /// Its first thread had ended, and somebody ran.
-    seen: bool,
+    /// Since when its first thread has ended, and others have not died.
+    seen: Option<Instant>,
 }
 
 impl Standstill {
@@ -91,9 +96,14 @@ impl Standstill {
         let status = Status::parse(&std::fs::read(format!("/proc/{child}/status")).ok()?)?;
         match status.halt(std::process::id(), || process::is_over(pidfd), is_thread_of_mine)? {
             Halt::Ended => {
-                let rest = rest(child)?;
-                let before = std::mem::replace(&mut self.seen, rest != Rest::Dies);
-                let lives = rest == Rest::Sleeps || before && rest == Rest::Runs;
+                let lives = match rest(child)? {
+                    Rest::Dies => {
+                        self.seen = None;
+                        false
+                    }
+                    Rest::Runs => self.seen.get_or_insert_with(Instant::now).elapsed() >= AGAIN,
+                    Rest::Sleeps => true,
+                };
                 lives.then_some("the thread that runs its tasks has ended, and others of its threads live on")
             }
             Halt::Stopped => Some(

@@ -42,6 +42,18 @@ fn a_task_whose_thread_has_ended_alone_is_dead() {
 }
 
 #[test]
+fn whoever_is_busy_beside_the_thread_that_has_ended_does_not_hide_it() {
+    let scene = Scene::new();
+    let pool = scene.builder().workers(1).worker(stock()).start_timeout(PATIENCE).build().unwrap();
+    let death = expect_death(pool.apply(play(VICTIM, Part::EndThreadBesideSpinner)));
+    let told = matches!(&death.cause, DeathCause::ProtocolViolation { what, .. } if what.contains("live on"));
+    assert!(told, "{death}");
+    expect_healthy(&pool);
+    drop(pool);
+    scene.expect_nothing_left();
+}
+
+#[test]
 fn a_task_that_waits_for_its_parent_to_debug_it_is_dead() {
     is_found(&Part::StopForParent, "(PTRACE_TRACEME)");
 }
