@@ -450,7 +450,7 @@ impl Actor {
             let out_of_order = ordered && result.is_ok() && index != place;
             match (outcomes.get_mut(index), plans.get(index)) {
                 (Some(outcome @ None), Some(_)) if out_of_order => {
-                    *outcome = Some(Outcome::Wrong(format!("item {index} came as number {place}")));
+                    *outcome = Some(Outcome::Misplaced(format!("item {index} came as number {place}")));
                 }
                 (Some(outcome @ None), Some(plan)) => *outcome = Some(Outcome::of(plan, result)),
                 _ => extra += 1,

@@ -162,6 +162,7 @@ impl<'a> Index<'a> {
             Outcome::Wrong(_)
                 if record.plan.is_long()
                     && begun.iter().any(|entry| self.tainted.contains(&entry.worker)) => {}
+            Outcome::Misplaced(what) => find(Wrong::Blamed, what.clone()),
             Outcome::Wrong(reply) => find(Wrong::Blamed, format!("its answer is wrong: {reply}")),
             Outcome::Right if !record.plan.deed.may_return() => {
                 find(Wrong::Blamed, "it cannot have ended well".to_owned());
@@ -215,7 +216,8 @@ impl<'a> Index<'a> {
             TaskError::Encode { .. } => settled(deed.panics(), "it can be encoded"),
             TaskError::TimedOut { limit, .. } => {
                 settled(*limit == record.limit, "this is not its limit")?;
-                let slow = deed.may_be_slow() || self.gap_excuses(record.limit);
+                let reads_symbols = deed.panics() && life.is_some_and(|life| life.settings.backtraces);
+                let slow = deed.may_be_slow() || reads_symbols || self.gap_excuses(record.limit);
                 settled(slow || self.was_held_up(record), "nothing has held it up")
             }
             TaskError::WorkerDied(death) => {

@@ -22,6 +22,7 @@ fn settings() -> Settings {
         rings: true,
         task_timeout: Duration::from_secs(60),
         memory_limit: None,
+        backtraces: true,
         recycles: false,
     }
 }
@@ -168,6 +169,10 @@ fn what_a_vandal_overwrites_unnoticed_is_long() {
     assert_finds(&case(Deed::Large(long), 1), &[]);
     assert_finds(&case(Deed::Large(long / 2), 1), &[Wrong::Blamed]);
     assert_finds(&case(Deed::Large(long), 2), &[Wrong::Blamed]);
+    // In which order answers come is the pool's own affair.
+    let mut misplaced = case(Deed::Large(long), 1);
+    misplaced.records[0].outcome = Outcome::Misplaced("item 3 came as number 2".to_owned());
+    assert_finds(&misplaced, &[Wrong::Blamed]);
 }
 
 #[test]
@@ -196,6 +201,11 @@ fn a_limit_is_exceeded_by_those_that_hang_or_were_stopped() {
     assert_finds(&case(Deed::Nothing, limit, Vec::new()), &[Wrong::Blamed]);
     // Who prints a stack has symbols to read.
     assert_finds(&case(Deed::DoublePanic, limit, Vec::new()), &[]);
+    let mut panics = case(Deed::Panic, limit, Vec::new());
+    for backtraces in [false, true] {
+        panics.lives[0].settings.backtraces = backtraces;
+        assert_finds(&panics, if backtraces { &[] } else { &[Wrong::Blamed] });
+    }
     let stop = |pid| vec![Hit { pid, signal: Signal::SIGSTOP }];
     assert_finds(&case(Deed::Nothing, limit, stop(1)), &[]);
     assert_finds(&case(Deed::Nothing, limit, stop(2)), &[Wrong::Blamed]);

@@ -259,7 +259,6 @@ impl Deed {
             // The runtime prints a stack, whatever RUST_BACKTRACE says. Reading this program's symbols takes a tenth of a second
             // of a processor, which is seconds where a dozen do it at once and others are busy too.
             Self::DoublePanic => true,
-            _ if self.panics() => true,
             _ => self.is_endless(),
         }
     }

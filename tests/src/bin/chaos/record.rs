@@ -14,6 +14,8 @@ pub(crate) enum Outcome {
     Right,
     /// With another one.
     Wrong(String),
+    /// In another order than that of the items.
+    Misplaced(String),
     /// With an error.
     Failed(Box<TaskError>),
     /// Nobody has looked, or nobody could: the handle was dropped, the map aborted.

@@ -22,6 +22,8 @@ pub(crate) struct Settings {
     pub(crate) rings: bool,
     pub(crate) task_timeout: Duration,
     pub(crate) memory_limit: Option<u64>,
+    /// A panic has its stack read, which takes as long as this program has symbols.
+    pub(crate) backtraces: bool,
     /// Workers retire after a number of tasks, or when they have grown.
     pub(crate) recycles: bool,
 }
@@ -68,6 +70,7 @@ pub(crate) fn build(
         rings,
         task_timeout: Duration::from_millis(random.between(2000, 3000)),
         memory_limit,
+        backtraces: true,
         recycles: false,
     };
     let events = Events::default();
@@ -92,6 +95,7 @@ pub(crate) fn build(
     if random.percent(70) || memory_limit.is_some() {
         // What it takes to read this program's symbols is more than the limit.
         builder = builder.env("RUST_BACKTRACE", "0");
+        settings.backtraces = false;
     }
     if let Some(least) = min_workers {
         builder = builder.min_workers(least).idle_timeout(Duration::from_millis(random.between(20, 500)));
